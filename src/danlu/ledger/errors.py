@@ -16,6 +16,13 @@ class UserError(Exception):
             lines.append(f"  → {do}")
         super().__init__("\n".join(lines))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (self.what, self.where, self.do)
+
+
+def _rebuild(what: str, where: str | None, do: str | None) -> UserError:
+    return UserError(what, where=where, do=do)
+
 
 class Stopped(Exception):
     """The user asked to stop and all work was saved; the message says how to go on."""

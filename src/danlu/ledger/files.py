@@ -1,0 +1,137 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from danlu.ledger.errors import UserError
+
+_PARTIAL = ".partial-"
+
+
+@contextmanager
+def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Opens a file beside `path` and renames it to `path` once it is written and synced.
+
+    Text is UTF-8 with `\\n` line ends. On any error `path` is left as it was.
+    Raises UserError for a full disk or a folder that cannot be written.
+    """
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = _fresh_partial(path)
+        text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+        try:
+            with partial.open(mode, **text) as handle:  # type: ignore[call-overload]  # mode is open's own string
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            partial.replace(path)
+            _sync(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Gives an empty folder beside `path` that becomes `path` once everything in it is synced.
+
+    On any error nothing is left. With `replace` an older `path` is moved away first and removed after.
+    Raises UserError for a full disk or a folder that cannot be written, FileExistsError when `path` is there.
+    """
+    with _explained(path):
+        if path.exists() and not replace:
+            raise FileExistsError(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = _fresh_partial(path)
+        try:
+            partial.mkdir()
+            yield partial
+            for entry in [*partial.rglob("*"), partial]:
+                _sync(entry)
+            if path.exists():
+                old = path.with_name(f".{path.name}{_PARTIAL}old-{os.getpid()}")
+                path.rename(old)
+                partial.rename(path)
+                shutil.rmtree(old)
+            else:
+                partial.rename(path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def sha256_file(path: Path) -> str:
+    """The hex SHA-256 of a file's bytes."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """The hex SHA-256 of a JSON-like value; equal values give equal fingerprints whatever their key order."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def require_space(folder: Path, nbytes: int, purpose: str = "this") -> None:
+    """Raises UserError when the disk that holds `folder` has less than `nbytes` free."""
+    at = folder
+    while not at.exists():
+        at = at.parent
+    free = shutil.disk_usage(at).free
+    if free < nbytes:
+        raise UserError(
+            f"{purpose} needs {nbytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free",
+            where=str(folder),
+            do="free some space, write to another disk, or keep fewer checkpoints",
+        )
+
+
+def _fresh_partial(path: Path) -> Path:
+    """A free name beside `path`; what dead processes left behind under such names is removed."""
+    for stale in path.parent.glob(f".{path.name}{_PARTIAL}*"):
+        owner = stale.name.rpartition("-")[2]
+        if not (owner.isdigit() and _alive(int(owner))):
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}{_PARTIAL}{os.getpid()}")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                "the disk is full; nothing half-written was left", where=str(path), do="free some space, then run again"
+            ) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise UserError(
+                "this place cannot be written", where=str(path), do="choose another output folder (out=...)"
+            ) from error
+        raise

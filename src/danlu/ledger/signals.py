@@ -1,0 +1,43 @@
+"""Stopping when asked: the work in hand is finished and saved, then the program ends."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+
+@dataclass
+class Stop:
+    """`requested` turns true at the first Ctrl-C or SIGTERM."""
+
+    requested: bool = False
+
+
+@contextmanager
+def graceful_stop() -> Iterator[Stop]:
+    """Within it the first SIGINT or SIGTERM sets `requested`; a second one ends the program at once.
+
+    Outside the main thread signals cannot be caught; there it gives a Stop that nobody sets.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def request(number: int, frame: FrameType | None) -> None:
+        stop.requested = True
+        for other in before:
+            signal.signal(other, signal.SIG_DFL)
+
+    for number in before:
+        signal.signal(number, request)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
