@@ -1,11 +1,262 @@
-"""The strict base that every room's settings build on."""
+"""Strict settings from YAML and `key=value`: errors name the file, the line, the key and the nearest right key."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import difflib
+import json
+import re
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticUndefined
+
+from danlu.ledger.errors import UserError
+
+Place = tuple[str | int, ...]  # the way to a value: keys and list positions
+COMMAND_LINE = "command line"
 
 
 class Settings(BaseModel):
     """Typed, frozen settings: unknown keys and wrong types are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load_settings(cls: type[S], path: Path, overrides: list[str] | None = None) -> S:
+    """Reads a YAML file, lays `a.b=value` overrides over it and checks the whole against `cls`.
+
+    Raises UserError naming file, line, key and the nearest right key; all errors of the file at once.
+    """
+    content, places = read_yaml(path)
+    for override in overrides or []:
+        _override(content, places, override)
+    return check(cls, content, places)
+
+
+def check(cls: type[S], content: dict[str, Any], places: dict[Place, str] | None = None) -> S:
+    """Checks plain values against `cls`; `places` says where each value was written.
+
+    Raises UserError listing every error with its place.
+    """
+    try:
+        # JSON is the strict mode in which a path is a string and a tuple a list, as in YAML.
+        return cls.model_validate_json(json.dumps(content, ensure_ascii=False))
+    except ValidationError as error:
+        lines = [_explain(cls, content, places or {}, details) for details in error.errors()]
+        raise UserError("\n".join(lines)) from None
+
+
+def read_yaml(path: Path) -> tuple[dict[str, Any], dict[Place, str]]:
+    """A YAML mapping as plain values, and for each key the "file:line" where it stands.
+
+    Raises UserError for a missing file, a wrong encoding, broken YAML and keys that come twice.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.yaml")], n=1)
+        do = f"did you mean {path.parent / near[0]}?" if near else "name a YAML file, for example recipes/tiny.yaml"
+        raise UserError("no such file", where=str(path), do=do) from None
+    except IsADirectoryError:
+        raise UserError("a folder, not a YAML file", where=str(path), do="name the .yaml file in it") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"not UTF-8 (byte {error.start})", where=str(path), do="save the file as UTF-8") from None
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"not YAML: {error.problem}", where=f"{path}:{line}", do="mend that line") from None
+    places: dict[Place, str] = {}
+    content = _build(root, (), path, places) if root is not None else {}
+    if not isinstance(content, dict):
+        raise UserError("a recipe is a mapping of keys to values", where=f"{path}:1", do="begin with `name: …`")
+    return content, places
+
+
+def describe(cls: type[Settings], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+    """Every setting of `cls` and the settings inside it as (key, type, default, meaning)."""
+    for name, info in cls.model_fields.items():
+        key = prefix + (info.alias or name)
+        inner = _settings_in(info.annotation)
+        yield key, type_name(info.annotation), _default(info), info.description or ""
+        many = "[]" if _is_list(info.annotation) else ""
+        for part in inner:
+            yield from describe(part, f"{key}{many}.")
+
+
+def type_name(annotation: Any) -> str:
+    """A type as a user writes it: `number`, `whole number`, `text`, `one of a, b`, `list of …`."""
+    plain = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path", type(None): "null"}
+    if annotation in plain:
+        return plain[annotation]
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return type_name(arguments[0])
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(type_name(part) for part in arguments))
+    if str(origin) == "typing.Literal":
+        return "one of " + ", ".join(str(value) for value in arguments)
+    if origin in (list, tuple):
+        inner = [part for part in arguments if part is not Ellipsis]
+        return "list of " + ", ".join(dict.fromkeys(type_name(part) for part in inner))
+    if origin is dict:
+        return f"mapping of {type_name(arguments[0])} to {type_name(arguments[1])}"
+    return "section" if _settings_in(annotation) else getattr(annotation, "__name__", str(annotation))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-4 is a number, only true and false are booleans, and dates stay text."""
+
+
+def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    own = {
+        "tag:yaml.org,2002:float": re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?$|[-+]?\.inf$|\.nan$"),
+        "tag:yaml.org,2002:bool": re.compile(r"(true|True|false|False)$"),
+    }
+    replaced = {*own, "tag:yaml.org,2002:timestamp"}
+    table = {
+        first: [(tag, pattern) for tag, pattern in entries if tag not in replaced]
+        for first, entries in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    for tag, pattern in own.items():
+        for first in "-+.0123456789" if tag.endswith("float") else "tTfF":
+            table.setdefault(first, []).append((tag, pattern))
+    return table
+
+
+_Loader.yaml_implicit_resolvers = _resolvers()
+
+
+def _build(node: yaml.Node, at: Place, path: Path, places: dict[Place, str]) -> Any:
+    """Plain values out of YAML nodes, noting where each stands."""
+    places[at] = f"{path}:{node.start_mark.line + 1}"
+    if isinstance(node, yaml.MappingNode):
+        built: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            where = f"{path}:{key_node.start_mark.line + 1}"
+            if key in built:
+                raise UserError(f"key `{key}` comes twice", where=where, do="keep one of them")
+            built[key] = _build(value_node, (*at, key), path, places)
+            places[(*at, key)] = where
+        return built
+    if isinstance(node, yaml.SequenceNode):
+        return [_build(item, (*at, index), path, places) for index, item in enumerate(node.value)]
+    return _scalar(node, places[at])
+
+
+def _scalar(node: yaml.Node, where: str) -> Any:
+    try:
+        return _Loader("").construct_object(node)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"not a value: {node.value!r} ({error})", where=where, do="put text in quotes") from None
+
+
+def _override(content: dict[str, Any], places: dict[Place, str], override: str) -> None:
+    """Lays one `a.b=value` over `content`; the value is read as YAML."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"`{override}` is not key=value", where=COMMAND_LINE, do="write for example sft.train.epochs=1")
+    steps: list[str | int] = [int(step) if step.isdigit() else step for step in key.split(".")]
+    inner: Any = content
+    for depth, step in enumerate(steps[:-1]):
+        if isinstance(inner, list) and isinstance(step, int) and step < len(inner):
+            inner = inner[step]
+            continue
+        if not isinstance(inner, dict):
+            at = ".".join(map(str, steps[:depth]))
+            raise UserError(f"`{at}` holds no keys, so `{key}` cannot be set", where=COMMAND_LINE)
+        if inner.get(str(step)) is None:
+            inner[str(step)] = {}
+        inner = inner[str(step)]
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError:
+        raise UserError(f"not a YAML value: {text!r}", where=COMMAND_LINE, do="put it in quotes") from None
+    found: dict[Place, str] = {}
+    value = None if node is None else _build(node, tuple(steps), Path(COMMAND_LINE), found)
+    if isinstance(inner, list) and isinstance(steps[-1], int) and steps[-1] < len(inner):
+        inner[steps[-1]] = value
+    elif isinstance(inner, dict):
+        inner[str(steps[-1])] = value
+    else:
+        raise UserError(f"`{key}` cannot be set", where=COMMAND_LINE, do="list positions count from 0")
+    places.update(dict.fromkeys([*found, tuple(steps)], COMMAND_LINE))
+
+
+def _explain(cls: type[Settings], content: Any, places: dict[Place, str], details: ErrorDetails) -> str:
+    """One error of pydantic's as "file:line: key: what (did you mean …?)"."""
+    at = _real_place(content, details["loc"])
+    where = next((places[at[:end]] for end in range(len(at), -1, -1) if at[:end] in places), "settings")
+    key = ".".join(map(str, at)) or "recipe"
+    kind, given = details["type"], details.get("input")
+    if kind == "extra_forbidden":
+        known = _keys_at(cls, at[:-1])
+        near = difflib.get_close_matches(str(at[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean `{near[0]}`?" if near else "known here: " + ", ".join(sorted(known))
+        return f"{where}: `{key}` is not a setting\n  → {hint}"
+    if kind == "missing":
+        return f"{where}: `{key}` is missing\n  → set it in the file or as {key}=…"
+    if kind == "value_error":
+        message = details["msg"].removeprefix("Value error, ")
+        return f"{where}: `{key}`: {message}"
+    message = details["msg"].replace("Input should be", "should be")
+    return f"{where}: `{key}`: {message}, but is {json.dumps(given, ensure_ascii=False, default=str)[:80]}"
+
+
+def _real_place(content: Any, loc: tuple[str | int, ...]) -> Place:
+    """pydantic's place without the names of union members that it puts between keys."""
+    at: list[str | int] = []
+    for position, step in enumerate(loc):
+        last = position == len(loc) - 1
+        if isinstance(content, dict) and (step in content or (last and isinstance(step, str))):
+            at.append(step)
+            content = content.get(step)
+        elif isinstance(content, list) and isinstance(step, int):
+            at.append(step)
+            content = content[step] if step < len(content) else None
+    return tuple(at)
+
+
+def _keys_at(cls: type[Settings], at: Place) -> list[str]:
+    """The keys that may stand at a place."""
+    classes = [cls]
+    for step in at:
+        if isinstance(step, int):
+            continue
+        fields = [
+            info.annotation
+            for candidate in classes
+            for name, info in candidate.model_fields.items()
+            if step in (name, info.alias)
+        ]
+        classes = [inner for annotation in fields for inner in _settings_in(annotation)]
+    return [info.alias or name for candidate in classes for name, info in candidate.model_fields.items()]
+
+
+def _settings_in(annotation: Any) -> list[type[Settings]]:
+    """The settings classes that a type may hold, in a list, union or mapping too."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation] if issubclass(annotation, Settings) else []
+    return [inner for part in get_args(annotation) for inner in _settings_in(part)]
+
+
+def _is_list(annotation: Any) -> bool:
+    return get_origin(annotation) in (list, tuple) or any(_is_list(part) for part in get_args(annotation))
+
+
+def _default(info: FieldInfo) -> str:
+    if info.is_required():
+        return "required"
+    value = info.get_default(call_default_factory=False)
+    if value is PydanticUndefined or isinstance(value, BaseModel):
+        return ""
+    return json.dumps(value, ensure_ascii=False, default=str)
