@@ -80,6 +80,15 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def drop_torn_line(path: Path) -> None:
+    """Cuts a last line without its line end, which a kill in mid-write leaves, off a file of lines."""
+    content = path.read_bytes() if path.is_file() else b""
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with path.open("r+b") as handle:
+            handle.truncate(whole)
+
+
 def require_space(folder: Path, nbytes: int, purpose: str = "this") -> None:
     """Raises UserError when the disk that holds `folder` has less than `nbytes` free."""
     at = folder

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from danlu.ledger.files import atomic_file
+from danlu.ledger.files import atomic_file, drop_torn_line
 
 VERSION = 1
 
@@ -33,7 +33,7 @@ class MetricsWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = not path.is_file() or path.stat().st_size == 0
         if not fresh:
-            _drop_torn_tail(path)
+            drop_torn_line(path)
         self._handle = path.open("a", encoding="utf-8", newline="\n")
         if fresh:
             self._line({"version": VERSION, "schema": {name: asdict(metric) for name, metric in schema.items()}})
@@ -80,14 +80,6 @@ def _lines(path: Path) -> list[dict[str, Any]]:
             if line.endswith("\n"):
                 rows.append(json.loads(line))
     return rows
-
-
-def _drop_torn_tail(path: Path) -> None:
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with path.open("r+b") as handle:
-            handle.truncate(whole)
 
 
 def _plain(value: Any) -> Any:

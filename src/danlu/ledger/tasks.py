@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from danlu.ledger.errors import Stopped, UserError
-from danlu.ledger.files import fingerprint
+from danlu.ledger.files import drop_torn_line, fingerprint
 from danlu.ledger.progress import progress
 from danlu.ledger.signals import graceful_stop
 
@@ -116,11 +116,6 @@ def _leave_signals_to_the_parent() -> None:
 def _read(ledger: Path) -> dict[str, dict[str, Any]]:
     if not ledger.is_file():
         return {}
-    entries: dict[str, dict[str, Any]] = {}
-    for line in ledger.read_text("utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:  # torn by a kill: that task runs again
-            continue
-        entries[entry["name"]] = entry
-    return entries
+    drop_torn_line(ledger)
+    with ledger.open(encoding="utf-8") as handle:
+        return {entry["name"]: entry for entry in map(json.loads, handle)}

@@ -1,0 +1,137 @@
+"""Strict settings: what a typing mistake, a doubled key or a wrong type gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field
+
+from danlu.config import Settings, describe, load_settings, read_yaml
+from danlu.ledger.errors import UserError
+
+
+class Item(Settings):
+    name: str = Field(description="A name.")
+    weight: float = Field(1.0, description="A weight.")
+
+
+class Training(Settings):
+    epochs: int = Field(3, description="Passes over the data.")
+    learning_rate: float = Field(1e-3, description="Peak rate.")
+    schedule: Literal["cosine", "linear"] = Field("cosine", description="Shape of the rate.")
+    items: list[Item] = Field([], description="Items.")
+
+
+class Top(Settings):
+    name: str = Field(description="The run's name.")
+    out: Path = Field(Path("runs"), description="Where to write.")
+    train: Training = Field(Training(), description="Training.")
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_reads_numbers_paths_and_chinese(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, "name: 丹炉🔥\nout: /tmp/出\ntrain: {learning_rate: 1e-4, items: [{name: no, weight: 2}]}\n"
+    )
+    top = load_settings(Top, path)
+    assert top.name == "丹炉🔥"
+    assert top.out == Path("/tmp/出")
+    assert top.train.learning_rate == 1e-4
+    assert top.train.items == [Item(name="no", weight=2.0)]
+
+
+def test_unknown_key_names_file_line_and_nearest(tmp_path: Path) -> None:
+    path = written(tmp_path, "name: a\ntrain:\n  epoch: 2\n")
+    with pytest.raises(UserError) as error:
+        load_settings(Top, path)
+    assert f"{path}:3" in str(error.value)
+    assert "`train.epoch`" in str(error.value)
+    assert "did you mean `epochs`" in str(error.value)
+
+
+def test_all_errors_are_told_at_once(tmp_path: Path) -> None:
+    path = written(tmp_path, "train:\n  epochs: two\n  schedule: cosin\n  items: [{nam: x}]\n")
+    with pytest.raises(UserError) as error:
+        load_settings(Top, path)
+    text = str(error.value)
+    for part in (
+        "`name` is missing",
+        f"{path}:2",
+        "integer",
+        f"{path}:3",
+        "`train.items.0.nam`",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("name: a\nname: b\n", "comes twice"),
+        ("name: [a\n", "not YAML"),
+        ("- a\n", "mapping"),
+        ("name: 3\n", "string"),
+        ("name: a\ntrain: {epochs: 1.5}\n", "integer"),
+        ("name: a\ntrain: {epochs: yes}\n", "integer"),
+    ],
+)
+def test_bad_files(tmp_path: Path, text: str, part: str) -> None:
+    with pytest.raises(UserError, match=part):
+        load_settings(Top, written(tmp_path, text))
+
+
+def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
+    written(tmp_path, "name: a\n")
+    with pytest.raises(UserError, match=r"did you mean .*recipe\.yaml"):
+        load_settings(Top, tmp_path / "recpe.yaml")
+
+
+def test_wrong_encoding_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "gbk.yaml"
+    path.write_bytes("name: 中文\n".encode("gbk"))
+    with pytest.raises(UserError, match="UTF-8"):
+        load_settings(Top, path)
+
+
+def test_overrides(tmp_path: Path) -> None:
+    path = written(tmp_path, "name: a\ntrain: {items: [{name: x}]}\n")
+    top = load_settings(Top, path, ["train.epochs=5", "train.items.0.weight=0.5", "out=/tmp/b", "name=李白"])
+    assert (top.train.epochs, top.train.items[0].weight, top.out, top.name) == (5, 0.5, Path("/tmp/b"), "李白")
+
+
+@pytest.mark.parametrize("override", ["train.epochs", "=3", "name.x=1", "train.items.7.name=a", "train.epochs=[1"])
+def test_bad_overrides_are_refused(tmp_path: Path, override: str) -> None:
+    path = written(tmp_path, "name: a\ntrain: {items: [{name: x}]}\n")
+    with pytest.raises(UserError, match="command line"):
+        load_settings(Top, path, [override])
+
+
+def test_a_wrong_override_is_laid_to_the_command_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"command line: `train\.epochs`"):
+        load_settings(Top, written(tmp_path, "name: a\n"), ["train.epochs=many"])
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_every_float_survives(value: float) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = written(Path(folder), f"value: {value!r}\n")
+        read, _ = read_yaml(path)
+    assert read["value"] == value
+
+
+def test_describe_names_every_setting() -> None:
+    rows = {key: (kind, default, meaning) for key, kind, default, meaning in describe(Top)}
+    assert rows["train.learning_rate"] == ("number", "0.001", "Peak rate.")
+    assert rows["train.items[].name"] == ("text", "required", "A name.")
+    assert rows["train.schedule"][0] == "one of cosine, linear"
