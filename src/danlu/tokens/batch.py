@@ -1,0 +1,228 @@
+"""The one form that everything trains on: rows of documents as flat arrays of constant shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    from danlu.tokens.encode import Encoded
+
+Array = TypeVar("Array")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[Array]):
+    """One micro-batch of B rows of T tokens holding at most D documents; padding is a document of its own.
+
+    All shapes but that of `targets` are the same for every batch of a run, and `targets` takes at most 32 lengths.
+    The stream makes it of numpy arrays; `torch(device)` gives it as tensors.
+    """
+
+    tokens: Array
+    """int64 [B, T]."""
+    weights: Array
+    """float32 [B, T]: weight of each token as a target, predicted from the token before it in the same document;
+    0 at a document's start and on padding."""
+    positions: Array
+    """int64 [B, T]: place of each token in its document."""
+    cu: Array
+    """int32 [D + 1]: where documents begin in the flattened B * T tokens; unused entries repeat B * T."""
+    document: Array
+    """int32 [B * T]: slot of the document (an index into `cu`) that each token belongs to."""
+    targets: Array
+    """int64 [N]: flat indices of tokens with weight ≠ 0, padded with 1; the hidden state at index - 1 predicts one."""
+    target_weights: Array
+    """float32 [N]: their weights, 0 for the padding."""
+    source: Array
+    """int32 [D]: which source of the stream a document is from; -1 for padding and for rows of mixed sources."""
+    doc: dict[str, Array]
+    """Named values [D] of documents: `index` int64, the document's number in its token set (-1: padding);
+    `pair` int32, the pair's number in this micro-batch (-1: none); `chosen` int32 1 or 0; and the stream's columns."""
+    tok: dict[str, Array]
+    """Named values [B, T] of tokens."""
+    max_length: int
+    """Longest document, rounded up to a power of two and at most T."""
+    target_count: int
+    """How many of `targets` are not padding."""
+    real_tokens: int
+    """Tokens that are not padding."""
+    text_bytes: int
+    """UTF-8 bytes of text that the targets spell."""
+
+    def torch(self, device: torch.device | str = "cpu") -> Batch[torch.Tensor]:
+        """The same batch as tensors on `device`; copies to CUDA go through pinned memory and do not block."""
+        import torch
+
+        on_cuda = torch.device(device).type == "cuda"
+
+        def tensor(array: np.ndarray) -> torch.Tensor:
+            made = torch.from_numpy(array)
+            return made.pin_memory().to(device, non_blocking=True) if on_cuda else made.to(device)
+
+        return replace(
+            self,
+            **{  # type: ignore[return-value]  # replace() cannot say that the arrays' type changes
+                field.name: _each_array(getattr(self, field.name), tensor) for field in fields(self)
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A document on its way into a row: its tokens, the source it is from and its number in that token set."""
+
+    encoded: Encoded
+    source: int
+    index: int
+    pair: int = -1
+    """Any number that both documents of a preference pair share, -1 for none."""
+    chosen: int = 0
+
+    def __len__(self) -> int:
+        return len(self.encoded.tokens)
+
+
+Row = Sequence[Placed]
+"""Documents that share one row, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What is constant over the batches of a run."""
+
+    rows: int
+    """B, rows of a micro-batch."""
+    length: int
+    """T, tokens of a row."""
+    documents: int
+    """Most documents in one row, its padding not counted; D is rows * (documents + 1)."""
+    isolate: bool = True
+    """Whether documents of a row are apart; otherwise each row is one document for masks, positions and weights."""
+    padding_id: int = 0
+
+    @property
+    def slots(self) -> int:
+        """D."""
+        return self.rows * ((self.documents if self.isolate else 1) + 1)
+
+    @property
+    def bucket(self) -> int:
+        """The number of targets is padded to a multiple of this."""
+        return max(8, -(-self.rows * self.length // 32))
+
+
+def make_batch(
+    rows: Sequence[Row],
+    shape: Shape,
+    token_bytes: np.ndarray | None = None,
+    columns: Mapping[str, Sequence[np.ndarray]] | None = None,
+) -> Batch[np.ndarray]:
+    """Lays out `rows` (at most B; missing ones are padding) as a Batch.
+
+    `token_bytes` [vocabulary] are the bytes of text that each token spells, 0 for markup. `columns` are further values
+    of documents: {name: one array a source, by the document's number in its token set}; padding gets 0.
+    """
+    layout = _Layout.of(rows, shape)
+    size = shape.rows * shape.length
+    tokens = np.full(size, shape.padding_id, np.int64)
+    weights = np.zeros(size, np.float32)
+    for number, row in enumerate(rows):
+        at = number * shape.length
+        for placed in row:
+            tokens[at : at + len(placed)] = placed.encoded.tokens
+            weights[at : at + len(placed)] = placed.encoded.weights
+            at += len(placed)
+    used = len(layout.lengths)
+    cu = np.full(shape.slots + 1, size, np.int32)
+    cu[: used + 1] = np.concatenate([[0], np.cumsum(layout.lengths)])
+    document = np.repeat(np.arange(used, dtype=np.int32), layout.lengths)
+    weights[cu[:used]] = 0.0
+    found = np.flatnonzero(weights)
+    targets, target_weights = _padded(found, weights, shape.bucket)
+    block = (shape.rows, shape.length)
+    return Batch(
+        tokens=tokens.reshape(block),
+        weights=weights.reshape(block),
+        positions=(np.arange(size) - cu[document]).reshape(block),
+        cu=cu,
+        document=document,
+        targets=targets,
+        target_weights=target_weights,
+        source=layout.source,
+        doc=layout.documents(columns or {}),
+        tok={},
+        max_length=min(shape.length, 1 << (max(layout.lengths) - 1).bit_length()),
+        target_count=len(found),
+        real_tokens=sum(len(placed) for row in rows for placed in row),
+        text_bytes=0 if token_bytes is None else int(token_bytes[tokens[found]].sum(dtype=np.int64)),
+    )
+
+
+def row_weight(row: Row, isolate: bool) -> float:
+    """The sum of the weights that `make_batch` gives the tokens of `row`."""
+    weights = [placed.encoded.weights for placed in row]
+    starts = weights if isolate else weights[:1]
+    return float(sum(part.sum(dtype=np.float64) for part in weights) - sum(float(part[0]) for part in starts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """The document slots of a micro-batch in order, padding among them."""
+
+    lengths: list[int]
+    source: np.ndarray
+    index: np.ndarray
+    pair: np.ndarray
+    chosen: np.ndarray
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], shape: Shape) -> _Layout:
+        slots: list[tuple[int, int, int, int, int]] = []
+        for row in rows:
+            filled = sum(len(placed) for placed in row)
+            if filled > shape.length or len(row) > shape.documents:
+                raise ValueError(f"a row of {filled} tokens in {len(row)} documents does not fit {shape}")
+            if shape.isolate:
+                slots += [(len(p), p.source, p.index, p.pair, p.chosen) for p in row]
+            elif row:
+                sources = {placed.source for placed in row}
+                slots.append((filled, sources.pop() if len(sources) == 1 else -1, row[0].index, -1, 0))
+            if filled < shape.length:
+                slots.append((shape.length - filled, -1, -1, -1, 0))
+        slots += [(shape.length, -1, -1, -1, 0)] * (shape.rows - len(rows))
+        empty = np.tile(np.array([0, -1, -1, -1, 0]), (shape.slots - len(slots), 1))
+        _, source, index, pair, chosen = np.concatenate([np.array(slots), empty]).T
+        numbers = {number: local for local, number in enumerate(dict.fromkeys(pair[pair >= 0].tolist()))}
+        local = np.array([numbers.get(number, -1) for number in pair.tolist()], np.int32)
+        lengths = [slot[0] for slot in slots]
+        return cls(lengths, source.astype(np.int32), index.astype(np.int64), local, chosen.astype(np.int32))
+
+    def documents(self, columns: Mapping[str, Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
+        named = {"index": self.index, "pair": self.pair, "chosen": self.chosen}
+        for name, of_sources in columns.items():
+            values = np.zeros(len(self.source), of_sources[0].dtype)
+            for number, of_source in enumerate(of_sources):
+                here = self.source == number
+                values[here] = of_source[self.index[here]]
+            named[name] = values
+        return named
+
+
+def _padded(found: np.ndarray, weights: np.ndarray, bucket: int) -> tuple[np.ndarray, np.ndarray]:
+    count = max(1, -(-len(found) // bucket)) * bucket
+    targets = np.ones(count, np.int64)
+    target_weights = np.zeros(count, np.float32)
+    targets[: len(found)], target_weights[: len(found)] = found, weights[found]
+    return targets, target_weights
+
+
+def _each_array(value: Any, convert: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return convert(value)
+    return {name: convert(array) for name, array in value.items()} if isinstance(value, dict) else value
