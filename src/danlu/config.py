@@ -41,6 +41,15 @@ def load_settings(cls: type[S], path: Path, overrides: list[str] | None = None) 
     return check(cls, content, places)
 
 
+def settings_from(cls: type[S], overrides: list[str]) -> S:
+    """Settings from `key=value` alone, over the defaults. Raises UserError as `load_settings` does."""
+    content: dict[str, Any] = {}
+    places: dict[Place, str] = {}
+    for override in overrides:
+        _override(content, places, override)
+    return check(cls, content, places)
+
+
 def check(cls: type[S], content: dict[str, Any], places: dict[Place, str] | None = None) -> S:
     """Checks plain values against `cls`; `places` says where each value was written.
 

@@ -20,7 +20,7 @@ def list_checkpoints(out: Path) -> list[Path]:
 
 
 def resolve_checkpoint(path: Path) -> Path:
-    """The folder with config.json that `path` means: itself, or the newest checkpoint of a stage, or of a run's last stage.
+    """The folder with config.json that `path` means: itself, or the newest checkpoint of a stage or run.
 
     Raises UserError where there is none.
     """

@@ -1,0 +1,271 @@
+"""The command `danlu`: one thin function a command."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    import click
+
+    from danlu.config import Settings
+    from danlu.recipe.settings import Recipe
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="""Raw Chinese and English text to a served chat model, with proof of what each step did.
+
+The way through: write a recipe (recipes/tiny.yaml is the smallest), look before you spend with `run --dry-run`,
+`inspect` and `doctor`, then `run` it; a second run does only what has changed. After that `chat` with it, `serve` it,
+`export` it, and `report` on any number of runs.
+
+从原始中英文文本到可用的对话模型。先写一份配方（最小的是 recipes/tiny.yaml），用 `run --dry-run`、`inspect`、`doctor`
+先看后跑，再 `run`；再次运行只做有变化的部分。之后可以 `chat`、`serve`、`export`、`report`。""",
+)
+config_app = typer.Typer(no_args_is_help=True, help="About settings themselves.")
+app.add_typer(config_app, name="config")
+
+RECIPE = typer.Argument(metavar="RECIPE", help="A recipe's YAML file.")
+OVERRIDES = typer.Argument(
+    metavar="[KEY=VALUE]...", help="Settings that go before the file's, such as sft.train.epochs=1."
+)
+SMOKE = typer.Option("--smoke", help="The same stages and code with a tiny shape, short rows and few steps.")
+MODEL = typer.Argument(metavar="MODEL", help="A Hugging Face folder, a checkpoint, a stage or a run.")
+
+RecipePath = Annotated[Path, RECIPE]
+Overrides = Annotated[list[str] | None, OVERRIDES]
+Smoke = Annotated[bool, SMOKE]
+ModelPath = Annotated[Path, MODEL]
+
+
+def with_settings(*places: str) -> type[TyperCommand]:
+    """A command whose help lists every setting of the classes at `places` ("module:Class" or "module:Class prefix")."""
+
+    class Command(TyperCommand):
+        def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+            super().format_help(ctx, formatter)
+            for place in places:
+                target, _, prefix = place.partition(" ")
+                _print_settings(_named(target), prefix)
+
+    return Command
+
+
+@app.command(cls=with_settings("danlu.recipe.settings:Recipe"))
+def run(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    smoke: Smoke = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done: sizes, memory, tokens, time.")
+    ] = False,
+) -> None:
+    """Brings every stage of a recipe up to date."""
+    loaded = _recipe(recipe, overrides, smoke)
+    if dry_run:
+        from danlu.recipe.plan import print_plan
+
+        print_plan(loaded)
+        return
+    from danlu.recipe.run import run_recipe
+
+    run_recipe(loaded)
+
+
+def _stage_command(name: str, meaning: str, *places: str) -> None:
+    """Adds the command that brings one stage, and what it needs, up to date."""
+
+    def command(recipe: RecipePath, overrides: Overrides = None, smoke: Smoke = False) -> None:
+        from danlu.recipe.run import run_recipe
+
+        run_recipe(_recipe(recipe, overrides, smoke), until=name)
+
+    app.command(name, help=meaning, cls=with_settings(*places))(command)
+
+
+_DATA = "danlu.tokens.settings:DataSettings"
+_stage_command("sample", "Writes the generated bilingual world.", "danlu.text.sample.settings:SampleSettings sample.")
+_stage_command("clean", "Cleans records; every drop keeps its reason.", "danlu.text.settings:CleanSettings clean.")
+_stage_command("tokenizer", "Trains or loads the tokenizer.", "danlu.tokens.settings:TokenizerSettings tokenizer.")
+_stage_command("pack", "Turns records into token shards.", f"{_DATA} pretrain.data.")
+_stage_command(
+    "pretrain", "Trains on documents.", f"{_DATA} pretrain.data.", "danlu.train.settings:TrainSettings pretrain.train."
+)
+_stage_command("sft", "Trains on conversations.", f"{_DATA} sft.data.", "danlu.train.settings:TrainSettings sft.train.")
+_stage_command(
+    "dpo", "Trains on preference pairs.", f"{_DATA} dpo.data.", "danlu.train.settings:DPOTrainSettings dpo.train."
+)
+
+
+@app.command(cls=with_settings(f"{_DATA} sft.data."))
+def inspect(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    smoke: Smoke = False,
+    stage: Annotated[
+        str | None, typer.Option(help="pretrain, sft or dpo; all that the recipe has when left out.")
+    ] = None,
+    row: Annotated[int | None, typer.Option(help="Show the tokens of this row in colours: in the loss or not.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the token view of the first rows to this page.")] = None,
+) -> None:
+    """Shows what is trained on: tokens in the loss by role and file, lost turns, untrained stops, lengths."""
+    from danlu.recipe.inspect import inspect_recipe
+
+    inspect_recipe(_recipe(recipe, overrides, smoke), stage, row, html)
+
+
+@app.command(cls=with_settings("danlu.evaluate.settings:EvaluateSettings evaluate."))
+def evaluate(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    smoke: Smoke = False,
+    model: Annotated[
+        list[Path] | None, typer.Option(help="Measure these models, not those the recipe trained.")
+    ] = None,
+) -> None:
+    """Measures the models of a recipe, or any others, by its `evaluate` section."""
+    from danlu.recipe.run import evaluate_models, run_recipe
+
+    loaded = _recipe(recipe, overrides, smoke)
+    if model:
+        evaluate_models(loaded, model)
+    else:
+        run_recipe(loaded, until="evaluate")
+
+
+@app.command(cls=with_settings("danlu.infer.settings:SamplingSettings"))
+def generate(
+    model: ModelPath,
+    prompts: Annotated[Path, typer.Argument(help="Prompts: .txt, one a line; or .jsonl with `prompt` or `messages`.")],
+    out: Annotated[Path, typer.Argument(help="The .jsonl file of answers; an unfinished one is gone on with.")],
+    overrides: Overrides = None,
+) -> None:
+    """Answers a file of prompts."""
+    from danlu.infer.generate import generate_file
+    from danlu.infer.model import load
+
+    generate_file(load(model), prompts, out, _given("danlu.infer.settings:SamplingSettings", overrides))
+
+
+@app.command(cls=with_settings("danlu.infer.settings:ChatSettings"))
+def chat(model: ModelPath, overrides: Overrides = None) -> None:
+    """Chats in the terminal; /help inside tells more."""
+    from danlu.infer.chat import chat as talk
+    from danlu.infer.model import load
+
+    settings: Any = _given("danlu.infer.settings:ChatSettings", overrides)
+    talk(load(model), settings)
+
+
+@app.command(cls=with_settings("danlu.serve.settings:ServeSettings"))
+def serve(model: ModelPath, overrides: Overrides = None) -> None:
+    """Serves the OpenAI API and a chat page, on this machine only unless told otherwise."""
+    from danlu.infer.model import load
+    from danlu.serve.app import serve as serve_model
+
+    settings: Any = _given("danlu.serve.settings:ServeSettings", overrides)
+    serve_model(load(model), settings)
+
+
+@app.command()
+def export(
+    model: ModelPath,
+    out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist yet.")],
+    dtype: Annotated[str, typer.Option(help="float32, bf16 or fp16.")] = "bf16",
+) -> None:
+    """Writes a plain Hugging Face folder: weights, tokenizer, template and generation settings."""
+    from danlu.recipe.export import export_model
+
+    export_model(model, out, dtype)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders or published training logs.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the page; the first run's `report` when left out.")
+    ] = None,
+    language: Annotated[str, typer.Option(help="en or zh.")] = "en",
+) -> None:
+    """Draws runs into one page, several over each other."""
+    from danlu.report.report import report as write_report
+
+    print(write_report(runs, out or runs[0] / "report", language))
+
+
+@app.command()
+def doctor(recipe: RecipePath, overrides: Overrides = None, smoke: Smoke = False) -> None:
+    """Proves on your recipe what cannot be seen: accumulation, packing, resuming and the like change nothing."""
+    from danlu.recipe.doctor import examine
+
+    if not examine(_recipe(recipe, overrides, smoke)):
+        raise typer.Exit(1)
+
+
+@config_app.command("schema")
+def schema() -> None:
+    """Prints the JSON schema of a recipe, for editors."""
+    from danlu.recipe.settings import Recipe
+
+    print(json.dumps(Recipe.model_json_schema(), ensure_ascii=False, indent=1))
+
+
+def main() -> None:
+    """Runs the command line; a user's mistake is told without a traceback."""
+    from danlu.ledger.errors import Stopped, UserError
+
+    try:
+        app()
+    except UserError as error:
+        print(f"danlu: {error}", file=sys.stderr)
+        sys.exit(2)
+    except Stopped as stopped:
+        print(f"danlu: {stopped}", file=sys.stderr)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        print("danlu: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _recipe(path: Path, overrides: list[str] | None, smoke: bool) -> Recipe:
+    from danlu.recipe.settings import load_recipe
+    from danlu.recipe.smoke import smoked
+
+    loaded = load_recipe(path, overrides or [])
+    return smoked(loaded) if smoke else loaded
+
+
+def _given(target: str, overrides: list[str] | None) -> Any:
+    from danlu.config import settings_from
+
+    return settings_from(_named(target), overrides or [])
+
+
+def _named(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _print_settings(cls: type[Settings], prefix: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from danlu.config import describe
+
+    table = Table("key", "type", "default", "meaning", title="Settings", title_justify="left", show_lines=False)
+    for row in describe(cls, prefix):
+        table.add_row(*row)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

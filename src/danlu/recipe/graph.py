@@ -1,0 +1,132 @@
+"""Stages in order: what is unchanged is skipped, what is stale is parked and made again, what was cut short goes on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from danlu.ledger.files import atomic_file, fingerprint
+
+RECORD = "stage.json"
+PARKED = ".parked"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a recipe.
+
+    `run` fills `folder`, and can be killed and called again. `settings` (JSON-like) and `sources` (files and folders
+    outside the run) are what it depends on besides the stages that it `needs`.
+    """
+
+    name: str
+    folder: Path
+    settings: dict[str, Any]
+    run: Callable[[], None]
+    needs: tuple[Stage, ...] = ()
+    sources: tuple[Path, ...] = ()
+    title: str = ""
+
+    def key(self) -> str:
+        """Equal keys mean that the stage would do the same work on the same input."""
+        files = [_identity(path) for path in self.sources]
+        return fingerprint([self.name, self.settings, files, [stage.key() for stage in self.needs]])
+
+
+@dataclass
+class Outcome:
+    """What became of a stage: `unchanged`, `finished` now, `continued` or `restored` from the parked folders."""
+
+    stage: Stage
+    state: str
+    seconds: float = 0.0
+    parked: Path | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """What stage.json holds about the folder beside it."""
+
+    key: str
+    finished: bool
+    seconds: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def state(stage: Stage) -> str:
+    """`unchanged`, `unfinished`, `parked`, `stale` or `new`: what `run_stages` will find."""
+    record = read_record(stage.folder)
+    key = stage.key()
+    if record and record.key == key:
+        return "unchanged" if record.finished else "unfinished"
+    if _parked(stage, key).is_dir():
+        return "parked"
+    return "stale" if stage.folder.exists() else "new"
+
+
+def run_stages(stages: list[Stage]) -> Iterator[Outcome]:
+    """Brings every stage up to date, in order, and tells of each once it is."""
+    for stage in stages:
+        found, key = state(stage), stage.key()
+        if found == "unchanged":
+            yield Outcome(stage, "unchanged")
+            continue
+        parked = _park(stage) if found in ("stale", "parked") and stage.folder.exists() else None
+        if found == "parked":
+            _parked(stage, key).rename(stage.folder)
+            restored = read_record(stage.folder)
+            if restored and restored.finished:
+                yield Outcome(stage, "restored", parked=parked)
+                continue
+        stage.folder.mkdir(parents=True, exist_ok=True)
+        before = read_record(stage.folder)
+        spent = before.seconds if before else 0.0
+        _write_record(stage.folder, Record(key, finished=False, seconds=spent))
+        start = time.monotonic()
+        try:
+            stage.run()
+        finally:
+            spent += time.monotonic() - start
+            _write_record(stage.folder, Record(key, finished=False, seconds=spent))
+        _write_record(stage.folder, Record(key, finished=True, seconds=spent))
+        yield Outcome(stage, "continued" if before else "finished", spent, parked)
+
+
+def read_record(folder: Path) -> Record | None:
+    """What is known of a stage's folder, or None for one that no run began."""
+    path = folder / RECORD
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text("utf-8"))
+    return Record(content["key"], content["finished"], content["seconds"])
+
+
+def _write_record(folder: Path, record: Record) -> None:
+    with atomic_file(folder / RECORD) as handle:
+        json.dump({"key": record.key, "finished": record.finished, "seconds": round(record.seconds, 1)}, handle)
+
+
+def _park(stage: Stage) -> Path | None:
+    """Moves results of other settings aside: they cost time, and going back to those settings brings them back."""
+    record = read_record(stage.folder)
+    target = _parked(stage, record.key if record else "unknown")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    while target.exists():
+        target = target.with_name(target.name + "+")
+    stage.folder.rename(target)
+    return target
+
+
+def _parked(stage: Stage, key: str) -> Path:
+    root = stage.folder.parents[stage.name.count("/")]
+    return root / PARKED / f"{stage.name.replace('/', '-')}-{key[:12]}"
+
+
+def _identity(path: Path) -> list[tuple[str, int, int]]:
+    """The files at `path` by name, size and time of change; a name that is not there counts as nothing."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]

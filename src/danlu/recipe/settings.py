@@ -1,0 +1,79 @@
+"""What a recipe may hold: a section for each stage, every one optional, in the order of the way through the house."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from danlu.config import Settings, load_settings
+from danlu.evaluate.settings import EvaluateSettings
+from danlu.model.settings import ModelSettings
+from danlu.text.sample.settings import SampleSettings
+from danlu.text.settings import CleanSettings
+from danlu.tokens.settings import DataSettings, TokenizerSettings
+from danlu.train.settings import DPOTrainSettings, TrainSettings
+
+TRAINING = ("pretrain", "sft", "dpo")
+
+
+class TrainingStage(Settings):
+    """One training stage: its data and its run."""
+
+    start: str | None = Field(
+        None,
+        description="Where the weights come from: a model folder, a checkpoint or a run, `…@epoch=2` for the checkpoint "
+        "at the end of an epoch; null: from the training stage before it in this recipe, else from `model`.",
+    )
+    data: DataSettings = Field(description="What is read, and how it becomes rows.")
+    train: TrainSettings = Field(TrainSettings(), description="How it is trained.")
+
+
+class DPOStage(TrainingStage):
+    """Direct preference optimisation on pairs."""
+
+    train: DPOTrainSettings = Field(DPOTrainSettings(), description="How it is trained.")
+
+
+class Recipe(Settings):
+    """A run from text to a model that answers. Stages that a recipe leaves out are not run."""
+
+    name: str = Field(description="The run's name, for plots and reports.")
+    out: Path = Field(description="Folder of all that the run writes.")
+    data: Path = Field(Path(), description="Data root: relative paths of sources begin here.")
+    seed: int = Field(42, ge=0, description="Seed of initial weights, order and dropout of everything in the run.")
+    language: Literal["en", "zh"] = Field("en", description="Language of the report and of the closing summary.")
+    processes: int | None = Field(
+        None, gt=0, description="Training processes on this machine; null: one for each GPU, or one on a CPU."
+    )
+    sample: SampleSettings | None = Field(None, description="A generated bilingual world to learn from.")
+    clean: CleanSettings | None = Field(None, description="Cleaning of records.")
+    tokenizer: TokenizerSettings | None = Field(None, description="A tokenizer to load or to train.")
+    model: ModelSettings | None = Field(None, description="The decoder's shape, or the folder that it comes from.")
+    pretrain: TrainingStage | None = Field(None, description="Next-token training on documents.")
+    sft: TrainingStage | None = Field(None, description="Supervised fine-tuning on conversations.")
+    dpo: DPOStage | None = Field(None, description="Direct preference optimisation on pairs.")
+    evaluate: EvaluateSettings | None = Field(None, description="Measuring what each stage gave.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        trained = [name for name in TRAINING if getattr(self, name)]
+        if trained and self.tokenizer is None and (self.model is None or self.model.from_folder is None):
+            raise ValueError(
+                f"{trained[0]} needs a tokenizer: add `tokenizer: {{path: FOLDER}}` or `tokenizer: {{train: …}}`."
+            )
+        if trained and self.model is None and getattr(self, trained[0]).start is None:
+            raise ValueError(
+                f"{trained[0]} needs weights to start from: add a `model:` section or `{trained[0]}.start`."
+            )
+        return self
+
+    def training(self) -> dict[str, TrainingStage]:
+        """The training stages that the recipe has, in order."""
+        return {name: getattr(self, name) for name in TRAINING if getattr(self, name) is not None}
+
+
+def load_recipe(path: Path, overrides: list[str]) -> Recipe:
+    """Reads and checks a recipe; UserError names each mistake's file, line and key."""
+    return load_settings(Recipe, path, overrides)
