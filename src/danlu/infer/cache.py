@@ -1,0 +1,137 @@
+"""The key-value cache: one row a sequence, and the attention that reads and fills it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+
+ROUND = 64  # row lengths are multiples of this, so that the cache seldom has to grow
+
+
+class Cache:
+    """Keys and values of all layers as [rows, length, kv_heads, head_dim], grown when needed.
+
+    Rows 0 … n-1 are in use, so that a decoding step reads them as a view. The engine bounds rows × length.
+    """
+
+    def __init__(self, max_rows: int, max_tokens: int, window: int | None = None) -> None:
+        self.max_rows, self.max_tokens, self.window = max_rows, max_tokens, window
+        self.rows = self.length = 0
+        self.layers: list[tuple[Tensor, Tensor]] = []
+
+    def fits(self, rows: int, length: int) -> bool:
+        """Whether `rows` sequences of up to `length` tokens can be held at once."""
+        return rows <= self.max_rows and rows * length <= self.max_tokens
+
+    def reserve(self, rows: int, length: int) -> None:
+        """Makes room for `rows` sequences of `length` tokens; what is held stays."""
+        if rows <= self.rows and length <= self.length:
+            return
+        wide = max(self.rows, min(2 ** (rows - 1).bit_length(), self.max_rows))
+        long = max(self.length, -(-length // ROUND) * ROUND)
+        exact = wide * long > self.max_tokens
+        kept_rows, kept_length = self.rows, self.length
+        self.rows, self.length = (rows, length) if exact else (wide, long)
+        kept_rows, kept_length = min(kept_rows, self.rows), min(kept_length, self.length)
+        for layer, (old_keys, old_values) in enumerate(self.layers):
+            keys, values = self._empty(old_keys), self._empty(old_values)
+            keys[:kept_rows, :kept_length] = old_keys[:kept_rows, :kept_length]
+            values[:kept_rows, :kept_length] = old_values[:kept_rows, :kept_length]
+            self.layers[layer] = (keys, values)
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copies the first `length` tokens of one row over another row."""
+        for keys, values in self.layers:
+            keys[target, :length] = keys[source, :length]
+            values[target, :length] = values[source, :length]
+
+    def prefill(self, rows_B: Tensor, positions_BT: Tensor, start: int) -> Attend:
+        """Attention for new tokens of `rows_B` that begin at position `start`, right-padded to one length."""
+        length = start + positions_BT.shape[1]
+        causal = Causal(self.window)
+        visible = None if start == 0 else _mask(positions_BT, length, self.window, torch.bool)
+
+        def attend(layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor) -> Tensor:
+            keys, values = self._write(layer, rows_B[:, None], positions_BT, k_BTKD, v_BTKD)
+            if visible is None:
+                return causal(layer, q_BTHD, k_BTKD, v_BTKD)
+            return attention(q_BTHD, keys[rows_B, :length], values[rows_B, :length], visible)
+
+        return attend
+
+    def decode(self, positions_B1: Tensor, longest: int) -> Attend:
+        """Attention for the next token of rows 0 … B-1, of which the furthest is at position `longest`."""
+        rows_B1 = torch.arange(len(positions_B1), device=positions_B1.device)[:, None]
+        length = min(-(-(longest + 1) // ROUND) * ROUND, self.length)
+        mask: Tensor | None = None
+
+        def attend(layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor) -> Tensor:
+            nonlocal mask
+            if mask is None:
+                mask = _mask(positions_B1, length, self.window, q_BTHD.dtype)
+            keys, values = self._write(layer, rows_B1, positions_B1, k_BTKD, v_BTKD)
+            return attention(q_BTHD, keys[: len(rows_B1), :length], values[: len(rows_B1), :length], mask)
+
+        return attend
+
+    def _write(self, layer: int, rows: Tensor, positions: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        if layer == len(self.layers):
+            self.layers.append((self._empty(k), self._empty(v)))
+        keys, values = self.layers[layer]
+        keys[rows, positions], values[rows, positions] = k, v
+        return keys, values
+
+    def _empty(self, like: Tensor) -> Tensor:
+        # Zeros: a masked key has weight 0, and 0 times an uninitialised NaN would be NaN.
+        return like.new_zeros(self.rows, self.length, *like.shape[2:])
+
+
+class Causal:
+    """Attention without a cache for sequences that all begin at position 0, right-padded."""
+
+    def __init__(self, window: int | None = None) -> None:
+        self.window = window
+        self._visible: Tensor | None = None
+
+    def __call__(self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor) -> Tensor:
+        length = q_BTHD.shape[1]
+        if self.window is None or length <= self.window:
+            return attention(q_BTHD, k_BTKD, v_BTKD, None)
+        if self._visible is None:
+            positions_1T = torch.arange(length, device=q_BTHD.device)[None]
+            self._visible = _mask(positions_1T, length, self.window, torch.bool)
+        return attention(q_BTHD, k_BTKD, v_BTKD, self._visible)
+
+
+def attention(q_BTHD: Tensor, k_BLKD: Tensor, v_BLKD: Tensor, mask_B1TL: Tensor | None) -> Tensor:
+    """Scaled dot-product attention with grouped heads; without a mask it is causal. Gives o_BTHD."""
+    batch, time, heads, dim = q_BTHD.shape
+    k_BKLD, v_BKLD = k_BLKD.transpose(1, 2), v_BLKD.transpose(1, 2)
+    if time == 1:
+        # The heads of a group read the same keys: as query rows of one head nothing is repeated.
+        q_BKGD = q_BTHD.view(batch, k_BKLD.shape[1], -1, dim)
+        return F.scaled_dot_product_attention(q_BKGD, k_BKLD, v_BKLD, mask_B1TL).reshape(batch, 1, heads, dim)
+    o_BHTD = F.scaled_dot_product_attention(
+        q_BTHD.transpose(1, 2),
+        k_BKLD,
+        v_BKLD,
+        mask_B1TL,
+        is_causal=mask_B1TL is None,
+        enable_gqa=heads != k_BKLD.shape[1],
+    )
+    return o_BHTD.transpose(1, 2)
+
+
+def _mask(positions_BT: Tensor, length: int, window: int | None, dtype: torch.dtype) -> Tensor:
+    """Which keys each query sees, [B, 1, T, length]: true and false, or 0 and -inf for a floating dtype."""
+    distance_BTL = positions_BT[:, :, None] - torch.arange(length, device=positions_BT.device)
+    visible = distance_BTL >= 0 if window is None else (distance_BTL >= 0) & (distance_BTL < window)
+    if dtype == torch.bool:
+        return visible[:, None]
+    zero = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return zero.masked_fill(~visible, float("-inf"))[:, None]

@@ -1,0 +1,291 @@
+"""Batched generation: sequences join and leave between steps, each with its own settings."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from danlu.infer.cache import Cache
+from danlu.infer.sampling import History, choose
+from danlu.infer.score import ContinuationScore, score
+from danlu.infer.settings import SamplingSettings
+from danlu.ledger.errors import UserError
+from danlu.model.decoder import Decoder
+
+Finish = Literal["stop", "length", "cancelled"]
+PREFILL_TOKENS = 8192  # of one prefill call, padding included; a longer prompt goes through in pieces
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogp:
+    """Log-probability of a chosen token under the model itself, before penalties and filters, and the likeliest others."""
+
+    logp: float
+    top: list[tuple[int, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One new token of a request; `finish` says why it was the last. A stop token is no part of the answer."""
+
+    request: Request
+    token: int
+    logp: TokenLogp | None
+    finish: Finish | None
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """A prompt on its way through the engine.
+
+    `watch` sees each token of the answer in the thread that steps the engine; where it gives true, the answer ends there.
+    """
+
+    prompt: list[int]
+    sampling: SamplingSettings
+    stop_ids: frozenset[int]
+    watch: Callable[[Event], bool] | None
+    history: History
+    limit: int
+    tokens: list[int] = field(default_factory=list)
+    logps: list[TokenLogp] = field(default_factory=list)
+    finish: Finish | None = None
+    prefilled: int = 0  # prompt tokens in the cache
+
+    @property
+    def needs(self) -> int:
+        """The cache length that it may grow to."""
+        return len(self.prompt) + self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """An answer's tokens without the stop token, why it ended, and, where the settings ask, a `TokenLogp` for each token
+    and for the stop token."""
+
+    ids: list[int]
+    finish: Finish
+    logps: list[TokenLogp]
+
+
+class Engine:
+    """Generates and scores with one decoder. Every method may be called from any thread.
+
+    At most `max_batch` sequences run at once, and rows × longest length stays within `max_tokens_in_cache`; others wait in
+    order. Memory for the cache is taken as it is needed.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        *,
+        max_batch: int = 64,
+        max_tokens_in_cache: int = 65536,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.decoder = decoder.eval()
+        self.device = torch.device(device) if device is not None else next(decoder.parameters()).device
+        self.window = decoder.settings.max_positions
+        self._cache = Cache(max_batch, max_tokens_in_cache, decoder.settings.sliding_window)
+        self._waiting: deque[Request] = deque()
+        self._rows: list[Request] = []
+        self._lock = threading.RLock()
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have no row yet."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Requests that hold a row."""
+        return len(self._rows)
+
+    def submit(
+        self,
+        prompt_ids: Sequence[int],
+        sampling: SamplingSettings | None = None,
+        stop_ids: Iterable[int] = (),
+        watch: Callable[[Event], bool] | None = None,
+    ) -> Request:
+        """Puts a prompt in the queue. Raises UserError for a prompt that is empty or leaves no room for an answer."""
+        sampling = sampling or SamplingSettings()
+        prompt = list(prompt_ids)
+        window = min(self.window, self._cache.max_tokens)
+        if not prompt:
+            raise UserError("the prompt is empty", do="give at least one token")
+        if len(prompt) >= window:
+            raise UserError(
+                f"the prompt has {len(prompt)} tokens and the window {window}, which leaves no room for an answer",
+                do="shorten the prompt",
+            )
+        limit = min(sampling.max_tokens, window - len(prompt))
+        request = Request(prompt, sampling, frozenset(stop_ids), watch, History(sampling, prompt), limit)
+        with self._lock:
+            self._waiting.append(request)
+        return request
+
+    def cancel(self, request: Request) -> None:
+        """Ends a request that is not finished and frees its row."""
+        with self._lock:
+            if request.finish is None:
+                request.finish = "cancelled"
+                self._leave(request)
+
+    def step(self) -> list[Event]:
+        """One token for every running sequence, after taking in those that wait; gives what is new."""
+        with self._lock, torch.inference_mode():
+            running = [request for request in self._rows if request.tokens]
+            events = self._decode(running) if running else []
+            self._admit()
+            return events + self._prefill()
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: SamplingSettings | None = None, stop_ids: Iterable[int] = ()
+    ) -> list[Completion]:
+        """The answers to all prompts, in their order."""
+        stop = frozenset(stop_ids)
+        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # equal lengths together: less padding
+        requests = {i: self.submit(prompts[i], sampling, stop) for i in order}
+        self.finish(requests.values())
+        done = (requests[i] for i in range(len(prompts)))
+        return [Completion(r.tokens, r.finish or "cancelled", r.logps) for r in done]
+
+    def finish(self, requests: Iterable[Request]) -> None:
+        """Steps until all `requests` have ended; on an error or Ctrl-C they are cancelled."""
+        requests = list(requests)
+        try:
+            for request in requests:
+                while request.finish is None:
+                    self.step()
+        finally:
+            for request in requests:
+                self.cancel(request)
+
+    def stream(
+        self, prompt_ids: Sequence[int], sampling: SamplingSettings | None = None, stop_ids: Iterable[int] = ()
+    ) -> Iterator[int]:
+        """The tokens of an answer as they come, without the stop token; closing the iterator frees the row."""
+        request = self.submit(prompt_ids, sampling, stop_ids)
+        given = 0
+        try:
+            while request.finish is None:
+                self.step()
+                yield from request.tokens[given:]
+                given = len(request.tokens)
+        finally:
+            self.cancel(request)
+
+    def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[ContinuationScore]:
+        """Log-likelihood of each continuation after its context; see `danlu.infer.score.score`."""
+        with self._lock:
+            return score(self.decoder, pairs, self.device)
+
+    def _admit(self) -> None:
+        longest = max((request.needs for request in self._rows), default=0)
+        while self._waiting:
+            longest = max(longest, self._waiting[0].needs)
+            if not self._cache.fits(len(self._rows) + 1, longest):
+                return
+            self._rows.append(self._waiting.popleft())
+            self._cache.reserve(len(self._rows), longest)
+
+    def _prefill(self) -> list[Event]:
+        """Runs the next prompts: as many as fit in one call, or a piece of a long one."""
+        chosen: list[int] = []
+        longest = 0
+        for row, request in enumerate(self._rows):
+            left = len(request.prompt) - request.prefilled
+            if left <= 0:
+                continue
+            longest = max(longest, left)
+            if chosen and (request.prefilled or (len(chosen) + 1) * longest > PREFILL_TOKENS):
+                break
+            chosen.append(row)
+            if request.prefilled or left > PREFILL_TOKENS:
+                break
+        if not chosen:
+            return []
+        requests = [self._rows[row] for row in chosen]
+        start = requests[0].prefilled
+        pieces = [request.prompt[start : start + PREFILL_TOKENS] for request in requests]
+        width = max(map(len, pieces))
+        tokens_BT = torch.tensor([piece + [0] * (width - len(piece)) for piece in pieces], device=self.device)
+        positions_BT = torch.arange(start, start + width, device=self.device).expand_as(tokens_BT)
+        attend = self._cache.prefill(torch.tensor(chosen, device=self.device), positions_BT, start)
+        hidden_BTD = self.decoder(tokens_BT, positions_BT, attend)
+        for request, piece in zip(requests, pieces, strict=True):
+            request.prefilled += len(piece)
+        if requests[0].prefilled < len(requests[0].prompt):
+            return []
+        last_B = torch.tensor([len(piece) - 1 for piece in pieces], device=self.device)
+        rows_B = torch.arange(len(pieces), device=self.device)
+        return self._extend(requests, hidden_BTD[rows_B, last_B])
+
+    def _decode(self, running: list[Request]) -> list[Event]:
+        # A row whose prompt is still coming in takes part with its next position, which the prompt overwrites later.
+        places = [
+            len(request.prompt) + len(request.tokens) - 1 if request.tokens else request.prefilled
+            for request in self._rows
+        ]
+        last = [request.tokens[-1] if request.tokens else 0 for request in self._rows]
+        tokens_B1, positions_B1 = torch.tensor([last, places], device=self.device)[:, :, None].unbind(0)
+        hidden_BD = self.decoder(tokens_B1, positions_B1, self._cache.decode(positions_B1, max(places)))[:, 0]
+        if len(running) < len(self._rows):
+            hidden_BD = hidden_BD[[row for row, request in enumerate(self._rows) if request.tokens]]
+        return self._extend(running, hidden_BD)
+
+    def _extend(self, requests: list[Request], hidden_BD: Tensor) -> list[Event]:
+        logits_BV = self.decoder.head.logits(hidden_BD).float()
+        wanted = [request.sampling.logprobs for request in requests]
+        logp_BV = logits_BV.log_softmax(-1) if any(count is not None for count in wanted) else None
+        chosen = choose(logits_BV, [request.history for request in requests]).tolist()
+        logps = _logps(logp_BV, chosen, wanted) if logp_BV is not None else [None] * len(chosen)
+        return [self._take(*new) for new in zip(requests, chosen, logps, strict=True)]
+
+    def _take(self, request: Request, token: int, logp: TokenLogp | None) -> Event:
+        stopped = token in request.stop_ids
+        if logp is not None:
+            request.logps.append(logp)
+        if not stopped:
+            request.tokens.append(token)
+            request.history.add(token)
+        if stopped:
+            request.finish = "stop"
+        elif len(request.tokens) >= request.limit:
+            request.finish = "length"
+        event = Event(request, token, logp, request.finish)
+        if request.watch is not None and request.watch(event) and not stopped:
+            request.finish = "stop"
+            event = Event(request, token, logp, "stop")
+        if request.finish is not None:
+            self._leave(request)
+        return event
+
+    def _leave(self, request: Request) -> None:
+        """Frees the row; the last row moves into it, so that those in use stay together."""
+        if request not in self._rows:
+            if request in self._waiting:
+                self._waiting.remove(request)
+            return
+        row = self._rows.index(request)
+        last = self._rows.pop()
+        if last is not request:
+            self._cache.move(len(self._rows), row, max(last.prefilled, len(last.prompt) + len(last.tokens)))
+            self._rows[row] = last
+
+
+def _logps(logp_BV: Tensor, chosen: list[int], wanted: list[int | None]) -> list[TokenLogp | None]:
+    own = logp_BV.gather(1, torch.tensor(chosen, device=logp_BV.device)[:, None])[:, 0].tolist()
+    most = max(count or 0 for count in wanted)
+    top, ids = (part.tolist() for part in logp_BV.topk(most))
+    return [
+        None if count is None else TokenLogp(own[row], list(zip(ids[row], top[row], strict=True))[:count])
+        for row, count in enumerate(wanted)
+    ]
