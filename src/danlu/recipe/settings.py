@@ -23,8 +23,8 @@ class TrainingStage(Settings):
 
     start: str | None = Field(
         None,
-        description="Where the weights come from: a model folder, a checkpoint or a run, `…@epoch=2` for the checkpoint "
-        "at the end of an epoch; null: from the training stage before it in this recipe, else from `model`.",
+        description="Where the weights come from: a model folder, a checkpoint or a run, with `@epoch=2` behind it for "
+        "the end of that epoch; null: from the training stage before it in this recipe, else from `model`.",
     )
     data: DataSettings = Field(description="What is read, and how it becomes rows.")
     train: TrainSettings = Field(TrainSettings(), description="How it is trained.")

@@ -1,0 +1,30 @@
+"""A checkpoint as a plain Hugging Face folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from danlu.ledger.checkpoints import resolve_checkpoint
+from danlu.ledger.errors import UserError
+
+DTYPES = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def export_model(model: Path, out: Path, dtype: str) -> None:
+    """Writes weights in `dtype`, tokenizer, chat template and generation settings to the new folder `out`.
+
+    Raises UserError for an unknown dtype, a folder that exists, or no model at `model`.
+    """
+    import torch
+
+    from danlu.model.folder import load_decoder, save_decoder
+    from danlu.tokens.tokenizer import Tokenizer
+
+    if dtype not in DTYPES:
+        raise UserError(f"`{dtype}` is not a dtype", where="--dtype", do=f"use one of {', '.join(DTYPES)}")
+    if out.exists():
+        raise UserError("this folder exists", where=str(out), do="name a new one, or remove it first")
+    source = resolve_checkpoint(model)
+    decoder = load_decoder(source, dtype=getattr(torch, DTYPES[dtype]))
+    save_decoder(decoder, out, tokenizer=Tokenizer.load(source))
+    print(f"{source} → {out} ({dtype})")

@@ -1,0 +1,76 @@
+"""The same stages and code, made small: what `--smoke` changes in a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from danlu.recipe.settings import Recipe, TrainingStage
+from danlu.text.settings import SourceSettings
+
+ROWS = 64
+LENGTH = 256
+BATCH = 8
+STEPS = 4
+
+
+def smoked(recipe: Recipe) -> Recipe:
+    """The recipe with a two-layer decoder, a few short rows of each source and a few float32 steps.
+
+    It writes beside the real run, to `out`-smoke, and takes the weights it starts from out of there too. The way from
+    text to report, the templates, the objectives and the schedules stay as they are.
+    """
+    small: dict[str, object] = {"out": _beside(recipe.out), "processes": 1}
+    if recipe.model:
+        small["model"] = _shape(recipe)
+    for name, section in recipe.training().items():
+        small[name] = _training(recipe, section)
+    if recipe.clean:
+        small["clean"] = recipe.clean.model_copy(update={"sources": _few(recipe.clean.sources)})
+    if recipe.evaluate:
+        small["evaluate"] = recipe.evaluate.model_copy(update={"limit": 4})
+    return recipe.model_copy(update=small)
+
+
+def _beside(out: Path) -> Path:
+    return out.with_name(out.name + "-smoke")
+
+
+def _moved(path: Path, recipe: Recipe) -> Path:
+    """A place inside the real run becomes the same place in the smoke run."""
+    if path == recipe.out or recipe.out in path.parents:
+        return _beside(recipe.out) / path.relative_to(recipe.out)
+    return path
+
+
+def _shape(recipe: Recipe) -> object:
+    model = recipe.model
+    assert model is not None
+    if model.from_folder is not None:
+        return model.model_copy(update={"from_folder": _moved(model.from_folder, recipe)})
+    small = {"hidden_size": 64, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": None, "mlp_size": 128}
+    return model.model_copy(update=small)
+
+
+def _training(recipe: Recipe, section: TrainingStage) -> TrainingStage:
+    data = section.data.model_copy(
+        update={"length": min(section.data.length, LENGTH), "sources": _few(section.data.sources), "workers": 1}
+    )
+    train = section.train.model_copy(
+        update={
+            "batch": min(section.train.batch, BATCH),
+            "batch_ramp": [],
+            "steps": STEPS,
+            "rows": None,
+            "precision": "float32",
+            "compile": False,
+        }
+    )
+    start = section.start
+    if start is not None:
+        folder, at, epoch = start.partition("@")
+        start = f"{_moved(Path(folder), recipe)}{at}{epoch}"
+    return section.model_copy(update={"data": data, "train": train, "start": start})
+
+
+def _few(sources: list[SourceSettings]) -> list[SourceSettings]:
+    return [source.model_copy(update={"limit": min(source.limit or ROWS, ROWS)}) for source in sources]
