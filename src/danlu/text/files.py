@@ -1,0 +1,89 @@
+"""Which files a source has."""
+
+from __future__ import annotations
+
+import difflib
+from fnmatch import fnmatch
+from pathlib import Path
+
+from danlu.ledger.counts import Counts
+from danlu.ledger.errors import UserError
+from danlu.ledger.manifest import read_manifest
+from danlu.text.readers import file_form
+from danlu.text.settings import Kind, SourceSettings
+
+
+def source_files(source: SourceSettings, kind: Kind, counts: Counts) -> list[Path]:
+    """A source's files in the order of their names.
+
+    A cleaned folder gives its records of `kind`. Files of other formats are counted.
+    Raises UserError where there is nothing.
+    """
+    path = Path(source.path)
+    if any(character in source.path for character in "*?[") and not path.exists():
+        root = Path(*path.parts[: next(i for i, part in enumerate(path.parts) if any(c in part for c in "*?["))])
+        found = sorted(root.glob(str(path.relative_to(root))))
+    elif path.is_dir():
+        manifest = read_manifest(path) or {}
+        found = [path / part["file"] for part in manifest.get("parts", []) if part["kind"] == kind] or _below(path)
+    else:
+        found = [path] if path.is_file() else []
+    if not found:
+        raise _nothing(path)
+    files = [file for file in found if file.is_file() and _wanted(file, source)]
+    for file in files:
+        if file_form(file) is None and len(files) > 1:
+            counts.add("left out: file of another format", str(file))
+    taken = [file for file in files if len(files) == 1 or file_form(file) is not None]
+    if not taken:
+        raise UserError(
+            "include and exclude leave no file that can be read", where=source.path, do=f"{len(found)} files are there"
+        )
+    return taken
+
+
+def data_files(path: Path) -> list[Path]:
+    """A file itself, or all data files below a folder."""
+    if path.is_dir():
+        return [file for file in _below(path) if file_form(file) is not None]
+    if not path.exists():
+        raise _nothing(path)
+    return [path]
+
+
+def source_name(source: SourceSettings) -> str:
+    """The source's name, or its path's last part without endings."""
+    return source.name or Path(source.path).name.split(".")[0].strip("*") or "source"
+
+
+def _below(folder: Path) -> list[Path]:
+    inside = (
+        file for file in folder.rglob("*") if not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
+    return sorted(file for file in inside if file.is_file())
+
+
+def _wanted(file: Path, source: SourceSettings) -> bool:
+    path = file.as_posix()
+    included = not source.include or any(_matches(path, pattern) for pattern in source.include)
+    return included and not any(_matches(path, pattern) for pattern in source.exclude)
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Whether the end of a path, from any folder on, fits the pattern; * also stands for several folders."""
+    return fnmatch(path, pattern) or fnmatch(path, "*/" + pattern)
+
+
+def _nothing(path: Path) -> UserError:
+    near = path.parent
+    names = [file.name for file in near.iterdir()] if near.is_dir() else []
+    close = difflib.get_close_matches(path.name, names, 3, 0.5)
+    return UserError(
+        "no such file or folder",
+        where=str(path),
+        do=f"did you mean {', '.join(close)}?"
+        if close
+        else f"look at what is in {near}"
+        if names
+        else f"{near} is not there either",
+    )

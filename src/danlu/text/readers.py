@@ -1,0 +1,239 @@
+"""Rows of jsonl, json, parquet, csv, txt and Markdown files, plain or .gz/.zst, in bounded memory."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass
+from datetime import date, time
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from danlu.ledger.errors import UserError
+from danlu.text import json_stream
+from danlu.text.problems import BadRow, OnBad, refuse
+from danlu.text.settings import DocumentUnit
+from danlu.text.streams import COMPRESSED, MAX_ROW, Line, byte_chunks, decode, lines
+
+PARQUET_BATCH = 256  # rows
+Columns = Set[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Named values and where they stand: the line of a text file, the number of an item or of a parquet row."""
+
+    fields: dict[str, Any]
+    file: str
+    line: int
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a file: bytes [start, stop) of plain lines, row groups [start, stop) of parquet, else all of it."""
+
+    file: str
+    start: int = 0
+    stop: int | None = None
+    first_line: int = 1
+
+
+def read_rows(
+    path: Path, on_bad: OnBad = refuse, *, document: DocumentUnit = "file", columns: Columns = None
+) -> Iterator[Row]:
+    """The rows of one file, or of all data files under a folder in the order of their names.
+
+    `on_bad` is told of each row that cannot be read, of cut-off and of empty files; by default it ends with a
+    UserError. `document` says what one row of a .txt or .md file is. `columns`, where known, spares parquet files the
+    decoding of nested columns that nobody asked for.
+    """
+    from danlu.text.files import data_files
+
+    for file in data_files(path):
+        yield from read_piece(Piece(str(file)), on_bad, document=document, columns=columns)
+
+
+def read_piece(
+    piece: Piece, on_bad: OnBad = refuse, *, document: DocumentUnit = "file", columns: Columns = None
+) -> Iterator[Row]:
+    """The rows of a part of a file, as `read_rows` gives them."""
+    path = Path(piece.file)
+    form = file_form(path)
+    if form is None:
+        raise UserError(f"no reader for {path.suffix or 'a file without an ending'}", where=piece.file, do=_READABLE)
+    bad = partial(_report, on_bad, piece.file)
+    numbered = _READERS[form](piece, bad, document, columns)
+    count = 0
+    while True:
+        try:
+            number, fields = next(numbered)
+        except StopIteration:
+            break
+        except BadRow as damage:  # the stream broke: what came before it was read
+            bad(damage, piece.first_line + count)
+            return
+        count += 1
+        try:
+            yield Row(_fields(fields), piece.file, number)
+        except BadRow as problem:
+            bad(problem, number)
+    if count == 0 and path.stat().st_size == 0:
+        bad(BadRow("empty file"), 1)
+
+
+def file_form(path: Path) -> str | None:
+    """ "jsonl", "json", "parquet", "csv" or "text" by a file's ending; None for files of another kind."""
+    name = path.name.lower()
+    for ending in COMPRESSED:
+        name = name.removesuffix(ending)
+    return _FORMS.get(Path(name).suffix)
+
+
+Numbered = Iterator[tuple[int, Any]]
+BadAt = Callable[[BadRow, int], None]
+
+
+def _report(on_bad: OnBad, file: str, bad: BadRow, number: int) -> None:
+    on_bad(bad, f"{file}:{number}")
+
+
+def _lines(piece: Piece, bad: BadAt) -> Iterator[Line]:
+    for line in lines(byte_chunks(Path(piece.file), piece.start, piece.stop), piece.first_line):
+        if line.too_long:
+            bad(BadRow("line too long", f"more than {MAX_ROW >> 20} MB"), line.number)
+        else:
+            yield line
+
+
+def _jsonl(piece: Piece, bad: BadAt, document: DocumentUnit, columns: Columns) -> Numbered:
+    for line in _lines(piece, bad):
+        if not line.content.strip():
+            continue
+        try:
+            yield line.number, json_stream.parse(decode(line.content))
+        except BadRow as problem:
+            cut = problem.reason == "broken JSON" and not line.ended
+            bad(BadRow("cut-off last line", problem.detail) if cut else problem, line.number)
+
+
+def _json(piece: Piece, bad: BadAt, document: DocumentUnit, columns: Columns) -> Numbered:
+    return json_stream.items(byte_chunks(Path(piece.file)), bad)
+
+
+def _csv(piece: Piece, bad: BadAt, document: DocumentUnit, columns: Columns) -> Numbered:
+    # The limit is the process's and 128 KB by default, which a document may well pass.
+    csv.field_size_limit(MAX_ROW)
+    text = (line.content.decode("utf-8", "surrogateescape") + "\n" for line in _lines(piece, bad))
+    tabs = ".tsv" in Path(piece.file).suffixes
+    reader = csv.reader(text, delimiter="\t" if tabs else ",", strict=True)
+    names = next(reader, [])
+    if len(set(names)) < len(names):
+        raise BadRow("column names that come twice", ", ".join(names[:20]))
+    while True:
+        number = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            bad(BadRow("broken CSV", str(error)), number)
+            continue
+        if len(cells) == len(names):
+            yield number, dict(zip(names, cells, strict=True))
+        elif cells:
+            bad(BadRow("broken CSV", f"{len(cells)} cells under {len(names)} column names"), number)
+
+
+def _parquet(piece: Piece, bad: BadAt, document: DocumentUnit, columns: Columns) -> Numbered:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(piece.file, pre_buffer=False, buffer_size=1 << 20)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise BadRow("damaged file", f"parquet: {error}") from None
+    with file:
+        nested = pyarrow.types.is_nested
+        names = [c.name for c in file.schema_arrow if columns is None or c.name in columns or not nested(c.type)]
+        number = piece.first_line
+        for group in range(piece.start, file.num_row_groups if piece.stop is None else piece.stop):
+            after = number + file.metadata.row_group(group).num_rows
+            try:
+                for batch in file.iter_batches(PARQUET_BATCH, [group], names, use_threads=False):
+                    yield from enumerate(batch.to_pylist(), number)
+                    number += batch.num_rows
+            except (pyarrow.ArrowException, OSError) as error:
+                bad(BadRow("damaged row group", f"{after - number} rows lost: {error}"), number)
+            number = after
+
+
+def _text(piece: Piece, bad: BadAt, document: DocumentUnit, columns: Columns) -> Numbered:
+    start, parts, size = 1, [], 0
+    for line in _lines(piece, bad):
+        content = line.content.removesuffix(b"\r")
+        parts.append(content)
+        size += len(content)
+        if document == "line" or (document == "paragraph" and not content.strip()):
+            yield from _document(start, parts, bad)
+            start, parts, size = line.number + 1, [], 0
+        if size > MAX_ROW:
+            raise BadRow("document too long", f"more than {MAX_ROW >> 20} MB; set document: paragraph or line")
+    yield from _document(start, parts, bad)
+
+
+def _document(start: int, parts: list[bytes], bad: BadAt) -> Numbered:
+    if not any(part.strip() for part in parts):
+        return
+    try:
+        yield start, {"text": decode(b"\n".join(parts).rstrip(b"\n"))}
+    except BadRow as problem:
+        bad(problem, start)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadRow("not an object", f"a {type(value).__name__}")
+    return {str(name): _plain(field) for name, field in value.items()}
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it: NaN and infinities are None, dates are ISO text."""
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise BadRow("not UTF-8", "bytes or escapes that are no characters") from None
+        return value
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float | Decimal):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(name): _plain(field) for name, field in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return decode(value)
+    return value.isoformat() if isinstance(value, date | time) else str(value)
+
+
+_FORMS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "text",
+    ".md": "text",
+    ".markdown": "text",
+}
+_READERS = {"jsonl": _jsonl, "json": _json, "parquet": _parquet, "csv": _csv, "text": _text}
+_READABLE = f"give a file that ends in {', '.join(_FORMS)}, plain or with {' or '.join(COMPRESSED)} after it"

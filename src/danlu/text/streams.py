@@ -1,0 +1,103 @@
+"""Bytes and lines of plain, .gz and .zst files, in memory that does not depend on the file's size."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from danlu.text.problems import BadRow
+
+CHUNK = 1 << 16  # compressed text unpacks to some megabytes at most
+MAX_ROW = 1 << 28  # bytes; what is longer is no row but a file in another form
+COMPRESSED = (".gz", ".zst")
+BOM = b"\xef\xbb\xbf"
+
+
+class Line(NamedTuple):
+    number: int  # from 1
+    content: bytes  # without its \n; empty where the line was longer than MAX_ROW
+    ended: bool  # False for a last line without a line end
+    too_long: bool = False
+
+
+def byte_chunks(path: Path, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+    """The unpacked bytes of a file; of a plain file those in [start, stop).
+
+    Raises BadRow where the file is cut off or damaged, after all that can be read.
+    """
+    if path.suffix == ".zst":
+        yield from _zst_chunks(path)
+    elif path.suffix == ".gz":
+        yield from _gz_chunks(path)
+    else:
+        with path.open("rb") as handle:
+            handle.seek(start)
+            while chunk := handle.read(CHUNK if stop is None else min(CHUNK, stop - handle.tell())):
+                yield chunk
+
+
+def lines(chunks: Iterator[bytes], first: int = 1) -> Iterator[Line]:
+    """Lines with their numbers from `first` on; a byte order mark at the start is taken off."""
+    number, open_line, too_long, fresh = first, bytearray(), False, True
+    for chunk in chunks:
+        start, *others = (chunk.removeprefix(BOM) if fresh else chunk).split(b"\n")
+        fresh = False
+        open_line += b"" if too_long else start
+        for part in others:
+            yield Line(number, bytes(open_line), True, too_long)
+            number, open_line, too_long = number + 1, bytearray(part), False
+        if len(open_line) > MAX_ROW:
+            open_line, too_long = bytearray(), True
+    if open_line or too_long:
+        yield Line(number, bytes(open_line), False, too_long)
+
+
+def decode(content: bytes) -> str:
+    """UTF-8 as text. Raises BadRow for other encodings, naming the likely one."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRow("not UTF-8", f"byte {error.start} is 0x{content[error.start]:02x}{_likely(content)}") from None
+
+
+def _likely(content: bytes) -> str:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "; this looks like UTF-16: save it as UTF-8"
+    try:
+        text = content.decode("gb18030")
+    except UnicodeDecodeError:
+        return ""
+    return f"; in GB18030 it reads “{text[:20]}”: save it as UTF-8"
+
+
+def _gz_chunks(path: Path) -> Iterator[bytes]:
+    try:
+        with gzip.open(path) as handle:
+            while chunk := handle.read(CHUNK):
+                yield chunk
+    except EOFError:
+        raise BadRow("cut-off file", "the gzip stream has no end") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise BadRow("damaged file", f"gzip: {error}") from None
+
+
+def _zst_chunks(path: Path) -> Iterator[bytes]:
+    import zstandard
+
+    unpacker = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+    frame = None
+    with path.open("rb") as handle:
+        while chunk := handle.read(CHUNK):
+            while chunk:
+                frame = frame or unpacker.decompressobj()
+                try:
+                    yield frame.decompress(chunk)
+                except zstandard.ZstdError as error:
+                    raise BadRow("damaged file", f"zstd: {error}") from None
+                chunk = frame.unused_data if frame.eof else b""
+                frame = None if frame.eof else frame
+    if frame is not None:
+        raise BadRow("cut-off file", "the zstd stream has no end")
