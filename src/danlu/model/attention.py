@@ -1,0 +1,80 @@
+"""Causal attention within packed documents: one callable that hides the kernels and their versions."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
+
+HALF = (torch.bfloat16, torch.float16)
+# torch 2.13 wants grouped heads announced; 2.11 hands them to the same kernel without asking.
+_GROUPED: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+
+
+class Documents:
+    """`attend` for rows of packed documents: a token sees the tokens before it in its own document, and itself.
+
+    Made once a batch and used by every layer. bf16 and fp16 on CUDA (compute capability 8 and above) go through
+    variable-length flash attention, all else through SDPA with a mask.
+
+    Args:
+        cu: int32 [D + 1], where documents begin in the flattened B * T tokens; repeated entries are empty documents.
+        max_length: longest document. Few different values, best one, keep compiled blocks from compiling again.
+        document_BT: id of the document that each token belongs to; documents of one row differ.
+        window: a token sees this many tokens, itself included.
+        dtype: of the queries that will come.
+    """
+
+    def __init__(
+        self,
+        cu: Tensor,
+        max_length: int,
+        document_BT: Tensor,
+        window: int | None = None,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> None:
+        if document_BT.ndim != 2:
+            raise ValueError(f"document ids come as [B, T], not {list(document_BT.shape)}: view them as the tokens are")
+        self.cu, self.max_length, self.window = cu, max_length, window
+        self.mask = None if _has_varlen(document_BT.device, dtype) else document_mask(document_BT, window)
+
+    def __call__(self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor) -> Tensor:
+        """Attention output [B, T, H, D]; K must divide H. The layer makes no difference here."""
+        if self.mask is not None:
+            return masked_attention(q_BTHD, k_BTKD, v_BTKD, self.mask)
+        if q_BTHD.dtype not in HALF:
+            raise TypeError(f"queries are {q_BTHD.dtype}: give Documents their dtype")
+        q, k, v = (x.flatten(0, 1) for x in (q_BTHD, k_BTKD, v_BTKD))
+        return _varlen(q, k, v, self.cu, self.max_length, self.window).view_as(q_BTHD)
+
+
+def document_mask(document_BT: Tensor, window: int | None = None) -> Tensor:
+    """bool [B, 1, T, T], true where a query (row) sees a key (column)."""
+    place = torch.arange(document_BT.shape[1], device=document_BT.device)
+    behind = place[:, None] - place
+    seen = (behind >= 0) if window is None else (behind >= 0) & (behind < window)
+    return (seen & (document_BT[:, :, None] == document_BT[:, None, :]))[:, None]
+
+
+def masked_attention(q_BTHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, mask: Tensor) -> Tensor:
+    """SDPA [B, T, H, D] with grouped key-value heads; mask is bool and broadcasts to [B, H, T, S]."""
+    q, k, v = (x.transpose(1, 2) for x in (q_BTHD, k_BSKD, v_BSKD))
+    if q.is_cuda:  # the memory-efficient kernel, the one on CUDA that takes masks, knows no grouped heads
+        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
+    return F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=not q.is_cuda).transpose(1, 2)
+
+
+def _varlen(q_NHD: Tensor, k_NKD: Tensor, v_NKD: Tensor, cu: Tensor, max_length: int, window: int | None) -> Tensor:
+    """Flash attention [N, H, D] over documents that lie end to end; the one place that knows torch's versions."""
+    before = -1 if window is None else window - 1
+    attended = varlen_attn(q_NHD, k_NKD, v_NKD, cu, cu, max_length, max_length, window_size=(before, 0), **_GROUPED)
+    assert isinstance(attended, Tensor)  # a tuple comes only where statistics are asked for
+    return attended
+
+
+def _has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
+    return device.type == "cuda" and dtype in HALF and torch.cuda.get_device_capability(device)[0] >= 8

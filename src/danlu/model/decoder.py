@@ -1,0 +1,115 @@
+"""One configurable causal decoder; it knows nothing of how it is trained, sharded or served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from danlu.model.head import Head
+from danlu.model.parts import Part, parts
+from danlu.model.rope import Rope, rotate
+from danlu.model.settings import ModelSettings
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(layer, q [B, T, H, D], k [B, T, K, D], v [B, T, K, D]) → [B, T, H, D], K dividing H."""
+
+_GATES: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "gelu": F.gelu}
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x²) + eps) · weight over the last dimension (Zhang and Sennrich 2019), summed in float32."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + MLP(norm(x)).
+
+    `qkv` holds, for each key-value head, its query heads, then its key, then its value; `gate_up` the gate, then up.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        width, head, eps = settings.hidden_size, settings.head_size, settings.norm_eps
+        self.head_size, self.queries = head, settings.heads // settings.kv_heads
+        self.attention_norm = RMSNorm(width, eps)
+        self.qkv = nn.Linear(width, (settings.heads + 2 * settings.kv_heads) * head, bias=settings.qkv_bias)
+        self.q_norm = RMSNorm(head, eps) if settings.qk_norm else None
+        self.k_norm = RMSNorm(head, eps) if settings.qk_norm else None
+        self.o = nn.Linear(settings.heads * head, width, bias=False)
+        self.mlp_norm = RMSNorm(width, eps)
+        self.gate_up = nn.Linear(width, 2 * settings.mlp_size, bias=False)
+        self.down = nn.Linear(settings.mlp_size, width, bias=False)
+        self.gate = _GATES[settings.activation]
+
+    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, attend: Attend, layer: int) -> Tensor:
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cos, sin, attend, layer)
+        gate, up = self.gate_up(self.mlp_norm(x_BTD)).chunk(2, dim=-1)
+        return x_BTD + self.down(self.gate(gate) * up)
+
+    def attention(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, attend: Attend, layer: int) -> Tensor:
+        grouped_BTKGD = self.qkv(x_BTD).unflatten(-1, (-1, self.queries + 2, self.head_size))
+        q, k, v = grouped_BTKGD.split((self.queries, 1, 1), dim=-2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        return self.o(attend(layer, q.flatten(2, 3), k.squeeze(3), v.squeeze(3)).flatten(2))
+
+
+class Decoder(nn.Module):
+    """Token embedding, blocks, final norm and head, in float32 unless converted.
+
+    `recompute` keeps only each block's input for the backward pass and computes the block again there.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        if settings.from_folder is not None:
+            raise ValueError("these settings only name a folder: load_decoder(folder) reads shape and weights")
+        self.settings = settings
+        self.recompute = False
+        self.embed = nn.Embedding(settings.vocab_size, settings.hidden_size)
+        self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.layers))
+        self.norm = RMSNorm(settings.hidden_size, settings.norm_eps)
+        self.head = Head(settings.hidden_size, settings.vocab_size, self.embed if settings.tie_embeddings else None)
+        self.rope = Rope(settings)
+
+    @classmethod
+    def empty(
+        cls, settings: ModelSettings, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> Decoder:
+        """A decoder whose weights are not set, to be filled by `initialise` or `load_unfused`."""
+        with torch.device("meta"):
+            decoder = cls(settings)
+        return decoder.to(dtype).to_empty(device=device)
+
+    def forward(self, tokens_BT: Tensor, positions_BT: Tensor, attend: Attend) -> Tensor:
+        """Hidden states [B, T, D] after the final norm, which `head` takes; `attend` says who sees whom."""
+        x_BTD = self.embed(tokens_BT)
+        cos, sin = self.rope(positions_BT, x_BTD.dtype)
+        again = self.recompute and torch.is_grad_enabled()
+        for layer, block in enumerate(self.blocks):
+            if again:
+                x_BTD = checkpoint(block, x_BTD, cos, sin, attend, layer, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x_BTD = block(x_BTD, cos, sin, attend, layer)
+        return self.norm(x_BTD)
+
+    def compile_blocks(self) -> None:
+        """Compiles the block once for all layers; the first batch pays for it."""
+        for block in self.blocks:
+            block.compile(fullgraph=True)
+
+    def parts(self) -> Iterator[Part]:
+        """Every weight under its own unfused name; the only way to see inside fused parameters."""
+        return parts(self)

@@ -1,0 +1,148 @@
+"""Parts: the unfused weights q, k, v, gate and up seen inside the fused parameters that hold them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from danlu.model.families.table import FAMILIES
+
+if TYPE_CHECKING:
+    from danlu.model.decoder import Decoder
+
+View = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A weight under its own name, inside a parameter that may hold others beside it.
+
+    Works on any tensor of the parameter's whole shape: the parameter, its gradient, a moment, a master copy.
+    """
+
+    name: str
+    """Such as `layers.0.q.weight`, `layers.0.down.weight`, `embed.weight`."""
+    on_disk: str
+    """The name that the family gives it in Hugging Face's form."""
+    holder: str
+    """The parameter's name in the decoder, such as `blocks.0.qkv.weight`."""
+    parameter: nn.Parameter
+    shape: tuple[int, ...]
+    """As a weight of its own: [out, in], [out] or [rows, width]."""
+    view: View
+    """From a tensor of the parameter's shape to this part of it, sharing memory; its sizes multiply out to `shape`."""
+
+    def read(self, tensor: Tensor) -> Tensor:
+        """This part of `tensor` in its own shape; a copy where the rows do not lie together."""
+        return self.view(tensor).reshape(self.shape)
+
+    def write(self, tensor: Tensor, value: Tensor) -> None:
+        """Puts `value` in this part of `tensor`, in place."""
+        place = self.view(tensor)
+        place.copy_(value.view(place.shape))
+
+
+def parts(decoder: Decoder) -> Iterator[Part]:
+    """The parts of every parameter, in the decoder's order; a tied head has none of its own."""
+    settings = decoder.settings
+    family = FAMILIES[settings.family]
+    head, queries = settings.head_size, settings.heads // settings.kv_heads
+    inside: dict[str, list[tuple[str, int, View]]] = {
+        "qkv": [
+            ("q", settings.heads * head, lambda fused: _grouped(fused, queries, head)[:, :queries]),
+            ("k", settings.kv_heads * head, lambda fused: _grouped(fused, queries, head)[:, queries]),
+            ("v", settings.kv_heads * head, lambda fused: _grouped(fused, queries, head)[:, queries + 1]),
+        ],
+        "gate_up": [
+            ("gate", settings.mlp_size, lambda fused: fused[: settings.mlp_size]),
+            ("up", settings.mlp_size, lambda fused: fused[settings.mlp_size :]),
+        ],
+    }
+    for holder, parameter in decoder.named_parameters():
+        own = holder.replace("blocks.", "layers.").replace("head.linear.", "head.")
+        before, module, kind = own.rpartition(".")[0].rpartition(".")[0], *own.split(".")[-2:]
+        for slot, rows, view in inside.get(module, [(module, parameter.shape[0], lambda whole: whole)]):
+            name = ".".join(filter(None, (before, slot, kind)))
+            yield Part(name, family.on_disk(name), holder, parameter, (rows, *parameter.shape[1:]), view)
+
+
+def unfused_state(decoder: Decoder, tensors: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The decoder's weights, detached, under the names and in the shapes of the family's Hugging Face form.
+
+    `tensors` {parameter name: tensor of its shape} replaces the weights: gathered shards, gradients, moments.
+    Parts that lie together share memory with their parameter, the others are copies.
+    """
+    return {
+        part.on_disk: part.read((part.parameter if tensors is None else tensors[part.holder]).detach())
+        for part in decoder.parts()
+        if tensors is None or part.holder in tensors
+    }
+
+
+def fused_state(decoder: Decoder, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The reverse of `unfused_state`: {parameter name: tensor of its shape} out of unfused names, on the CPU.
+
+    Raises KeyError for a name that is missing, ValueError for a wrong shape.
+    """
+    fused: dict[str, Tensor] = {}
+    for part in decoder.parts():
+        value = state[part.on_disk]
+        if tuple(value.shape) != part.shape:
+            raise ValueError(f"{part.on_disk} is {list(value.shape)}, the decoder's is {list(part.shape)}")
+        if part.holder not in fused:
+            fused[part.holder] = torch.empty(part.parameter.shape, dtype=value.dtype)
+        part.write(fused[part.holder], value)
+    return fused
+
+
+@torch.no_grad()
+def load_unfused(decoder: Decoder, state: Mapping[str, Tensor]) -> None:
+    """Copies weights under unfused names into the decoder, in its dtype and on its device.
+
+    Raises KeyError for a name that is missing, ValueError for a wrong shape.
+    """
+    for part in decoder.parts():
+        value = state[part.on_disk]
+        if tuple(value.shape) != part.shape:
+            raise ValueError(f"{part.on_disk} is {list(value.shape)}, the decoder's is {list(part.shape)}")
+        part.write(part.parameter, value)
+
+
+def initialise(decoder: Decoder, seed: int) -> None:
+    """Random weights: normal with `init_std` for matrices, 0 for biases, 1 for norms, as transformers' own.
+
+    A weight depends on the seed and its name alone, not on device, dtype, order or what else there is.
+    """
+    load_unfused(decoder, _Initial(decoder, seed))
+
+
+class _Initial(Mapping[str, Tensor]):
+    """Initial weights by name, made when asked for, so that a large decoder is never there twice."""
+
+    def __init__(self, decoder: Decoder, seed: int) -> None:
+        self.std, self.seed = decoder.settings.init_std, seed
+        self.shapes = {part.on_disk: part.shape for part in decoder.parts()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        shape = self.shapes[name]
+        if len(shape) == 1:
+            return torch.zeros(shape) if name.endswith("bias") else torch.ones(shape)
+        digest = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        return torch.randn(shape, generator=generator) * self.std
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+def _grouped(fused: Tensor, queries: int, head: int) -> Tensor:
+    """A fused qkv tensor [K * (G + 2) * D, ...] as [K, G + 2, D, ...]."""
+    return fused.unflatten(0, (-1, queries + 2, head))
