@@ -1,0 +1,67 @@
+"""What is measured, on how much of it, and how answers are asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from danlu.config import Settings
+
+ChoiceName = Literal[
+    "ceval",
+    "cmmlu",
+    "mmlu",
+    "hellaswag",
+    "arc_easy",
+    "arc_challenge",
+    "piqa",
+    "openbookqa",
+    "commonsenseqa",
+]
+PROMPTS = ["李白是谁?", "绿豆糕", "who are you?", "tell me a story"]
+
+
+class EvaluateSettings(Settings):
+    """What every model of a run is measured on. What is left empty is not measured."""
+
+    held_out: dict[str, Path] = Field(
+        {},
+        description="Bits per byte and perplexity on these folders of packed text, each under a name of your choice: "
+        "`documents: pack/pretrain/held_out`.",
+    )
+    questions: Path | None = Field(
+        None,
+        description="Exact match and repetition on the rows of this .jsonl: question, answer (text or list of accepted "
+        "texts), kind, language.",
+    )
+    references: Path | None = Field(
+        None, description="BLEU and ROUGE on the rows of this .jsonl, in the form of `questions`, with long answers."
+    )
+    prompts: list[str] = Field(PROMPTS, description="Prompts that every model answers greedily, side by side.")
+    multiple_choice: list[ChoiceName] = Field([], description="Multiple-choice sets, by log-likelihood of the choices.")
+    choice_files: Path = Field(
+        Path("eval"), description="Folder of the multiple-choice files; a relative path begins at the data root."
+    )
+    shots: int = Field(5, ge=0, le=5, description="Solved examples before each question, where a set has a dev part.")
+    limit: int | None = Field(
+        None, ge=1, description="At most this many questions of each subject or file; null: all of them."
+    )
+    max_documents: int | None = Field(
+        None, ge=1, description="At most this many documents of each source for bits per byte; null: all of them."
+    )
+    raw: list[str] = Field(
+        ["pretrain"],
+        description="Models that continue plain text: asked as `Question: …` without the chat template. Others are asked "
+        "through it.",
+    )
+    max_tokens: int = Field(64, ge=1, description="Longest answer to a question, in tokens.")
+    prompt_tokens: int = Field(200, ge=1, description="Longest answer to one of `prompts` or `references`, in tokens.")
+    batch: int = Field(32, ge=1, description="Sequences computed together.")
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        if len(set(self.multiple_choice)) < len(self.multiple_choice):
+            raise ValueError("multiple_choice names a set twice; name each once.")
+        return self

@@ -1,0 +1,204 @@
+"""The report as one self-contained HTML page: no file beside it, no network."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from danlu.report import flow
+from danlu.report.charts import NARROW, WIDE, Chart, Line, swatch
+from danlu.report.curves import Curve
+from danlu.report.inspection import inspections
+from danlu.report.runs import Run, Stage
+from danlu.report.scores import Table, Tile, answers, tables, tiles
+from danlu.report.words import Language, clock, number, say, sentence
+
+SINGLE = ("learning_rate", "gradient_norm", "tokens_per_second", "reward_accuracy", "reward_margin")
+"""Columns that get a chart of their own in a stage's card; loss and rewards are drawn together with their peers."""
+PALETTE = 8
+MOST_DETAIL = 6
+"""With more curves than this, only the overlays are drawn."""
+
+
+def render(runs: list[Run], language: Language) -> str:
+    """The page's HTML for one or more runs, in English or Chinese."""
+    environment = Environment(loader=PackageLoader("danlu.report", "page"), autoescape=True, trim_blocks=True)
+    style, script = (Markup(_asset(environment, name)) for name in ("style.css", "chart.js"))
+    view = _View(runs, language).content()
+    page = environment.get_template("page.html.jinja")
+    made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+    return page.render(style=style, script=script, language=language, made=made, **view)
+
+
+def _asset(environment: Environment, name: str) -> str:
+    loader = environment.loader
+    assert loader is not None
+    return loader.get_source(environment, name)[0]
+
+
+class _View:
+    """The page's content as plain values, in one language."""
+
+    def __init__(self, runs: list[Run], language: Language) -> None:
+        self.runs, self.language = runs, language
+        self.trained = [(run, stage) for run in runs for stage in run.trained()]
+
+    def say(self, key: str) -> str:
+        return say(key, self.language)
+
+    def content(self) -> dict[str, Any]:
+        views = [self.run(run) for run in self.runs]
+        overlays = self.overlays()
+        cards = [{"name": self.title(run, stage), "charts": self.charts(stage)} for run, stage in self.trained]
+        shown = {
+            "overview": True,
+            "findings": bool(self.trained),
+            "stages": any(view["stages"] for view in views),
+            "overlay": bool(overlays),
+            "curves": 0 < len(cards) <= MOST_DETAIL,
+            "evaluation": any(view["tables"] for view in views),
+            "answers": any(view["answers"] for view in views),
+            "inspection": any(view["inspections"] for view in views),
+            "settings": any(view["manifests"] for view in views),
+        }
+        return {
+            "title": " · ".join(run.name for run in self.runs),
+            "say": self.say,
+            "sections": [name for name, present in shown.items() if present],
+            "runs": views,
+            "compared": self.compared() if len(self.runs) > 1 else None,
+            "overlays": overlays,
+            "findings_rows": self.findings(),
+            "cards": cards,
+        }
+
+    def run(self, run: Run) -> dict[str, Any]:
+        return {
+            "name": run.name,
+            "path": str(run.path),
+            "tiles": tiles(run.scores, self.language) if len(self.runs) > 1 else self.tiles(run),
+            "stages": [self.stage(run, stage) for stage in run.stages] if run.folder else [],
+            "tables": tables(run.scores, self.language),
+            "answers": answers(run.scores, self.language),
+            "inspections": inspections(run, self.language),
+            "manifests": [
+                (stage.name, json.dumps(stage.manifest, ensure_ascii=False, indent=1))
+                for stage in run.stages
+                if stage.manifest
+            ],
+        }
+
+    def tiles(self, run: Run) -> list[Tile]:
+        found: list[Tile] = []
+        parameters = [stage.parameters for stage in run.stages if stage.parameters]
+        if parameters:
+            found.append(Tile(self.say("parameters"), [number(parameters[-1])]))
+        tokens = {
+            stage.name: points[-1][1]
+            for stage in run.trained()
+            if stage.curve and (points := stage.curve.points("tokens"))
+        }
+        if tokens:
+            found.append(Tile(self.say("tokens_trained"), [number(sum(tokens.values()))], _listed(tokens)))
+        for stage in run.trained():
+            assert stage.curve is not None
+            loss = stage.curve.points("loss")
+            if not run.scores:
+                note = f"{stage.name}, {number(loss[-1][0])} {self.say('steps')}"
+                found.append(Tile(self.say("loss"), [f"{loss[0][1]:.4g}", f"{loss[-1][1]:.4g}"], note))
+        seconds = [stage.seconds for stage in run.stages if stage.seconds is not None]
+        if seconds:
+            found.append(Tile(self.say("time"), [clock(sum(seconds), self.language)]))
+        return found + tiles(run.scores, self.language)
+
+    def compared(self) -> Table:
+        """One row a curve, for reports over several runs."""
+        rows: list[list[Any]] = []
+        for run, stage in self.trained:
+            assert stage.curve is not None
+            loss, rates = stage.curve.points("loss"), stage.curve.points("learning_rate")
+            values = [value for _, value in loss]
+            figures = [loss[-1][0], values[0], min(values), values[-1], max((rate for _, rate in rates), default=None)]
+            rows.append([self.title(run, stage), *map(number, figures), clock(stage.seconds, self.language)])
+        head = ["curve", "steps", "first", "lowest", "last", "highest_rate", "time"]
+        return Table(self.say("loss"), [self.say(key) for key in head], rows)
+
+    def stage(self, run: Run, stage: Stage) -> dict[str, Any]:
+        folder = run.path / stage.name if (run.path / stage.name).is_dir() else run.folder
+        return {
+            "name": stage.name,
+            "taken": [(name, number(value)) for name, value in flow.taken(stage.manifest)],
+            "given": [(name, number(value)) for name, value in flow.given(stage.manifest, folder)],
+            "dropped": [(reason, number(count), where) for reason, count, where in flow.dropped(stage.manifest)],
+            "counted": bool(stage.manifest),
+            "time": clock(stage.seconds, self.language),
+        }
+
+    def findings(self) -> list[dict[str, Any]]:
+        rows = []
+        for run, stage in self.trained:
+            findings = [
+                {
+                    "text": sentence(finding, self.language),
+                    "style": "wrong"
+                    if finding.wrong
+                    else finding.kind
+                    if finding.kind in ("calm", "short")
+                    else "note-worthy",
+                }
+                for finding in stage.findings
+            ]
+            rows.append({"name": self.title(run, stage), "findings": findings})
+        return rows
+
+    def title(self, run: Run, stage: Stage) -> str:
+        return stage.name if len(self.runs) == 1 or run.name == stage.name else f"{run.name} / {stage.name}"
+
+    def charts(self, stage: Stage) -> list[dict[str, Any]]:
+        curve = stage.curve
+        assert curve is not None
+        loss = [Line(self.say("train"), curve.points("loss"), 0)]
+        held_out = curve.points("held_out_loss")
+        groups = [("loss", [*loss, Line(self.say("held_out"), held_out, 1, "dots")] if held_out else loss)]
+        if curve.points("reward_chosen"):
+            pair = [("reward_chosen", 2), ("reward_rejected", 4)]
+            groups.append(("rewards", [Line(self.say(name), curve.points(name), colour) for name, colour in pair]))
+        groups += [(name, [Line(self.say(name), points, 0)]) for name in SINGLE if (points := curve.points(name))]
+        return [self.drawn(self.say(name), lines, tuple(curve.epoch_starts())) for name, lines in groups]
+
+    def overlays(self) -> list[dict[str, Any]]:
+        """Curves of one objective over each other, where there are several."""
+        groups: dict[str, list[Line]] = {}
+        for run, stage in self.trained:
+            assert stage.curve is not None
+            lines = groups.setdefault(_objective(stage.curve), [])
+            lines.append(Line(self.title(run, stage), stage.curve.points("loss"), len(lines) % PALETTE))
+        several = {name: lines for name, lines in groups.items() if len(lines) > 1} if len(self.runs) > 1 else {}
+        return [self.drawn(f"{self.say('loss')}, {name}", lines, (), WIDE) for name, lines in several.items()]
+
+    def drawn(self, title: str, lines: list[Line], marks: tuple[float, ...], width: int = NARROW) -> dict[str, Any]:
+        legend = [
+            swatch(
+                line.name if len(lines) > 1 else "",
+                f"{number(line.points[0][1])} → {number(line.points[-1][1])}",
+                line.colour,
+            )
+            for line in lines
+            if line.points
+        ]
+        return {"title": title, "svg": Chart(title, lines, marks, self.say("step"), width).svg(), "legend": legend}
+
+
+def _objective(curve: Curve) -> str:
+    """What a curve can be compared with: preference losses, fine-tuning on conversations, or text from scratch."""
+    if curve.points("reward_accuracy"):
+        return "dpo"
+    return "sft" if "sft" in curve.name.lower() else "pretrain"
+
+
+def _listed(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {number(value)}" for name, value in values.items()) if len(values) > 1 else ""

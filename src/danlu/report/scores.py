@@ -1,0 +1,221 @@
+"""Scores as the page shows them: tables with errors and chance, the headline numbers, answers side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from danlu.report.words import Language, number, percent, say
+
+Scores = dict[str, dict[str, Any]]
+"""evaluate's results: {model: {task: values}}."""
+BITS, EXACT, LOOPS, OVERLAP, SIDE = "bits_per_byte", "exact_match", "repetition", "overlap", "side_by_side"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """`names` leading columns hold words, the others numbers."""
+
+    title: str
+    head: list[str]
+    rows: list[list[Any]]
+    names: int = 1
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A headline number, or its way from stage to stage."""
+
+    title: str
+    values: list[str]
+    note: str = ""
+
+
+def tables(scores: Scores, language: Language) -> list[Table]:
+    """All tables that the scores have something for."""
+    makers = (_multiple_choice, _exact_match, _repetition, _bits, _overlap)
+    return [table for make in makers if (table := make(scores, language)).rows]
+
+
+def tiles(scores: Scores, language: Language) -> list[Tile]:
+    """Bits per byte, exact match and loop rate of every model in order."""
+    found: list[Tile] = []
+    for name in dict.fromkeys(name for tasks in scores.values() for name in tasks.get(BITS, {})):
+        values = {model: tasks[BITS][name][BITS] for model, tasks in scores.items() if name in tasks.get(BITS, {})}
+        found.append(_trail(f"{say('bits_per_byte_held_out', language)}, {name}", values, lambda v: f"{v:.3f}"))
+    for task, key, title in ((EXACT, "accuracy", "exact_match"), (LOOPS, "loop_rate", "loop_rate")):
+        values = {model: tasks[task][key] for model, tasks in scores.items() if task in tasks}
+        if values:
+            found.append(_trail(say(title, language), values, percent))
+    return found
+
+
+def answers(scores: Scores, language: Language) -> dict[str, Any] | None:
+    """Prompts × models, or None where none was asked."""
+    asked = {model: tasks[SIDE] for model, tasks in scores.items() if SIDE in tasks}
+    if not asked:
+        return None
+    prompts = list(dict.fromkeys(item["prompt"] for task in asked.values() for item in task["answers"]))
+    by_prompt = {model: {item["prompt"]: item for item in task["answers"]} for model, task in asked.items()}
+    return {
+        "models": [{"name": model, "form": say(task["form"], language)} for model, task in asked.items()],
+        "rows": [
+            {"prompt": prompt, "answers": [_answer(items.get(prompt), language) for items in by_prompt.values()]}
+            for prompt in prompts
+        ],
+    }
+
+
+def _answer(item: dict[str, Any] | None, language: Language) -> dict[str, Any]:
+    if item is None:
+        return {"text": "–", "badges": []}
+    badges = [("bad", say("loops", language))] if item["loops"] else []
+    return {"text": item["answer"], "badges": badges if item["ended"] else [*badges, ("warn", say("cut", language))]}
+
+
+def _trail(title: str, values: dict[str, float], show: Any) -> Tile:
+    return Tile(title, [show(value) for value in values.values()], " → ".join(values))
+
+
+def _multiple_choice(scores: Scores, language: Language) -> Table:
+    head = [
+        "task",
+        "model",
+        "accuracy",
+        "chance",
+        "",
+        "macro",
+        "accuracy_characters",
+        "accuracy_bytes",
+        "shots",
+        "shots_dropped",
+        "n",
+    ]
+    rows = []
+    for task in dict.fromkeys(
+        name for tasks in scores.values() for name, value in tasks.items() if "at_chance" in value
+    ):
+        for model, values in _with(scores, task):
+            flag = Markup('<span class="badge warn">{}</span>').format(say("at_chance", language))
+            rows.append(
+                [
+                    task,
+                    model,
+                    _bar(values["accuracy"], values["stderr"], values["chance"]),
+                    percent(values["chance"]),
+                    flag if values["at_chance"] else "",
+                    _with_error(values["macro"], values["macro_stderr"]) if "macro" in values else "",
+                    _with_error(values["accuracy_characters"], values["accuracy_characters_stderr"])
+                    if "accuracy_characters" in values
+                    else "",
+                    _with_error(values["accuracy_bytes"], values["accuracy_bytes_stderr"])
+                    if "accuracy_bytes" in values
+                    else "",
+                    values["shots"],
+                    values["shots_dropped"],
+                    number(values["n"]),
+                ]
+            )
+    return Table(say("multiple_choice", language), _head(head, language), rows, 2, say("how_errors", language))
+
+
+def _exact_match(scores: Scores, language: Language) -> Table:
+    rows = []
+    for model, task in _with(scores, EXACT):
+        parts = [("all", "all", task)]
+        parts += [(kind, tongue, part) for kind, tongues in task["kind"].items() for tongue, part in tongues.items()]
+        for kind, tongue, part in parts:
+            interval = f"{percent(part['low'])} – {percent(part['high'])}"
+            rows.append(
+                [
+                    model,
+                    say(kind, language),
+                    say(tongue, language),
+                    _bar(part["accuracy"], part["stderr"]),
+                    interval,
+                    number(part["n"]),
+                ]
+            )
+    head = ["model", "kind", "language", "accuracy", "interval", "n"]
+    return Table(say("exact_match", language), _head(head, language), rows, 3)
+
+
+def _repetition(scores: Scores, language: Language) -> Table:
+    rows = []
+    for model, task in _with(scores, LOOPS):
+        for tongue, part in [("all", task), *task.get("language", {}).items()]:
+            rows.append(
+                [
+                    model,
+                    say(tongue, language),
+                    _bar(part["loop_rate"], part["loop_rate_stderr"]),
+                    _with_error(part["loop_rate_characters"], part["loop_rate_characters_stderr"]),
+                    _with_error(part["ends"], part["ends_stderr"]),
+                    f"{part['seq_rep_4']:.3f}",
+                    f"{part['seq_rep_4_characters']:.3f}",
+                    f"{part['mean_tokens']:.1f}",
+                    number(part["n"]),
+                ]
+            )
+    head = [
+        "model",
+        "language",
+        "loop_rate_tokens",
+        "loop_rate_characters",
+        "ends",
+        "seq_rep_4",
+        "seq_rep_4_characters",
+        "mean_tokens",
+        "n",
+    ]
+    return Table(say("repetition", language), _head(head, language), rows, 2, say("how_loops", language))
+
+
+def _bits(scores: Scores, language: Language) -> Table:
+    rows = []
+    for model, task in _with(scores, BITS):
+        for name, whole in task.items():
+            parts = [("all", whole)]
+            parts += [(say(tongue, language), part) for tongue, part in whole["language"].items()]
+            parts += [(source, part) for source, part in whole["source"].items()] if len(whole["source"]) > 1 else []
+            for part_name, part in parts:
+                label = say(part_name, language)
+                figures = [f"{part[BITS]:.4f}", number(part["perplexity"])]
+                sizes = [number(part[size]) for size in ("tokens", "bytes", "documents")]
+                rows.append([model, name, label, *figures, *sizes])
+    head = ["model", "set", "source", "bits_per_byte", "perplexity", "tokens", "bytes", "documents"]
+    return Table(say("bits_per_byte_held_out", language), _head(head, language), rows, 3, say("how_bits", language))
+
+
+def _overlap(scores: Scores, language: Language) -> Table:
+    rows, signatures = [], []
+    for model, task in _with(scores, OVERLAP):
+        for tongue, part in task["language"].items():
+            figures = [f"{part[name]:.2f}" for name in ("bleu", "rouge1", "rouge2", "rougeL")]
+            rows.append([model, say(tongue, language), *figures, number(part["n"])])
+            signatures.append(part["signature"])
+    head = ["model", "language", "bleu", "rouge1", "rouge2", "rougeL", "n"]
+    note = f"{say('signature', language)}: {' · '.join(dict.fromkeys(signatures))}"
+    return Table(say("overlap", language), _head(head, language), rows, 2, note)
+
+
+def _with(scores: Scores, task: str) -> list[tuple[str, dict[str, Any]]]:
+    return [(model, tasks[task]) for model, tasks in scores.items() if task in tasks]
+
+
+def _head(keys: Iterable[str], language: Language) -> list[str]:
+    return [say(key, language) if key else "" for key in keys]
+
+
+def _with_error(value: float, error: float) -> str:
+    return f"{percent(value)} ± {100 * error:.1f}"
+
+
+def _bar(value: float, error: float, chance: float | None = None) -> Markup:
+    mark = Markup('<u style="left:{:.1f}%"></u>').format(100 * chance) if chance is not None else ""
+    bar = Markup('<span class="bar"><i style="width:{:.1f}%"></i>{}</span>').format(100 * value, mark)
+    return bar + _with_error(value, error)

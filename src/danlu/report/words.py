@@ -1,0 +1,236 @@
+"""Every text of the report in both languages, and how numbers are written."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from danlu.report.diagnose import Finding
+
+Language = Literal["en", "zh"]
+
+WORDS: dict[str, tuple[str, str]] = {
+    "title": ("Training report", "训练报告"),
+    "made": ("made", "生成于"),
+    "contents": ("Contents", "目录"),
+    "overview": ("At a glance", "概览"),
+    "findings": ("What the curves show", "曲线说明了什么"),
+    "stages": ("Stage by stage", "各阶段"),
+    "curves": ("Curves", "曲线"),
+    "overlay": ("Runs compared", "多次运行对比"),
+    "evaluation": ("Evaluation", "评测"),
+    "answers": ("The same prompts, every checkpoint", "同一提示，各个检查点"),
+    "inspection": ("What is in the loss", "哪些内容计入损失"),
+    "settings": ("Settings and fingerprints", "设置与指纹"),
+    "run": ("Run", "运行"),
+    "runs": ("Runs", "运行"),
+    "stage": ("Stage", "阶段"),
+    "curve": ("Curve", "曲线"),
+    "steps": ("steps", "步"),
+    "step": ("step", "步"),
+    "epochs": ("Epochs", "轮数"),
+    "tokens": ("Tokens", "词元"),
+    "time": ("Time", "用时"),
+    "parameters": ("Parameters", "参数量"),
+    "tokens_trained": ("Tokens trained on", "训练词元"),
+    "in": ("In", "输入"),
+    "out": ("Out", "输出"),
+    "dropped": ("Dropped and mended, by reason", "丢弃与修复（按原因）"),
+    "reason": ("Reason", "原因"),
+    "count": ("Count", "数量"),
+    "examples": ("Where, for example", "示例位置"),
+    "nothing_dropped": ("nothing dropped", "无丢弃"),
+    "first": ("First", "起始"),
+    "last": ("Last", "结束"),
+    "lowest": ("Lowest", "最低"),
+    "value": ("Value", "值"),
+    "loss": ("Loss", "损失"),
+    "train": ("training", "训练"),
+    "held_out": ("held out", "留出集"),
+    "held_out_loss": ("Held-out loss", "留出集损失"),
+    "learning_rate": ("Learning rate", "学习率"),
+    "highest_rate": ("Highest learning rate", "最高学习率"),
+    "gradient_norm": ("Gradient norm", "梯度范数"),
+    "tokens_per_second": ("Tokens per second", "每秒词元"),
+    "reward_accuracy": ("Reward accuracy", "奖励准确率"),
+    "reward_margin": ("Reward margin", "奖励间隔"),
+    "rewards": ("Rewards", "奖励"),
+    "reward_chosen": ("chosen", "优选"),
+    "reward_rejected": ("rejected", "拒绝"),
+    "bits_per_byte": ("Bits per byte", "每字节比特数"),
+    "bits_per_byte_held_out": ("Bits per byte, held out", "留出集每字节比特数"),
+    "perplexity": ("Perplexity", "困惑度"),
+    "bytes": ("Bytes", "字节"),
+    "documents": ("Documents", "文档"),
+    "set": ("Set", "集合"),
+    "exact_match": ("Exact match", "完全匹配"),
+    "repetition": ("Repetition (复读机)", "重复（复读机）"),
+    "multiple_choice": ("Multiple choice", "选择题"),
+    "overlap": ("Overlap with references", "与参考答案的重合"),
+    "accuracy": ("Accuracy", "准确率"),
+    "accuracy_characters": ("per character", "按字符归一"),
+    "accuracy_bytes": ("per byte", "按字节归一"),
+    "macro": ("Subject mean", "学科平均"),
+    "chance": ("Chance", "随机水平"),
+    "at_chance": ("at chance", "与随机无异"),
+    "shots": ("Shots", "示例数"),
+    "task": ("Task", "任务"),
+    "model": ("Model", "模型"),
+    "kind": ("Kind", "类别"),
+    "language": ("Language", "语言"),
+    "all": ("all", "全部"),
+    "en": ("English", "英文"),
+    "zh": ("Chinese", "中文"),
+    "n": ("n", "题数"),
+    "interval": ("95% interval", "95% 区间"),
+    "loop_rate": ("Loop rate", "复读率"),
+    "loop_rate_tokens": ("Loops, on tokens", "复读率（词元）"),
+    "loop_rate_characters": ("Loops, on characters", "复读率（字符）"),
+    "seq_rep_4": ("seq-rep-4, tokens", "seq-rep-4（词元）"),
+    "seq_rep_4_characters": ("seq-rep-4, characters", "seq-rep-4（字符）"),
+    "ends": ("Ends by itself", "自行结束"),
+    "mean_tokens": ("Mean length, tokens", "平均长度（词元）"),
+    "loops": ("loops", "复读"),
+    "cut": ("cut at the limit", "到长度上限"),
+    "shots_dropped": ("Prompts with shots dropped", "减少示例的题"),
+    "signature": ("Signature", "签名"),
+    "prompt": ("Prompt", "提示"),
+    "role": ("Role", "角色"),
+    "share": ("Share", "占比"),
+    "in_loss": ("in the loss", "计入损失"),
+    "bleu": ("BLEU", "BLEU"),
+    "rouge1": ("ROUGE-1", "ROUGE-1"),
+    "rouge2": ("ROUGE-2", "ROUGE-2"),
+    "rougeL": ("ROUGE-L", "ROUGE-L"),
+    "log": ("published log", "公开日志"),
+    "source": ("Source", "来源"),
+    "manifest": ("Manifest", "清单"),
+    "chat": ("chat template", "对话模板"),
+    "raw": ("raw text", "原始续写"),
+    "no_curves": ("No stage of this run has trained yet.", "这次运行还没有训练过的阶段。"),
+    "how_errors": (
+        "± is one standard error. “At chance” marks a score that guessing reaches in one of twenty tries or more.",
+        "± 为一个标准误。“与随机无异”：瞎猜在二十次中至少有一次能达到该分数。",
+    ),
+    "how_loops": (
+        "A loop is an ending whose last phrase of at least 2 units stands at least 3 times in a row within "
+        "the last 200.",
+        "复读：末尾 200 个单位之内，至少 2 个单位的短语在结尾处连续出现至少 3 次。",
+    ),
+    "how_bits": (
+        "Bits per byte compares models with different tokenizers; perplexity is per token and does not.",
+        "每字节比特数可以比较分词器不同的模型；困惑度按词元计算，不能。",
+    ),
+    "how_epochs": ("Dashed lines mark the starts of epochs.", "虚线为每轮的起点。"),
+}
+"""{key: (English, Chinese)}."""
+
+FINDINGS: dict[str, tuple[str, str]] = {
+    "short": (
+        "Only {points:.0f} losses were recorded: too few to judge a curve by.",
+        "只记录了 {points:.0f} 个损失值，太少，无法判断曲线。",
+    ),
+    "not_finite": (
+        "The loss was not finite at {count:.0f} steps, first at step {step:.0f}: look at the data there, "
+        "lower the learning rate, "
+        "or use bf16 instead of fp16.",
+        "损失在 {count:.0f} 步不是有限数，最早在第 {step:.0f} 步：检查那里的数据，降低学习率，或用 bf16 代替 fp16。",
+    ),
+    "diverged": (
+        "Diverged: from {start:.3g} down to {lowest:.3g} and back to {end:.3g}. Lower the learning rate or "
+        "warm up longer.",
+        "发散：从 {start:.3g} 降到 {lowest:.3g}，又回到 {end:.3g}。降低学习率，或延长预热。",
+    ),
+    "steps": (
+        "Too hot: the loss falls in steps where epochs begin, by up to {largest:.0%} at once (mean {mean:.1%}"
+        "). It has memorised the "
+        "earlier epochs. Lower the learning rate or train fewer epochs.",
+        "过热：损失在每轮开始处成阶梯下降，一次最多降 {largest:.0%}（平均 {mean:.1%}），说明已背下前几轮的数"
+        "据。降低学习率或减少轮数。",
+    ),
+    "steps_slight": (
+        "Slight steps where epochs begin, by up to {largest:.1%} (mean {mean:.1%}): the first signs of "
+        "memorising. More epochs would not help.",
+        "每轮开始处有轻微阶梯，最多 {largest:.1%}（平均 {mean:.1%}）：刚开始过拟合，再加轮数没有好处。",
+    ),
+    "overfit": (
+        "Overfitting: the held-out loss was lowest at step {step:.0f} ({best:.4g}) and has risen by "
+        "{rise:.1%} to {last:.4g} since. Stop there.",
+        "过拟合：留出集损失在第 {step:.0f} 步最低（{best:.4g}），之后升高 {rise:.1%}，到 {last:.4g}。应停在那里。",
+    ),
+    "cold": (
+        "Too cold: the loss ends only {gain:.3f} below its start, reward accuracy {accuracy:.0%}, at a "
+        "highest learning rate of {rate:.1e}. "
+        "Raise it, or train longer.",
+        "过冷：损失只比起点低 {gain:.3f}，奖励准确率 {accuracy:.0%}，最高学习率 {rate:.1e}。提高学习率，或训练更久。",
+    ),
+    "flat": (
+        "Flat: over the last third the loss stays at {level:.4g} (change {fall:.2%}) while the learning rate "
+        "is still high.",
+        "走平：最后三分之一里损失停在 {level:.4g}（变化 {fall:.2%}），而学习率仍然较高。",
+    ),
+    "spikes": (
+        "{count:.0f} spikes of the loss; the largest at step {step:.0f}: {value:.4g}, {times:.2f} times its "
+        "surroundings.",
+        "损失有 {count:.0f} 个尖峰；最大在第 {step:.0f} 步：{value:.4g}，为周围的 {times:.2f} 倍。",
+    ),
+    "gradient_spikes": (
+        "{count:.0f} spikes of the gradient norm; the largest at step {step:.0f}: {value:.4g}, {times:.1f} "
+        "times its surroundings.",
+        "梯度范数有 {count:.0f} 个尖峰；最大在第 {step:.0f} 步：{value:.4g}，为周围的 {times:.1f} 倍。",
+    ),
+    "chosen_falls": (
+        "The chosen answers become unlikely too (reward {chosen:.2f}, rejected {rejected:.2f}): much of the "
+        "margin is won by "
+        "unlearning both.",
+        "优选回答也变得不可能（奖励 {chosen:.2f}，拒绝 {rejected:.2f}）：间隔多半是靠同时压低两者得来的。",
+    ),
+    "unfinished": (
+        "Still falling: the last tenth of the steps brought {share:.0%} of the whole fall. A longer run "
+        "would go on learning.",
+        "仍在下降：最后十分之一的步数贡献了全部下降的 {share:.0%}，训练更久还会继续进步。",
+    ),
+    "calm": ("Nothing unusual: a smooth curve to its end.", "没有异常：曲线平滑到底。"),
+}
+"""A sentence for each kind of finding; its values are filled in."""
+
+
+def say(key: str, language: Language) -> str:
+    """The text of a key; a key without words (a stage, a metric of a newer schema) stands for itself."""
+    return WORDS[key][language == "zh"] if key in WORDS else key
+
+
+def sentence(finding: Finding, language: Language) -> str:
+    """What a finding says."""
+    return FINDINGS[finding.kind][language == "zh"].format(**finding.values)
+
+
+def number(value: float | None) -> str:
+    """A number in few characters: 1,234 · 12.3k · 998.8M · 0.0123 · 5e-07; – for none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    size = abs(value)
+    if size >= 1e5:
+        suffix, scale = next((s, c) for s, c in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)) if size >= c)
+        return f"{value / scale:.4g}{suffix}"
+    if value == int(value):
+        return f"{int(value):,}"
+    return f"{value:,.1f}" if size >= 1e3 else f"{value:.4g}"
+
+
+def percent(value: float | None) -> str:
+    """A share as 12.3%."""
+    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.1f}%"
+
+
+def clock(seconds: float | None, language: Language) -> str:
+    """A duration as 42 s, 3 min 05 s, 2 h 10 min."""
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    s, minutes, hours = ("秒", "分", "小时") if language == "zh" else ("s", "min", "h")
+    if whole < 60:
+        return f"{seconds:.1f} {s}" if seconds < 10 else f"{whole} {s}"
+    if whole < 3600:
+        return f"{whole // 60} {minutes} {whole % 60:02d} {s}"
+    return f"{whole // 3600} {hours} {whole % 3600 // 60:02d} {minutes}"
