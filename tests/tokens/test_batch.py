@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from danlu.tokens.batch import Placed, Row, Shape, make_batch, row_weight
+from danlu.tokens.batch import Placed, Row, Shape, make_batch, totals
 from danlu.tokens.encode import Encoded
 
 LENGTH, VOCABULARY = 24, 50
@@ -59,8 +59,9 @@ def test_invariants(case: tuple[list[Row], Shape]) -> None:
     assert batch.target_weights[:count].tolist() == weights[batch.targets[:count]].tolist()
     assert (batch.targets[count:] == 1).all() and not batch.target_weights[count:].any()
     assert len(batch.targets) % shape.bucket == 0 and len(batch.targets) > 0
-    assert weights.sum() == pytest.approx(sum(row_weight(row, shape.isolate) for row in rows))
-    assert batch.text_bytes == TOKEN_BYTES[batch.tokens.ravel()[batch.targets[:count]]].sum()
+    spelt = TOKEN_BYTES[batch.tokens.ravel()[batch.targets[:count]]].sum()
+    assert totals(rows, shape.isolate, TOKEN_BYTES) == (weights.sum(), spelt, batch.real_tokens)
+    assert batch.text_bytes == spelt
     assert np.diff(batch.cu).max() <= batch.max_length <= LENGTH
 
 

@@ -164,11 +164,17 @@ def make_batch(
     )
 
 
-def row_weight(row: Row, isolate: bool) -> float:
-    """The sum of the weights that `make_batch` gives the tokens of `row`."""
-    weights = [placed.encoded.weights for placed in row]
-    starts = weights if isolate else weights[:1]
-    return float(sum(part.sum(dtype=np.float64) for part in weights) - sum(float(part[0]) for part in starts))
+def totals(rows: Sequence[Row], isolate: bool, token_bytes: np.ndarray) -> tuple[float, int, int]:
+    """(sum of weights, bytes of text spelt, tokens) of all targets in `rows`, as their batches will have them."""
+    placed = [document for row in rows for document in row]
+    if not placed:
+        return 0.0, 0, 0
+    tokens = np.concatenate([document.encoded.tokens for document in placed])
+    weights = np.concatenate([document.encoded.weights for document in placed])
+    parts = [len(document) for document in placed] if isolate else [sum(map(len, row)) for row in rows if row]
+    weights[np.cumsum([0, *parts[:-1]])] = 0
+    spelt = token_bytes[tokens[weights != 0]].sum(dtype=np.int64)
+    return float(weights.sum(dtype=np.float64)), int(spelt), len(tokens)
 
 
 @dataclass(frozen=True, slots=True)
