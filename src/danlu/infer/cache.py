@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+from danlu.model.attention import masked_attention
+from danlu.model.decoder import Attend
 
 ROUND = 64  # row lengths are multiples of this, so that the cache seldom has to grow
 
@@ -60,7 +59,7 @@ class Cache:
             keys, values = self._write(layer, rows_B[:, None], positions_BT, k_BTKD, v_BTKD)
             if visible is None:
                 return causal(layer, q_BTHD, k_BTKD, v_BTKD)
-            return attention(q_BTHD, keys[rows_B, :length], values[rows_B, :length], visible)
+            return masked_attention(q_BTHD, keys[rows_B, :length], values[rows_B, :length], visible)
 
         return attend
 
@@ -75,7 +74,8 @@ class Cache:
             if mask is None:
                 mask = _mask(positions_B1, length, self.window, q_BTHD.dtype)
             keys, values = self._write(layer, rows_B1, positions_B1, k_BTKD, v_BTKD)
-            return attention(q_BTHD, keys[: len(rows_B1), :length], values[: len(rows_B1), :length], mask)
+            rows = len(rows_B1)
+            return next_token_attention(q_BTHD, keys[:rows, :length], values[:rows, :length], mask)
 
         return attend
 
@@ -101,30 +101,24 @@ class Causal:
     def __call__(self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor) -> Tensor:
         length = q_BTHD.shape[1]
         if self.window is None or length <= self.window:
-            return attention(q_BTHD, k_BTKD, v_BTKD, None)
+            return causal_attention(q_BTHD, k_BTKD, v_BTKD)
         if self._visible is None:
             positions_1T = torch.arange(length, device=q_BTHD.device)[None]
             self._visible = _mask(positions_1T, length, self.window, torch.bool)
-        return attention(q_BTHD, k_BTKD, v_BTKD, self._visible)
+        return masked_attention(q_BTHD, k_BTKD, v_BTKD, self._visible)
 
 
-def attention(q_BTHD: Tensor, k_BLKD: Tensor, v_BLKD: Tensor, mask_B1TL: Tensor | None) -> Tensor:
-    """Scaled dot-product attention with grouped heads; without a mask it is causal. Gives o_BTHD."""
-    batch, time, heads, dim = q_BTHD.shape
-    k_BKLD, v_BKLD = k_BLKD.transpose(1, 2), v_BLKD.transpose(1, 2)
-    if time == 1:
-        # The heads of a group read the same keys: as query rows of one head nothing is repeated.
-        q_BKGD = q_BTHD.view(batch, k_BKLD.shape[1], -1, dim)
-        return F.scaled_dot_product_attention(q_BKGD, k_BKLD, v_BKLD, mask_B1TL).reshape(batch, 1, heads, dim)
-    o_BHTD = F.scaled_dot_product_attention(
-        q_BTHD.transpose(1, 2),
-        k_BKLD,
-        v_BKLD,
-        mask_B1TL,
-        is_causal=mask_B1TL is None,
-        enable_gqa=heads != k_BKLD.shape[1],
-    )
-    return o_BHTD.transpose(1, 2)
+def causal_attention(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor) -> Tensor:
+    """Each token sees itself and all before it: o_BTHD."""
+    q, k, v = (x.transpose(1, 2) for x in (q_BTHD, k_BTKD, v_BTKD))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
+
+
+def next_token_attention(q_B1HD: Tensor, k_BLKD: Tensor, v_BLKD: Tensor, mask_B11L: Tensor) -> Tensor:
+    """One query a sequence: o_B1HD. The heads of a group read the same keys, so they are query rows of one head."""
+    q_BKGD = q_B1HD.reshape(len(q_B1HD), k_BLKD.shape[2], -1, q_B1HD.shape[3])
+    o_BKGD = F.scaled_dot_product_attention(q_BKGD, k_BLKD.transpose(1, 2), v_BLKD.transpose(1, 2), mask_B11L)
+    return o_BKGD.reshape(q_B1HD.shape)
 
 
 def _mask(positions_BT: Tensor, length: int, window: int | None, dtype: torch.dtype) -> Tensor:

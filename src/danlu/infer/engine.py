@@ -24,7 +24,7 @@ PREFILL_TOKENS = 8192  # of one prefill call, padding included; a longer prompt 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogp:
-    """Log-probability of a chosen token under the model itself, before penalties and filters, and the likeliest others."""
+    """Log-probability of a chosen token under the model, before penalties and filters, and the likeliest tokens."""
 
     logp: float
     top: list[tuple[int, float]]
@@ -44,7 +44,7 @@ class Event:
 class Request:
     """A prompt on its way through the engine.
 
-    `watch` sees each token of the answer in the thread that steps the engine; where it gives true, the answer ends there.
+    `watch` sees each new token in the thread that steps the engine; where it gives true, the answer ends there.
     """
 
     prompt: list[int]
@@ -66,8 +66,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """An answer's tokens without the stop token, why it ended, and, where the settings ask, a `TokenLogp` for each token
-    and for the stop token."""
+    """An answer's tokens without the stop token, and why it ended.
+
+    Where the settings ask, `logps` has one entry a token, and one more for a stop token.
+    """
 
     ids: list[int]
     finish: Finish
@@ -77,8 +79,8 @@ class Completion:
 class Engine:
     """Generates and scores with one decoder. Every method may be called from any thread.
 
-    At most `max_batch` sequences run at once, and rows × longest length stays within `max_tokens_in_cache`; others wait in
-    order. Memory for the cache is taken as it is needed.
+    At most `max_batch` sequences run at once, and their number times the longest stays within `max_tokens_in_cache`;
+    others wait in order. Memory for the cache is taken as it is needed.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class Engine:
         max_tokens_in_cache: int = 65536,
         device: torch.device | str | None = None,
     ) -> None:
-        self.decoder = decoder.eval()
+        self.decoder = decoder
         self.device = torch.device(device) if device is not None else next(decoder.parameters()).device
         self.window = decoder.settings.max_positions
         self._cache = Cache(max_batch, max_tokens_in_cache, decoder.settings.sliding_window)

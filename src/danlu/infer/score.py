@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -13,11 +14,10 @@ from danlu.ledger.errors import UserError
 from danlu.model.decoder import Decoder
 
 FORWARD_TOKENS = 8192  # of one forward pass, padding included
-LOGITS = 2**25  # logits held at once: 128 MB in float32
 
 
 class ContinuationScore(NamedTuple):
-    """Sum of the natural log-probabilities of a continuation's tokens, whether each is the likeliest, and each by itself."""
+    """Sum of the natural log-probabilities of the tokens, whether each is the likeliest, and each by itself."""
 
     logp: float
     greedy: bool
@@ -36,9 +36,7 @@ def score(
     sequences: dict[tuple[int, ...], list[int]] = {}
     for index, (context, continuation) in enumerate(pairs):
         if not context:
-            raise UserError(
-                f"pair {index} has an empty context", do="begin it with the tokenizer's first or stop token"
-            )
+            raise UserError(f"pair {index} has an empty context", do="begin it with the first or stop token")
         sequence = (*context, *continuation)[:-1] if continuation else tuple(context)
         if len(sequence) > decoder.settings.max_positions:
             raise UserError(
@@ -49,14 +47,17 @@ def score(
     results: list[ContinuationScore | None] = [None] * len(pairs)
     for batch in _batches(sorted(sequences, key=len, reverse=True)):
         hidden_BTD = _hidden(decoder, batch, device)
-        places = [  # (row, first position whose prediction counts, pair)
-            (row, len(pairs[index][0]) - 1, index)
-            for row, sequence in enumerate(batch)
-            for index in sequences[sequence]
-        ]
-        logps, best = _read(decoder, hidden_BTD, [(row, start, pairs[index][1]) for row, start, index in places])
-        for (_, _, index), logp, greedy in zip(places, logps, best, strict=True):
-            results[index] = ContinuationScore(sum(logp), greedy, logp)
+        wanted = [(row, index) for row, sequence in enumerate(batch) for index in sequences[sequence]]
+        rows = [row for row, index in wanted for _ in pairs[index][1]]
+        places = [len(pairs[index][0]) - 1 + offset for _, index in wanted for offset in range(len(pairs[index][1]))]
+        labels = [token for _, index in wanted for token in pairs[index][1]]
+        labels_N = torch.tensor(labels, dtype=torch.long, device=device)
+        read = decoder.head(hidden_BTD[rows, places], labels_N, needs="logp")
+        sizes = [len(pairs[index][1]) for _, index in wanted]
+        parts = zip(wanted, read.logp.cpu().split(sizes), read.correct.cpu().split(sizes), strict=True)
+        for (_, index), logp_n, correct_n in parts:
+            logps = logp_n.tolist()
+            results[index] = ContinuationScore(math.fsum(logps), bool(correct_n.all()), logps)
     return [result for result in results if result is not None]
 
 
@@ -74,26 +75,3 @@ def _hidden(decoder: Decoder, batch: list[tuple[int, ...]], device: torch.device
     tokens_BT = torch.tensor([[*sequence, *[0] * (width - len(sequence))] for sequence in batch], device=device)
     positions_BT = torch.arange(width, device=device).expand_as(tokens_BT)
     return decoder(tokens_BT, positions_BT, Causal(decoder.settings.sliding_window))
-
-
-def _read(
-    decoder: Decoder, hidden_BTD: Tensor, wanted: list[tuple[int, int, Sequence[int]]]
-) -> tuple[list[list[float]], list[bool]]:
-    """Log-probabilities of the tokens of each (row, start, continuation), and whether all of them are the likeliest."""
-    sizes = [len(continuation) for _, _, continuation in wanted]
-    device, width = hidden_BTD.device, hidden_BTD.shape[1]
-    places = [row * width + start + offset for row, start, tokens in wanted for offset in range(len(tokens))]
-    places_M, place_N = torch.tensor(places, dtype=torch.long, device=device).unique(return_inverse=True)
-    labels_N = torch.tensor([token for *_, tokens in wanted for token in tokens], dtype=torch.long, device=device)
-    logp_N = torch.empty(len(labels_N), device=device)
-    best_N = torch.empty(len(labels_N), dtype=torch.bool, device=device)
-    chunk = max(1, LOGITS // decoder.settings.vocab_size)
-    for first in range(0, len(places_M), chunk):
-        logits_MV = decoder.head.logits(hidden_BTD.flatten(0, 1)[places_M[first : first + chunk]]).float()
-        here_n = ((place_N >= first) & (place_N < first + chunk)).nonzero()[:, 0]
-        row_n = place_N[here_n] - first
-        own_n = logits_MV[row_n, labels_N[here_n]]
-        logp_N[here_n] = own_n - logits_MV.logsumexp(-1)[row_n]
-        best_N[here_n] = own_n == logits_MV.amax(-1)[row_n]
-    right = [bool(part.all()) for part in best_N.cpu().split(sizes)]
-    return [part.tolist() for part in logp_N.cpu().split(sizes)], right

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ class SamplingSettings(Settings):
     repetition_penalty: float = Field(
         1.0,
         gt=0,
-        description="Divides positive logits (multiplies negative ones) of every token seen so far; 1 is off.",
+        description="Divides positive and multiplies negative logits of every token seen so far; 1 is off.",
     )
     presence_penalty: float = Field(
         0.0, ge=-2, le=2, description="Subtracted from the logit of each token that the answer already holds."
@@ -30,13 +30,13 @@ class SamplingSettings(Settings):
     top_k: int = Field(0, ge=0, description="Keep this many likeliest tokens; 0 keeps all.")
     top_p: float = Field(1.0, gt=0, le=1, description="Keep the likeliest tokens that together reach this probability.")
     min_p: float = Field(
-        0.0, ge=0, le=1, description="Drop tokens below this share of the likeliest token's probability."
+        0.0, ge=0, le=1, description="Drop tokens below this share of the likeliest one's probability."
     )
-    stop: list[str] = Field([], description="Texts that end the answer; they are not part of it.")
+    stop: list[Annotated[str, Field(min_length=1)]] = Field(
+        [], description="Texts that end the answer; they are not part of it."
+    )
     seed: int | None = Field(None, description="The same seed gives the same answer; null draws a new one each time.")
-    max_tokens: int = Field(
-        512, ge=1, description="The longest answer in tokens; the model's window may end it earlier."
-    )
+    max_tokens: int = Field(512, ge=1, description="The longest answer in tokens; the window may end it earlier.")
     logprobs: int | None = Field(
         None, ge=0, le=20, description="Keep log-probabilities of chosen tokens and of this many alternatives."
     )

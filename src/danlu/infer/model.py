@@ -1,0 +1,194 @@
+"""A model folder that answers: the decoder with its tokenizer, template and engine."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+
+from danlu.config import check
+from danlu.infer.engine import Engine, Event, Finish, Request
+from danlu.infer.settings import SamplingSettings
+from danlu.infer.text import TextStream
+from danlu.ledger.checkpoints import resolve_checkpoint
+from danlu.ledger.errors import UserError
+from danlu.model.decoder import Decoder
+from danlu.model.folder import load_decoder
+from danlu.text.records import Message
+from danlu.tokens.template import Template
+from danlu.tokens.tokenizer import Tokenizer
+
+OnText = Callable[[str, Event, Finish | None], object]
+"""(new text, the token's event, why the answer ends if it does)"""
+
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How well a text is predicted. `nats` is the sum over `tokens`; `bytes` are the UTF-8 bytes of the whole text."""
+
+    nats: float
+    tokens: int
+    bytes: int
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.nats / math.log(2) / self.bytes if self.bytes else math.nan
+
+
+class Model:
+    """Chats, continues and scores; `template` is None where the tokenizer brings none.
+
+    Sampling is given by keyword, by the names of `SamplingSettings`: `model.chat(messages, temperature=0.7, seed=1)`.
+    May be used from several threads, whose requests then run together.
+    """
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, template: Template | None, name: str) -> None:
+        rows = engine.decoder.settings.vocab_size
+        if tokenizer.vocab_size > rows:
+            raise UserError(
+                f"the tokenizer has {tokenizer.vocab_size} tokens and the model's embedding {rows} rows",
+                where=tokenizer.origin,
+                do="give the model the tokenizer that it was trained with",
+            )
+        self.engine, self.tokenizer, self.template, self.name = engine, tokenizer, template, name
+        ends = (tokenizer.eos_id, *tokenizer.generation_stops, *(template.stop_ids if template else ()))
+        self.stop_ids = frozenset(token for token in ends if token is not None)
+
+    @property
+    def decoder(self) -> Decoder:
+        return self.engine.decoder
+
+    def chat(self, messages: Sequence[Message], **sampling: Any) -> str:
+        """The assistant's next message. Raises UserError where there is no chat template."""
+        return self._texts([self.chat_prompt(messages)], _sampling(sampling))[0]
+
+    def stream_chat(self, messages: Sequence[Message], **sampling: Any) -> Iterator[str]:
+        """The assistant's next message, piece by piece; closing the iterator stops the answer."""
+        return self._stream(self.chat_prompt(messages), _sampling(sampling))
+
+    @overload
+    def generate(self, prompt: str, **sampling: Any) -> str: ...
+    @overload
+    def generate(self, prompt: Sequence[str], **sampling: Any) -> list[str]: ...
+    def generate(self, prompt: str | Sequence[str], **sampling: Any) -> str | list[str]:
+        """How a text, or each of many, goes on, without a template; markup in it counts as such."""
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        texts = self._texts([self.raw_prompt(text) for text in prompts], _sampling(sampling))
+        return texts[0] if isinstance(prompt, str) else texts
+
+    def stream(self, prompt: str, **sampling: Any) -> Iterator[str]:
+        """How a text goes on, piece by piece; closing the iterator stops the answer."""
+        return self._stream(self.raw_prompt(prompt), _sampling(sampling))
+
+    def score(self, text: str) -> Score:
+        """Negative log-likelihood of a text as a document: after the tokenizer's first token, or else its end token.
+
+        A text longer than the window is read in windows that overlap by half.
+        """
+        content = self.tokenizer.encode(text)
+        end = self.tokenizer.eos_id
+        ids = [*(self._prefix() or ([] if end is None else [end])), *content]
+        first, window, pairs = 1, self.engine.window, []
+        while first < len(ids):
+            start = 0 if len(ids) <= window else max(0, first - window // 2)
+            pairs.append((ids[start:first], ids[first : start + window]))
+            first = start + window
+        return Score(
+            -math.fsum(part.logp for part in self.engine.score(pairs)),
+            sum(len(continuation) for _, continuation in pairs),
+            len(text.encode("utf-8", "surrogatepass")),
+        )
+
+    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """The token ids that ask for the assistant's next message."""
+        if self.template is None:
+            raise UserError(
+                "this model has no chat template, so it cannot be asked in turns",
+                where=self.tokenizer.origin,
+                do="let it continue a text instead (raw mode, /v1/completions, generate)",
+            )
+        return self.template.prompt(messages)
+
+    def raw_prompt(self, text: str) -> list[int]:
+        """The token ids of a text to be continued, after the token that the tokenizer puts first."""
+        ids, prefix = self.tokenizer.encode_markup(text), self._prefix()
+        return ids if ids[: len(prefix)] == prefix else [*prefix, *ids]
+
+    def submit(self, prompt_ids: Sequence[int], sampling: SamplingSettings, on_text: OnText) -> Request:
+        """Starts an answer; `on_text` gets its text as it comes, in the thread that steps the engine."""
+        text = TextStream(self.tokenizer, sampling.stop)
+
+        def watch(event: Event) -> bool:
+            piece = text.push(event.token) if event.token not in self.stop_ids else ""
+            if event.finish is not None:
+                piece += text.flush()
+            on_text(piece, event, "stop" if text.stopped else event.finish)
+            return text.stopped
+
+        return self.engine.submit(prompt_ids, sampling, self.stop_ids, watch)
+
+    def _texts(self, prompts: Sequence[Sequence[int]], sampling: SamplingSettings) -> list[str]:
+        pieces: list[list[str]] = [[] for _ in prompts]
+        longest_first = sorted(
+            range(len(prompts)), key=lambda i: -len(prompts[i])
+        )  # like lengths together: less padding
+        self.engine.finish([self.submit(prompts[i], sampling, _gather(pieces[i])) for i in longest_first])
+        return ["".join(own) for own in pieces]
+
+    def _stream(self, prompt_ids: Sequence[int], sampling: SamplingSettings) -> Iterator[str]:
+        pieces: deque[str] = deque()
+        request = self.submit(prompt_ids, sampling, _gather(pieces))
+        try:
+            while pieces or request.finish is None:
+                if not pieces:
+                    self.engine.step()
+                while pieces:
+                    if piece := pieces.popleft():
+                        yield piece
+        finally:
+            self.engine.cancel(request)
+
+    def _prefix(self) -> list[int]:
+        """The first token, where the tokenizer itself begins every text with one."""
+        first: list[int] = self.tokenizer.backend.encode("", add_special_tokens=True).ids[:1]
+        return first if first == [self.tokenizer.bos_id] else []
+
+
+def load(
+    path: Path | str,
+    device: str | None = None,
+    dtype: str | None = None,
+    *,
+    max_batch: int = 64,
+    max_tokens_in_cache: int = 65_536,
+) -> Model:
+    """A model from a Hugging Face folder, a checkpoint, or a stage or run that has trained.
+
+    By default on a GPU in bf16 where there is one, else on the CPU in float32; dtype is float32, bf16 or fp16.
+    `max_batch` and `max_tokens_in_cache` are the engine's.
+    """
+    folder = resolve_checkpoint(Path(path))
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = dtype or ("float32" if device == "cpu" else "bf16")
+    if dtype not in DTYPES:
+        raise UserError(f"there is no dtype {dtype!r}", do="choose one of " + ", ".join(DTYPES))
+    tokenizer = Tokenizer.load(folder)
+    template = Template(tokenizer) if tokenizer.chat_template else None
+    decoder = load_decoder(folder, DTYPES[dtype], torch.device(device))
+    engine = Engine(decoder, max_batch=max_batch, max_tokens_in_cache=max_tokens_in_cache)
+    return Model(engine, tokenizer, template, Path(path).resolve().name)
+
+
+def _gather(pieces: list[str] | deque[str]) -> OnText:
+    return lambda piece, event, finish: pieces.append(piece)
+
+
+def _sampling(given: dict[str, Any]) -> SamplingSettings:
+    return check(SamplingSettings, given)
