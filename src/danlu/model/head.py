@@ -22,7 +22,7 @@ CHUNK_BYTES = {"cuda": 2_500_000_000, "cpu": 256_000_000}
 
 @dataclass(frozen=True)
 class HeadOutput:
-    """What the head says of N labels, in float32, or float64 for float64 weights; gradients go through `nll` or `logp`."""
+    """What the head says of N labels, in float32 (float64 for float64 weights); gradients go through nll or logp."""
 
     nll: Tensor | None
     """Scalar, the weighted sum of negative log-probabilities in nats; None where `logp` was asked for."""
@@ -48,7 +48,7 @@ class Head(nn.Module):
         """Bytes of logits to hold at a time; None: CHUNK_BYTES of the device."""
 
     @property
-    def weight(self) -> nn.Parameter:
+    def weight(self) -> Tensor:
         """[V, D]."""
         holder = self._tied[0] or self.linear
         assert holder is not None  # one of the two is there

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from danlu.config import Settings
+from danlu.ledger.errors import UserError
 from danlu.model.families.table import FAMILIES
 
 
@@ -180,3 +181,13 @@ def training_flops(settings: ModelSettings, documents: Iterable[int]) -> float:
         pairs += window * length - window**2 / 2
     attention = 12.0 * settings.layers * settings.heads * settings.head_size * pairs
     return 6.0 * matmul_parameters(settings) * tokens + attention
+
+
+def require_rows(settings: ModelSettings, tokenizer_size: int) -> None:
+    """Raises UserError when the tokenizer knows more tokens than the embedding has rows."""
+    if tokenizer_size > settings.vocab_size:
+        raise UserError(
+            f"the tokenizer has {tokenizer_size} tokens and the embedding {settings.vocab_size} rows",
+            where="model.vocab_size",
+            do=f"set model.vocab_size to {-(-tokenizer_size // 64) * 64} or more, or take the model's own tokenizer",
+        )

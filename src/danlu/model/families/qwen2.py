@@ -12,5 +12,10 @@ QWEN2 = Family(
     head_dim=False,
     divides=True,
     window="switched",
-    defaults={"max_position_embeddings": 32768, "sliding_window": 4096, "max_window_layers": 28},
+    defaults={
+        "num_key_value_heads": 32,
+        "max_position_embeddings": 32768,
+        "sliding_window": 4096,
+        "max_window_layers": 28,
+    },
 )

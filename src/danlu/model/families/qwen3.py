@@ -14,6 +14,7 @@ QWEN3 = Family(
     window="switched",
     defaults={
         "head_dim": 128,
+        "num_key_value_heads": 32,
         "max_position_embeddings": 32768,
         "sliding_window": 4096,
         "max_window_layers": 28,
