@@ -1,0 +1,348 @@
+"""The stream: any step's batches as a pure function of the seed and of one integer, the examples consumed."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Self
+
+import numpy as np
+
+from danlu.ledger.errors import UserError
+from danlu.tokens.batch import Batch, Placed, Row, Shape, make_batch, totals
+from danlu.tokens.columns import Columns
+from danlu.tokens.cut import Cut, Overlong, cut
+from danlu.tokens.encode import Encoded
+from danlu.tokens.order import Order, Place
+from danlu.tokens.packing import best_fit, best_fit_pairs
+from danlu.tokens.shards import Entry, TokenSet
+
+Unit = Literal["window", "document", "conversation", "pair"]
+Packing = Literal["concat", "best_fit", "none"]
+TOKENS_A_DOCUMENT = 16
+"""Best fit puts at most length / this many documents into a row (at least 8): the packing limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The example at a position of the stream, ready for a row."""
+
+    position: int
+    place: Place
+    documents: list[Placed]
+    """Empty when it was dropped; a document longer than a row comes in parts."""
+    reason: str | None = None
+    """Why it was cut or dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Where an example came from."""
+
+    position: int
+    source: str
+    hashes: tuple[int, ...]
+    """Content hashes of the record, or of all documents in a window."""
+    shard: str
+    index: int
+    """Number of the example in the shard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of one rank. Everything but `micro` is of the whole step, over all ranks."""
+
+    micro: list[Batch[np.ndarray]]
+    """This rank's micro-batches; every rank has as many."""
+    consumed: int
+    """The position at which the next step starts: the whole state of the data side."""
+    weight_sum: float
+    """Sum of all targets' weights; 0 only where every example was dropped."""
+    examples: int
+    pairs: int
+    tokens: int
+    """Tokens that are not padding."""
+    text_bytes: int
+    """UTF-8 bytes of text that the targets spell."""
+    padding: float
+    """Share of the computed tokens that is padding."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """How many examples were cut or dropped, by reason."""
+
+
+class Stream:
+    """Examples of one or several token sets in training order, packed into batches.
+
+    Args:
+        sources: token sets of one tokenizer and template, each with its weight: passes over it in one epoch.
+        length: T, tokens in a row.
+        unit: what is counted: windows of T tokens, documents, conversations or pairs.
+        pack: `concat` for windows; `best_fit`, or `none` for one document a row.
+        isolate: whether documents in a row are kept from seeing each other.
+        epochs: how often; may be a fraction.
+        skip: ranges [from, to) of positions that are passed over.
+        segments: changes of the weights, (from position, weights).
+        overlong: what to do with a single turn longer than a row: drop it, or keep its prompt's `head` or `tail`
+            so that the answer has `answer_budget` tokens (half a row unless given).
+        columns: further values of documents for `Batch.doc`: {name: one array a source, by document number}.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[tuple[TokenSet, float]],
+        *,
+        length: int,
+        unit: Unit,
+        pack: Packing,
+        isolate: bool = True,
+        seed: int = 0,
+        epochs: float = 1,
+        skip: Sequence[tuple[int, int]] = (),
+        segments: Sequence[tuple[int, Sequence[float]]] = (),
+        overlong: Overlong = "drop",
+        answer_budget: int | None = None,
+        padding_id: int = 0,
+        columns: Mapping[str, Sequence[np.ndarray]] | None = None,
+    ) -> None:
+        self.sets = [token_set for token_set, _ in sources]
+        self.length, self.unit, self.pack, self.isolate = length, unit, pack, isolate
+        self.skip = _merged(skip)
+        self._overlong: Overlong = overlong
+        self._answer_budget = length // 2 if answer_budget is None else answer_budget
+        self._columns, self._padding_id = columns or {}, padding_id
+        _check(self.sets, unit, pack, isolate)
+        sizes = [[self._examples_in(entry) for entry in token_set.shards] for token_set in self.sets]
+        self._order = Order(sizes, [(0, [weight for _, weight in sources]), *segments], seed)
+        if self._order.epoch == 0:
+            names = ", ".join(str(token_set.folder) for token_set in self.sets)
+            raise UserError("there is nothing to train on", where=names, do="look at the pack stage's counts")
+        self.epoch = self._order.epoch
+        """Positions in one epoch."""
+        self.total = self._last(round(epochs * self.epoch))
+        """Positions in all epochs: training ends when so many are consumed."""
+        self._spelling = self.sets[0].spelling
+
+    def shape(self, rows: int) -> Shape:
+        """The constant shape of micro-batches of `rows` rows."""
+        return Shape(rows, self.length, self._documents_a_row, self.isolate, self._padding_id)
+
+    def examples(self, start: int, count: int) -> Iterator[Taken]:
+        """The next `count` examples from position `start` on, skipped ranges passed over, fewer at the end."""
+        for first, number in self._ranges(start, count):
+            for position, place in enumerate(self._order.places(first, number), first):
+                yield self._take(position, place)
+
+    def step(self, start: int, count: int, rank: int = 0, world: int = 1, rows: int = 1) -> Step:
+        """The next `count` examples as micro-batches of `rows` rows for one of `world` ranks.
+
+        What a step sees depends on `start` and `count` alone. The last step of a run may have fewer examples.
+        """
+        ranges = self._ranges(start, count)
+        taken = list(self.examples(start, count))
+        groups = self._groups(taken, rows, world)
+        packed = [row for group in groups for row in group]
+        weight_sum, text_bytes, tokens = totals(packed, self.isolate, self._spelling.text_bytes)
+        shape = self.shape(rows)
+        return Step(
+            micro=[make_batch(group, shape, self._spelling.text_bytes, self._columns) for group in groups[rank::world]],
+            consumed=sum(ranges[-1]) if ranges else self.total,
+            weight_sum=weight_sum,
+            examples=len(taken),
+            pairs=sum(len(example.documents) == 2 for example in taken) if self.unit == "pair" else 0,
+            tokens=tokens,
+            text_bytes=text_bytes,
+            padding=1 - tokens / (len(groups) * rows * self.length),
+            reasons=dict(Counter(example.reason for example in taken if example.reason)),
+        )
+
+    def steps(self, start: int, count: int, rank: int = 0, world: int = 1, rows: int = 1) -> Iterator[Step]:
+        """All steps from position `start` to the end."""
+        while start < self.total:
+            step = self.step(start, count, rank, world, rows)
+            yield step
+            start = step.consumed
+
+    def trace(self, start: int, count: int) -> list[Trace]:
+        """Which texts a step from `start` of `count` examples sees."""
+        found = []
+        for first, number in self._ranges(start, count):
+            for position, place in enumerate(self._order.places(first, number), first):
+                token_set = self.sets[place.source]
+                documents = self._documents_at(token_set.shard(place.shard), place.index)
+                hashes = token_set.shard(place.shard).hash[documents.start : documents.stop]
+                file = token_set.shards[place.shard].file
+                found.append(Trace(position, token_set.name, tuple(dict.fromkeys(hashes.tolist())), file, place.index))
+        return found
+
+    @property
+    def _documents_a_row(self) -> int:
+        if self.unit == "window":
+            return max(entry.most_documents(self.length) for token_set in self.sets for entry in token_set.shards)
+        return 1 if self.pack == "none" else max(8, self.length // TOKENS_A_DOCUMENT)
+
+    def _examples_in(self, entry: Entry) -> int:
+        if self.unit == "window":
+            return -(-entry.tokens // self.length)
+        return entry.documents // 2 if self.unit == "pair" else entry.documents
+
+    def _documents_at(self, shard: Columns, index: int) -> range:
+        """The documents of a shard that its example `index` holds, or holds part of."""
+        if self.unit != "window":
+            each = 2 if self.unit == "pair" else 1
+            return range(index * each, (index + 1) * each)
+        start, end = index * self.length, min((index + 1) * self.length, len(shard.tokens))
+        first, last = np.searchsorted(shard.document_offsets, [start, end - 1], "right")
+        return range(int(first) - 1, int(last))
+
+    def _take(self, position: int, place: Place) -> Taken:
+        token_set = self.sets[place.source]
+        shard, first = token_set.shard(place.shard), token_set.first_document(place.shard)
+        numbers, reason = self._documents_at(shard, place.index), None
+        if self.unit == "window":
+            at = place.index * self.length
+            parts = [(number, shard.span(number, at, at + self.length)) for number in numbers]
+        elif self.unit == "document":
+            number = place.index
+            start, end = shard.document_offsets[number : number + 2].tolist()
+            parts = [(number, shard.span(number, at, at + self.length)) for at in range(start, end, self.length)]
+        else:
+            kept, reason = self._fit([shard[number] for number in numbers])
+            parts = list(zip(numbers, kept, strict=False))  # nothing is kept of what is dropped
+        paired = position if self.unit == "pair" else -1
+        documents = [
+            Placed(part, place.source, first + number, paired, int(self.unit == "pair" and number % 2 == 0))
+            for number, part in parts
+        ]
+        return Taken(position, place, documents, reason)
+
+    def _fit(self, documents: list[Encoded]) -> Cut:
+        if max(map(len, documents)) <= self.length:
+            return Cut(documents, None)
+        return cut(documents, self.length, self._overlong, self._answer_budget, self._spelling.token_bytes)
+
+    def _groups(self, taken: Sequence[Taken], rows: int, world: int) -> list[list[Row]]:
+        """All micro-batches of a step, a multiple of `world`; each rank takes every world-th."""
+        limit = self._documents_a_row
+        if self.unit == "pair":
+            if rows < 2:
+                raise UserError("a pair may need two rows", do="use micro-batches of at least 2 rows")
+            pairs = [example.documents for example in taken if example.documents]
+            packed = best_fit_pairs([(len(a), len(b)) for a, b in pairs], self.length, limit, rows)
+            groups: list[list[Row]] = [[[pairs[pair][side] for pair, side in row] for row in group] for group in packed]
+            return groups + [[] for _ in range(-len(groups) % world or (0 if groups else world))]
+        if self.unit == "window":
+            made: list[Row] = [example.documents for example in taken]
+        else:
+            documents = [document for example in taken for document in example.documents]
+            made = [
+                [documents[number] for number in row] for row in best_fit([*map(len, documents)], self.length, limit)
+            ]
+        count = world * max(1, -(-len(made) // (world * rows)))
+        return [made[number::count] for number in range(count)]
+
+    def _ranges(self, start: int, count: int) -> list[tuple[int, int]]:
+        """(first position, number) of the next `count` positions that are not skipped."""
+        ranges = []
+        for skipped_from, skipped_to in [*self.skip, (self.total, self.total)]:
+            number = min(count, min(skipped_from, self.total) - start)
+            if number > 0:
+                ranges.append((start, number))
+                count -= number
+            if count == 0:
+                break
+            start = max(start, skipped_to)
+        return ranges
+
+    def _last(self, total: int) -> int:
+        """The end of the epochs, before ranges skipped there."""
+        for skipped_from, skipped_to in reversed(self.skip):
+            if skipped_from < total <= skipped_to:
+                total = skipped_from
+        return total
+
+
+class Prefetcher:
+    """Makes the next steps in a thread while the current one is trained on.
+
+    Iterate over it; what goes wrong in the thread is raised there. As a context, or by `close`, it ends its thread.
+    """
+
+    def __init__(self, steps: Iterator[Step], depth: int = 2) -> None:
+        self._ready: queue.Queue[Step | BaseException | None] = queue.Queue(depth)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._work, args=(steps,), name="prefetcher", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Step:
+        if self._stopping.is_set():
+            raise StopIteration
+        made = self._ready.get()
+        if isinstance(made, Step):
+            return made
+        self.close()
+        if made is None:
+            raise StopIteration
+        raise made
+
+    def close(self) -> None:
+        """Ends the thread after the step in hand; more calls do nothing."""
+        self._stopping.set()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _work(self, steps: Iterator[Step]) -> None:
+        try:
+            for step in steps:
+                if not self._put(step):
+                    return
+            self._put(None)
+        except BaseException as error:  # carried over to the thread that trains, whatever it is
+            self._put(error)
+
+    def _put(self, made: Step | BaseException | None) -> bool:
+        while not self._stopping.is_set():
+            try:
+                self._ready.put(made, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+
+def _check(sets: Sequence[TokenSet], unit: Unit, pack: Packing, isolate: bool) -> None:
+    """Raises UserError for token sets that cannot be one stream of this unit."""
+    if (unit == "window") != (pack == "concat"):
+        raise UserError(f"`pack: {pack}` cannot make batches of unit {unit}", do="windows go with `pack: concat` only")
+    if unit == "pair" and not isolate:
+        raise UserError("pairs need `isolate: true`: an answer must not see another", do="set `isolate: true`")
+    plain = ("window", "document")
+    for token_set in sets:
+        where = str(token_set.folder)
+        if token_set.unit != unit and not (token_set.unit in plain and unit in plain):
+            raise UserError(f"this token set holds unit {token_set.unit}, not {unit}", where=where, do="pack it again")
+        for name in ("tokenizer", "template"):
+            if token_set.manifest[name] != sets[0].manifest[name]:
+                other = sets[0].folder
+                raise UserError(f"packed with another {name} than {other}", where=where, do="pack both again with one")
+
+
+def _merged(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same positions as sorted ranges that do not touch."""
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if merged and start <= merged[-1][1]:
+            start, end = merged[-1][0], max(end, merged.pop()[1])
+        if end > start:
+            merged.append((start, end))
+    return merged
