@@ -1,0 +1,183 @@
+"""A checkpoint: a Hugging Face folder with the whole state of the run in it, which appears whole or not at all.
+
+step-000000100/
+  config.json, model.safetensors, tokenizer.json, ...   what AutoModelForCausalLM opens, in the format computed in
+  state/parameters.safetensors                          float32, unsharded, unfused names
+  state/optimizer.safetensors                           moments as "<moment>/<parameter>", likewise
+  state/trainer.json                                    position, step, RNG, schedule, health, config, fingerprints
+  manifest.json                                         step, size and sha256 of each file
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from danlu.ledger.checkpoints import checkpoint_folder
+from danlu.ledger.errors import UserError
+from danlu.ledger.files import atomic_folder, require_space, sha256_file
+from danlu.ledger.manifest import read_manifest, write_manifest
+from danlu.model.decoder import Decoder
+from danlu.model.folder import save_decoder
+from danlu.model.parts import fused_state, unfused_state
+from danlu.model.settings import ModelSettings, parameters
+from danlu.train.optim import Optimizer
+from danlu.train.parallel import World, share_of, whole
+from danlu.train.precision import DTYPES, Masters
+from danlu.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from danlu.tokens.tokenizer import Tokenizer
+
+STATE = "state"
+PARAMETERS, OPTIMIZER, TRAINER = (
+    f"{STATE}/parameters.safetensors",
+    f"{STATE}/optimizer.safetensors",
+    f"{STATE}/trainer.json",
+)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The tensors of a run on the CPU, whole and in float32 or better, under the decoder's own names."""
+
+    parameters: dict[str, Tensor]
+    moments: dict[str, dict[str, Tensor]]
+
+
+def take_snapshot(masters: Masters, optimizer: Optimizer, world: World) -> Snapshot:
+    """Gathers the state of all processes, which must call this together; only the main one keeps it."""
+
+    def gather(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        gathered = {}
+        for name, tensor in tensors.items():
+            full = whole(tensor.detach())
+            if world.main:
+                gathered[name] = full.cpu()
+        return gathered
+
+    moments = {moment: gather(values) for moment, values in optimizer.moments().items()}
+    return Snapshot(gather(masters.parameters), moments)
+
+
+def write_checkpoint(
+    out: Path,
+    snapshot: Snapshot,
+    trainer: Mapping[str, Any],
+    blank: Decoder,
+    tokenizer: Tokenizer,
+    stop_ids: Sequence[int],
+    dtype: torch.dtype,
+    *,
+    weights_only: bool = False,
+    keep: bool = False,
+) -> Path:
+    """Writes the checkpoint of `trainer["step"]` under `out` and gives its folder.
+
+    `blank` is any decoder of the shape; its weights are not looked at. `stop_ids` end generation.
+    Every tensor of the state is read back and compared before the folder appears. `keep` marks it as never to be
+    deleted.
+    Raises UserError where the disk is too full, naming what is needed and what is free.
+    """
+    path = checkpoint_folder(out, trainer["step"])
+    require_space(out, checkpoint_bytes(snapshot, dtype, weights_only), "a checkpoint")
+    weights = unfused_state(blank, snapshot.parameters)
+    with atomic_folder(path, replace=True) as folder:
+        save_decoder(blank, folder, tokenizer, dtype=dtype, stop_ids=stop_ids, state=weights)
+        if not weights_only:
+            (folder / STATE).mkdir()
+            _write_tensors(folder / PARAMETERS, weights)
+            moments = {
+                f"{moment}/{name}": tensor
+                for moment, values in snapshot.moments.items()
+                for name, tensor in unfused_state(blank, values).items()
+            }
+            _write_tensors(folder / OPTIMIZER, moments)
+            (folder / TRAINER).write_text(json.dumps(trainer, ensure_ascii=False, indent=1), "utf-8")
+        files = sorted(entry for entry in folder.rglob("*") if entry.is_file())
+        contents = {
+            entry.relative_to(folder).as_posix(): {"bytes": entry.stat().st_size, "sha256": sha256_file(entry)}
+            for entry in files
+        }
+        summary = {name: trainer[name] for name in ("step", "epoch", "held_out_loss", "fingerprints")}
+        write_manifest(folder, {**summary, "keep": keep, "files": contents})
+    return path
+
+
+def read_trainer(path: Path) -> dict[str, Any]:
+    """trainer.json of a checkpoint. Raises UserError where it holds no state to resume from."""
+    file = path / TRAINER
+    if not file.is_file():
+        raise UserError("no state to resume from", where=str(path), do="name a checkpoint saved without weights_only")
+    return dict(json.loads(file.read_text("utf-8")))
+
+
+def verify(path: Path) -> None:
+    """Raises UserError naming the first file that is not as it was written."""
+    manifest = read_manifest(path)
+    if manifest is None:
+        raise UserError("not a checkpoint: no manifest.json", where=str(path), do="name a step-… folder of a run")
+    for name, written in manifest["files"].items():
+        file = path / name
+        if not file.is_file() or file.stat().st_size != written["bytes"] or sha256_file(file) != written["sha256"]:
+            raise UserError("damaged: not as it was written", where=str(file), do="resume from an older checkpoint")
+
+
+def restore(path: Path, blank: Decoder, masters: Masters, optimizer: Optimizer, updates: int) -> None:
+    """Puts a checkpoint's parameters and moments into `masters` and `optimizer`, whatever world size wrote them.
+
+    `blank` is any decoder of the shape; its weights are not looked at.
+    """
+    full = _fused(blank, load_file(path / PARAMETERS))
+    with torch.no_grad():
+        for name, parameter in masters.parameters.items():
+            parameter.copy_(share_of(full[name], parameter))
+    masters.publish()
+    saved: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in load_file(path / OPTIMIZER).items():
+        moment, _, name = key.partition("/")
+        saved.setdefault(moment, {})[name] = tensor
+    moments = {
+        moment: {name: share_of(value, masters.parameters[name]) for name, value in _fused(blank, values).items()}
+        for moment, values in saved.items()
+    }
+    optimizer.load(moments, updates)
+
+
+def checkpoint_bytes(snapshot: Snapshot, dtype: torch.dtype, weights_only: bool) -> int:
+    """What a checkpoint takes on disk, tokenizer left aside."""
+    weights = sum(tensor.numel() for tensor in snapshot.parameters.values()) * dtype.itemsize
+    state = [*snapshot.parameters.values(), *(t for values in snapshot.moments.values() for t in values.values())]
+    return weights + (0 if weights_only else sum(tensor.nbytes for tensor in state))
+
+
+def expected_bytes(shape: ModelSettings, settings: TrainSettings) -> int:
+    """What a checkpoint of a run will take at most, known before it begins."""
+    state = 0 if settings.save.weights_only else 12  # float32 weights and two moments
+    return parameters(shape) * (DTYPES[settings.precision].itemsize + state)
+
+
+def _fused(blank: Decoder, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under a decoder's own parameter names from some under unfused names; parts that are not given are
+    zero.
+    """
+    kind = next(iter(tensors.values())).dtype
+    zeros = {part.on_disk: torch.zeros(part.shape, dtype=kind) for part in blank.parts() if part.on_disk not in tensors}
+    return fused_state(blank, {**zeros, **tensors})
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes a safetensors file and compares what it holds with what it should."""
+    save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, path)
+    with safe_open(path, framework="pt") as written:
+        for name, tensor in tensors.items():
+            if not torch.equal(written.get_tensor(name), tensor):
+                raise UserError(f"{name} could not be read back as written", where=str(path), do="check the disk")

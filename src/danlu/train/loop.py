@@ -1,0 +1,309 @@
+"""The one training loop: stream, gradients, update, metrics, held-out loss, checkpoints; for every objective."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from danlu.ledger.checkpoints import checkpoint_folder
+from danlu.ledger.errors import Stopped, UserError
+from danlu.ledger.files import fingerprint, require_space
+from danlu.ledger.manifest import write_manifest
+from danlu.ledger.progress import progress
+from danlu.ledger.signals import Stop, graceful_stop
+from danlu.model.decoder import Decoder
+from danlu.tokens.stream import Prefetcher
+from danlu.train import checkpoint, held_out, parallel, resume, retention, schedule
+from danlu.train.health import Health
+from danlu.train.journal import Journal
+from danlu.train.memory import fitting_rows
+from danlu.train.meter import Meter
+from danlu.train.network import block_matrices, build
+from danlu.train.objectives.base import Objective
+from danlu.train.optim import Optimizer
+from danlu.train.precision import DTYPES, LossScale
+from danlu.train.randomness import deterministic, generator_states, set_generator_states
+from danlu.train.settings import TrainSettings
+from danlu.train.step import Stepper
+
+if TYPE_CHECKING:
+    from danlu.tokens.stream import Step, Stream
+    from danlu.tokens.template import Template
+    from danlu.tokens.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained, and on what. `decoder` is float32 on the CPU and used up; `held_out` are streams of one epoch
+    by source.
+    """
+
+    objective: Objective
+    decoder: Decoder
+    tokenizer: Tokenizer
+    template: Template | None
+    stream: Stream
+    held_out: Mapping[str, Stream]
+    out: Path
+
+    def fingerprints(self) -> dict[str, str]:
+        """What a checkpoint must share with the run that goes on from it."""
+        return {
+            "objective": self.objective.name,
+            "model": fingerprint(self.decoder.settings.model_dump(mode="json")),
+            "tokenizer": self.tokenizer.fingerprint,
+            "template": self.template.fingerprint if self.template else "",
+            "data": self.stream.fingerprint,
+        }
+
+
+def train(
+    settings: TrainSettings,
+    objective: Objective,
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    template: Template | None,
+    stream: Stream,
+    held_out: Mapping[str, Stream],
+    out: Path,
+    *,
+    device: str | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Path:
+    """Trains `decoder` (float32, on the CPU; used up) on `stream` and gives the folder of the last checkpoint.
+
+    Writes `out`/metrics.jsonl, `out`/checkpoints/step-… and, once finished, `out`/manifest.json. `held_out` are
+    streams of one epoch by source. `config` is kept in each checkpoint; None: `settings`. Started by torchrun, all
+    processes call this alike. `device` None: CUDA where there is one, else the CPU.
+    Raises UserError for what the user can mend, and Stopped when asked to stop, after saving.
+    """
+    task = Task(objective, decoder, tokenizer, template, stream, held_out, out)
+    with parallel.join(device) as world, deterministic(settings.deterministic), graceful_stop() as stop:
+        return Run(settings, task, world, dict(config or settings.model_dump(mode="json"))).go(stop)
+
+
+@dataclass
+class Position:
+    """Where a run is."""
+
+    step: int = 0
+    consumed: int = 0
+    tokens: int = 0
+    held_out_loss: float | None = None
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Examples cut or dropped so far, by reason."""
+
+
+class Run:
+    """A run in progress: where it is, and all that moves with it."""
+
+    def __init__(self, settings: TrainSettings, task: Task, world: parallel.World, config: dict[str, Any]) -> None:
+        self.settings, self.task, self.world, self.config = settings, task, world, config
+        self.stream, self.out, self.shape = task.stream, task.out, task.decoder.settings
+        self.fingerprints = task.fingerprints()
+        self.plan = schedule.Plan.of(settings, self.stream.total)
+        self.rows = settings.rows or fitting_rows(settings, self.shape, self.stream, world)
+        self.blank = Decoder.empty(self.shape, device="meta")
+        network, masters = build(task.decoder, settings, world)
+        self.stepper = Stepper(
+            network,
+            task.objective,
+            masters,
+            Optimizer(settings, masters.parameters, block_matrices(self.blank)),
+            LossScale(DTYPES[settings.precision]),
+            world,
+            Meter(self.shape, self.stream.length, world.device, world.size),
+        )
+        self.health = Health()
+        self.at = Position()
+        self.last: Path | None = None
+
+    def go(self, stop: Stop) -> Path:
+        """Trains from where `settings.resume` says to the end of the plan."""
+        self._make_room()
+        self._resume()
+        steps = schedule.steps(
+            self.stream,
+            self.settings,
+            self.plan,
+            self.at.consumed,
+            self.at.tokens,
+            self.world.rank,
+            self.world.size,
+            self.rows,
+        )
+        title = f"{self.task.objective.name} {self.out.name}"
+        with (
+            Journal(
+                self.out, self.task.objective, self.settings, self.config, self.at.step, self.world
+            ) as self.journal,
+            progress(title, self.plan.budget - self.at.consumed, "examples") as bar,
+            Prefetcher(steps) as prefetched,
+        ):
+            while (step := self._next(prefetched)) is not None:
+                before = self.at.consumed
+                stopped = self._take(step, stop.requested)
+                if self.world.main:
+                    bar.advance(self.at.consumed - before, **self.journal.shown)
+                self._evaluate_and_save(before, stopped)
+        return self._finish()
+
+    def _next(self, prefetched: Prefetcher) -> Step | None:
+        with self.stepper.meter.phase("data"):
+            return next(prefetched, None)
+
+    def _take(self, step: Step, stop: bool) -> bool:
+        """Takes one step and writes its metrics; says whether any rank was asked to stop."""
+        if self.task.objective.normaliser(step) == 0:  # every example was dropped: nothing to learn from
+            self.at.consumed = step.consumed
+            self.at.reasons.update(step.reasons)
+            return False
+        rate = schedule.learning_rate(self.settings, self.plan, self.at.consumed)
+        scale = self.stepper.scale.value
+        outcome = self.stepper.take(step, rate, self.settings.clip, stop)
+        first, self.at.consumed = self.at.consumed, step.consumed
+        self.at.step += 1
+        self.at.tokens += step.tokens
+        self.at.reasons.update(step.reasons)
+        metrics = self.task.objective.report(outcome.sums, self.task.objective.normaliser(step), step.text_bytes)
+        self.health.observe(metrics["loss"], outcome.grad_norm, scale)
+        computed = round(step.tokens / (1.0 - step.padding)) if step.padding < 1.0 else 0
+        self.journal.write(
+            self.at.step,
+            consumed=self.at.consumed,
+            tokens=self.at.tokens,
+            epoch=self.at.consumed / self.stream.epoch,
+            examples=step.examples,
+            learning_rate=rate,
+            grad_norm=outcome.grad_norm,
+            loss_scale=scale,
+            non_finite=self.health.non_finite,
+            **metrics,
+            **self.stepper.meter.read(computed, step.tokens, step.examples, self.plan.budget - self.at.consumed),
+        )
+        if self.health.in_a_row >= self.settings.max_bad_steps:
+            raise UserError(
+                f"loss or gradient was not finite for {self.health.in_a_row} steps in a row; none of them was applied",
+                where=f"step {self.at.step}, stream positions up to {self.at.consumed}",
+                do=f"look at that data (the last step began at {first}), lower learning_rate, "
+                "or go on past it with resume=healthy and skip=[[from, to]]",
+            )
+        return outcome.stop
+
+    def _evaluate_and_save(self, before: int, stopped: bool) -> None:
+        every = self.settings.save.every
+        epoch_ended = before // self.stream.epoch < self.at.consumed // self.stream.epoch
+        done = self.at.consumed >= self.plan.budget
+        with self.stepper.meter.phase("saving"):
+            if done or _due(self.settings.evaluate_every, self.at.step):
+                self._evaluate()
+            keep = epoch_ended and self.settings.save.every_epoch
+            if done or stopped or keep or _due(every, self.at.step):
+                self._save(keep, weights_only=self.settings.save.weights_only and not stopped)
+        if stopped and not done:
+            raise Stopped(
+                f"stopped after step {self.at.step}, saved in {self.last}; the same command goes on from there"
+            )
+
+    def _evaluate(self) -> None:
+        stepper = self.stepper
+        results = held_out.measure(
+            stepper.network, stepper.objective, self.task.held_out, self.settings.batch, self.rows, self.world
+        )
+        for source, metrics in results.items():
+            self.journal.write(self.at.step, source=source, **metrics)
+        if results:
+            self.at.held_out_loss = results[held_out.ALL]["held_out_loss"]
+
+    def _save(self, keep: bool, weights_only: bool) -> None:
+        snapshot = checkpoint.take_snapshot(self.stepper.masters, self.stepper.optimizer, self.world)
+        self.last = checkpoint_folder(self.out, self.at.step)
+        if self.world.main:
+            checkpoint.write_checkpoint(
+                self.out,
+                snapshot,
+                self._state(),
+                self.blank,
+                self.task.tokenizer,
+                self.task.template.stop_ids if self.task.template else (),
+                DTYPES[self.settings.precision],
+                weights_only=weights_only,
+                keep=keep,
+            )
+            retention.prune(self.out, self.settings.save)
+        self.world.wait()
+
+    def _state(self) -> dict[str, Any]:
+        rate = schedule.learning_rate(self.settings, self.plan, self.at.consumed)
+        return {
+            **asdict(self.at),
+            "epoch": self.at.consumed / self.stream.epoch,
+            "updates": self.stepper.optimizer.updates,
+            "schedule": {**asdict(self.plan), "learning_rate": rate},
+            "loss_scale": self.stepper.scale.state(),
+            "health": {"record": self.health.record().as_dict(), "state": self.health.state()},
+            "rng": generator_states(self.world.device),
+            "fingerprints": self.fingerprints,
+            "settings": self.settings.model_dump(mode="json"),
+            "config": self.config,
+        }
+
+    def _resume(self) -> None:
+        choice = resume.choose(self.settings.resume, self.out)
+        if choice is None:
+            return
+        resume.check(choice, self.fingerprints)
+        state = choice.trainer
+        self.at = Position(**{name: state[name] for name in asdict(self.at)})
+        self.at.reasons = Counter(self.at.reasons)
+        checkpoint.restore(choice.path, self.blank, self.stepper.masters, self.stepper.optimizer, state["updates"])
+        self.stepper.scale.load(state["loss_scale"])
+        self.health.load(state["health"]["state"])
+        set_generator_states(state["rng"], self.world.device)
+        self.last = choice.path
+        self.world.wait()
+        if self.world.main:
+            moved = retention.set_aside(self.out, self.at.step)
+            beside = f"; {len(moved)} later ones were moved to {self.out / 'abandoned'}" if moved else ""
+            print(f"going on from {choice.path}, {choice.why}{beside}", file=sys.stderr, flush=True)
+
+    def _make_room(self) -> None:
+        """Refuses to begin where the checkpoints of the whole run cannot fit."""
+        if not self.world.main:
+            return
+        retention.sweep(self.out)
+        epochs = self.plan.budget / self.stream.epoch
+        count = retention.most_at_once(self.settings.save, self.plan.steps, epochs)
+        each = checkpoint.expected_bytes(self.shape, self.settings)
+        require_space(self.out, count * each, f"a run that keeps {count} checkpoints of {each / 1e9:.2f} GB")
+
+    def _finish(self) -> Path:
+        if self.last is None:
+            raise UserError(
+                "there was nothing to train on", where=str(self.out), do="look at `skip` and the pack stage's counts"
+            )
+        if self.world.main:
+            write_manifest(
+                self.out,
+                {
+                    "objective": self.task.objective.name,
+                    "step": self.at.step,
+                    "consumed": self.at.consumed,
+                    "tokens": self.at.tokens,
+                    "held_out_loss": self.at.held_out_loss,
+                    "cut_or_dropped": dict(self.at.reasons),
+                    "checkpoint": self.last.name,
+                    "fingerprints": self.fingerprints,
+                    "settings": self.settings.model_dump(mode="json"),
+                },
+            )
+        self.world.wait()
+        return self.last
+
+
+def _due(every: int, step: int) -> bool:
+    return every > 0 and step % every == 0

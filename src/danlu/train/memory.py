@@ -1,0 +1,52 @@
+"""How many rows a micro-batch may have, from the memory that there is. Never changes a result."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from danlu.model.head import CHUNK_BYTES
+from danlu.model.settings import ModelSettings, parameters
+from danlu.train.parallel import World
+from danlu.train.precision import DTYPES
+from danlu.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from danlu.tokens.stream import Stream
+
+CPU_TOKENS = 4096  # of a micro-batch on a CPU: more makes no product faster
+SHARE = 0.8  # of the free memory; the rest is for fragments and communication
+
+
+def fitting_rows(settings: TrainSettings, shape: ModelSettings, stream: Stream, world: World) -> int:
+    """Rows of a micro-batch: as many as memory holds and one device's share of the batch asks for; two or more for
+    pairs.
+    """
+    least = 2 if stream.unit == "pair" else 1
+    if world.device.type == "cuda":
+        free = torch.cuda.mem_get_info(world.device)[0] * SHARE - state_bytes(settings, shape, world.size)
+        room = int((free - 2 * CHUNK_BYTES["cuda"]) / (activation_bytes(settings, shape) * stream.length))
+    else:
+        room = CPU_TOKENS // stream.length
+    examples = settings.batch * (2 if stream.unit == "pair" else 1)
+    return max(least, min(room, -(-examples // world.size)))
+
+
+def state_bytes(settings: TrainSettings, shape: ModelSettings, world_size: int) -> int:
+    """Bytes on one device of weights, gradients and moments; on several the block in work is gathered besides."""
+    compute = DTYPES[settings.precision].itemsize
+    masters = 0 if compute == 4 else compute
+    moments = 8 if settings.optimizer == "adamw" else 5
+    count = parameters(shape)
+    if world_size == 1:
+        return count * (4 + 4 + moments + 2 * masters)
+    return count * (4 + 4 + moments) // world_size + 4 * compute * (count // shape.layers)
+
+
+def activation_bytes(settings: TrainSettings, shape: ModelSettings) -> int:
+    """Bytes a token that the backward pass needs, as counted from the decoder's operations."""
+    width, heads = shape.hidden_size, (2 * shape.heads + 2 * shape.kv_heads) * shape.head_size
+    block = 6 * width + 2 * heads + 4 * shape.mlp_size
+    kept = width * shape.layers + block if settings.recompute else block * shape.layers
+    return DTYPES[settings.precision].itemsize * (kept + 6 * width)

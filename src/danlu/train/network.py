@@ -1,0 +1,77 @@
+"""The decoder and its head as one module, made ready for a run: recomputation, compilation, shards, number format."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from danlu.model.attention import Documents
+from danlu.train import parallel
+from danlu.train.muon import Matrix
+from danlu.train.precision import DTYPES, Masters
+from danlu.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from danlu.model.decoder import Decoder
+    from danlu.tokens.batch import Batch
+
+
+Needs = Literal["nll", "logp"]
+
+
+class Network(nn.Module):
+    """From a batch to what the head says of its targets.
+
+    `dtype` is what is computed in. Decoder and head are one module so that a head tied to the embedding is gathered
+    once where parameters are sharded.
+    """
+
+    def __init__(self, decoder: Decoder, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.dtype = dtype
+
+    def forward(self, batch: Batch[Tensor], needs: Needs) -> dict[str, Tensor]:
+        """Of `batch.targets`: "nll" [], the weighted sum, or "logp" [N], in float32 or better; and "correct" bool
+        [N].
+        """
+        document_BT = batch.document.view_as(batch.tokens)
+        attend = Documents(batch.cu, batch.max_length, document_BT, self.decoder.settings.sliding_window, self.dtype)
+        hidden_FD = self.decoder(batch.tokens, batch.positions, attend).flatten(0, 1)
+        hidden_ND = hidden_FD[batch.targets - 1]
+        labels_N = batch.tokens.flatten()[batch.targets]
+        out = self.decoder.head(hidden_ND, labels_N, batch.target_weights, needs=needs)
+        wanted = out.logp if out.nll is None else out.nll
+        return {needs: wanted, "correct": out.correct}
+
+
+def build(
+    decoder: Decoder, settings: TrainSettings, world: parallel.World, dtype: torch.dtype | None = None
+) -> tuple[Network, Masters]:
+    """Moves the decoder to the run's device and makes it ready as `settings` say; the decoder belongs to the run from
+    then on.
+
+    `dtype` None means that of `settings.precision`.
+    """
+    dtype = dtype or DTYPES[settings.precision]
+    decoder.to(world.device).train()
+    decoder.recompute = settings.recompute
+    on_gpu = world.device.type == "cuda"
+    if on_gpu if settings.compile is None else settings.compile:
+        decoder.compile_blocks()
+    network = Network(decoder, dtype)
+    if world.size > 1:
+        parallel.shard(network, decoder.blocks, world, dtype)
+        return network, Masters(decoder, None)  # shards are masters, gathered as `dtype`
+    return network, Masters(decoder, dtype)
+
+
+def block_matrices(decoder: Decoder) -> dict[str, list[Matrix]]:
+    """The matrices inside the blocks (q, k, v, o, gate, up, down) by the parameter that holds them."""
+    found: dict[str, list[Matrix]] = {}
+    for part in decoder.parts():
+        if part.holder.startswith("blocks.") and len(part.shape) == 2:
+            found.setdefault(part.holder, []).append(part)
+    return found

@@ -1,0 +1,50 @@
+"""What an objective is: a sum over each micro-batch, a normaliser known beforehand, and metrics made of sums."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from torch import Tensor
+
+from danlu.ledger.metrics import Metric
+
+if TYPE_CHECKING:
+    from danlu.tokens.batch import Batch
+    from danlu.tokens.stream import Step
+
+
+class Forward(Protocol):
+    """The network as an objective sees it."""
+
+    def __call__(self, batch: Batch[Tensor], needs: Literal["nll", "logp"]) -> dict[str, Tensor]:
+        """What the head gives for `batch.targets`: "nll" [], the weighted sum, or "logp" [N], and "correct" bool
+        [N].
+        """
+        ...
+
+
+class Objective(Protocol):
+    """What is minimised. The loss of a step is the sum of `compute` over all micro-batches of all ranks, divided by
+    `normaliser`; so neither micro-batches nor ranks nor packing change it.
+    """
+
+    name: str
+    sums: tuple[str, ...]
+    """What `compute` gives for metrics, in order."""
+    schema: Mapping[str, Metric]
+    """What `report` gives."""
+    needs_reference: bool
+    """Whether batches must carry `doc["reference"]`, the starting weights' log-probability of each document."""
+
+    def normaliser(self, step: Step) -> float:
+        """What the sum of a whole step is divided by, over all ranks; known on the host."""
+        ...
+
+    def compute(self, network: Forward, batch: Batch[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The loss summed over a micro-batch, to be differentiated, and the detached `sums`."""
+        ...
+
+    def report(self, sums: Mapping[str, float], normaliser: float, text_bytes: int) -> dict[str, float]:
+        """Metrics from sums over any number of steps; "loss" is among them."""
+        ...

@@ -1,0 +1,95 @@
+"""The update of all parameters: which optimizer moves which, with what decay, and its moments by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from danlu.train.muon import Matrix, Muon
+from danlu.train.settings import TrainSettings
+
+
+class Optimizer:
+    """AdamW for all parameters, or Muon for the matrices of blocks and AdamW for the rest.
+
+    `masters` are float32 parameters by name (plain or sharded), `matrices` those of the blocks, by
+    the parameter that holds them.
+    Weight decay spares what has fewer than two dimensions: norms and biases.
+    """
+
+    def __init__(
+        self, settings: TrainSettings, masters: Mapping[str, Tensor], matrices: Mapping[str, Sequence[Matrix]]
+    ) -> None:
+        self._masters = dict(masters)
+        self.updates = 0
+        self._by_muon = set(matrices) if settings.optimizer == "muon" else set[str]()
+        rest = {name: parameter for name, parameter in masters.items() if name not in self._by_muon}
+        decayed = [parameter for parameter in rest.values() if parameter.ndim >= 2]
+        spared = [parameter for parameter in rest.values() if parameter.ndim < 2]
+        groups = [
+            {"params": decayed, "weight_decay": settings.weight_decay},
+            {"params": spared, "weight_decay": 0.0},
+        ]
+        self._adamw = torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            eps=settings.eps,
+            fused=True,
+        )
+        self._all: list[torch.optim.Optimizer] = [self._adamw]
+        if self._by_muon:
+            pairs = [(parameter, matrices[name]) for name, parameter in masters.items() if name in self._by_muon]
+            self._all.append(
+                Muon(pairs, lr=settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
+            )
+
+    def step(self, rate: float) -> None:
+        """Applies the gradients at the learning rate `rate`."""
+        for optimizer in self._all:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+        self.updates += 1
+
+    def moments(self) -> dict[str, dict[str, Tensor]]:
+        """{moment: {parameter: tensor}}, each of its parameter's shape; empty before the first step."""
+        found: dict[str, dict[str, Tensor]] = {}
+        for optimizer in self._all:
+            for name, parameter in self._masters.items():
+                for moment, value in optimizer.state.get(parameter, {}).items():
+                    if moment != "step":
+                        found.setdefault(moment, {})[name] = value
+        return found
+
+    def load(self, moments: Mapping[str, Mapping[str, Tensor]], updates: int) -> None:
+        """Takes moments as `moments` gives them, and how many updates made them. Others' moments are left aside."""
+        self.updates = updates
+        for name, parameter in self._masters.items():
+            owner, names = self._owner(name)
+            state = owner.state[parameter]
+            state.update({moment: moments[moment][name] for moment in names if name in moments.get(moment, {})})
+            if owner is self._adamw:
+                state["step"] = torch.tensor(float(updates), dtype=torch.float32, device=parameter.device)
+
+    def _owner(self, name: str) -> tuple[torch.optim.Optimizer, tuple[str, ...]]:
+        if name in self._by_muon:
+            return self._all[-1], ("momentum_buffer",)
+        return self._adamw, ("exp_avg", "exp_avg_sq")
+
+
+@torch.no_grad()
+def clip(gradients: list[Tensor], largest: float | None, scale: float) -> float:
+    """Divides the gradients by `scale`, scales them so that their global norm is at most `largest`, and gives the norm
+    before that. Sharded gradients count whole.
+    """
+    norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+    total = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm) / scale
+    factor = 1.0 / scale
+    if largest is not None and total > largest:
+        factor *= largest / (total + 1e-6)
+    if factor != 1.0:
+        torch._foreach_mul_(gradients, factor)
+    return total

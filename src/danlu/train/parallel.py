@@ -1,0 +1,101 @@
+"""One process or several: the group, the shards, and the way between a shard and the whole tensor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those of the run."""
+
+    rank: int
+    size: int
+    device: torch.device
+    mesh: DeviceMesh | None = None
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files and shows progress."""
+        return self.rank == 0
+
+    def total(self, values: list[float]) -> list[float]:
+        """Each value summed over the processes, in float64."""
+        if self.size == 1:
+            return values
+        sums = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(sums)
+        return sums.tolist()
+
+    def wait(self) -> None:
+        """Returns once every process has come here."""
+        if self.size > 1:
+            self.total([0.0])
+
+
+@contextmanager
+def join(device: str | None = None) -> Iterator[World]:
+    """The processes that torchrun started, or this one alone.
+
+    `device` is a torch device name; None means CUDA where there is one, else the CPU. Groups speak NCCL on CUDA and
+    gloo elsewhere, and end with the block.
+    """
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if size == 1:
+        yield World(0, 1, torch.device(kind))
+        return
+    here = torch.device(kind, int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device(kind)
+    if here.type == "cuda":
+        torch.cuda.set_device(here)
+    ours = not dist.is_initialized()
+    if ours:
+        dist.init_process_group("nccl" if here.type == "cuda" else "gloo")
+    try:
+        yield World(rank, size, here, init_device_mesh(here.type, (size,)))
+    finally:
+        if ours:
+            dist.destroy_process_group()
+
+
+def shard(network: nn.Module, blocks: nn.ModuleList, world: World, dtype: torch.dtype) -> None:
+    """Spreads parameters, gradients and moments over the processes, block by block (FSDP2).
+
+    Parameters stay in their own format and are gathered as `dtype`; gradients are summed, not averaged, in float32 or
+    better, as the objectives divide by the normaliser of the whole step.
+    """
+    if world.mesh is None:
+        return
+    widest = next(network.parameters()).dtype
+    policy = MixedPrecisionPolicy(
+        param_dtype=dtype if dtype.itemsize < widest.itemsize else None,
+        reduce_dtype=widest,
+        cast_forward_inputs=False,
+    )
+    for module in [*blocks, network]:
+        sharded = fully_shard(module, mesh=world.mesh, mp_policy=policy)
+        assert isinstance(sharded, FSDPModule)
+        sharded.set_gradient_divide_factor(1.0)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The unsharded tensor; every process must ask for it together."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def share_of(full: Tensor, like: Tensor) -> Tensor:
+    """This process's share of `full`, with the device, format and sharding of `like`; always a new tensor."""
+    made = full.to(device=like.device, dtype=like.dtype, copy=True)
+    if isinstance(like, DTensor):
+        return distribute_tensor(made, like.device_mesh, like.placements, src_data_rank=None)
+    return made

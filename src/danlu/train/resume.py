@@ -1,0 +1,74 @@
+"""From which checkpoint a run goes on, and whether it is of this run at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from danlu.ledger.checkpoints import list_checkpoints
+from danlu.ledger.errors import UserError
+from danlu.train.checkpoint import TRAINER, read_trainer, verify
+
+_ADVICE = {
+    "model": "name a checkpoint of this shape, or give the recipe the checkpoint's shape",
+    "tokenizer": "go back to the tokenizer of that run, or train into another folder (out=...)",
+    "template": "go back to the chat template and system prompt of that run, or train into another folder (out=...)",
+    "data": "restore the token sets, weights and seed of that run, or train into another folder (out=...)",
+    "objective": "train another objective into another folder (out=...), from that checkpoint as `model: {from: ...}`",
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A checkpoint, what its trainer.json says, and why it was taken."""
+
+    path: Path
+    trainer: dict[str, Any]
+    why: str
+
+
+def choose(resume: str, out: Path) -> Choice | None:
+    """The checkpoint that `resume` (never, auto, healthy or a folder) means; None to begin anew.
+
+    Raises UserError for a folder without state, for `never` over existing checkpoints, and where none is healthy.
+    """
+    if resume not in ("never", "auto", "healthy"):
+        path = Path(resume)
+        return Choice(path, read_trainer(path), "as told")
+    found = [path for path in reversed(list_checkpoints(out)) if (path / TRAINER).is_file()]
+    if resume == "never" and list_checkpoints(out):
+        raise UserError(
+            "there are checkpoints here already, and resume is never",
+            where=str(out),
+            do="set resume=auto to go on from them, choose another folder (out=...), or delete this one",
+        )
+    if not found:
+        return None
+    if resume == "auto":
+        return Choice(found[0], read_trainer(found[0]), "the newest")
+    passed_over: list[str] = []
+    for path in found:
+        trainer = read_trainer(path)
+        health = trainer["health"]["record"]
+        if health["healthy"]:
+            why = "".join(f"\n  passed over {line}" for line in passed_over)
+            return Choice(path, trainer, f"the newest healthy one ({health['why']}){why}")
+        passed_over.append(f"{path.name}: {health['why']}")
+    raise UserError(
+        "no checkpoint is healthy:\n  " + "\n  ".join(passed_over),
+        where=str(out),
+        do="name one (resume=PATH), or start anew into another folder (out=...)",
+    )
+
+
+def check(choice: Choice, fingerprints: Mapping[str, str]) -> None:
+    """Raises UserError where the checkpoint is damaged or is of another model, tokenizer, template, data or
+    objective.
+    """
+    saved = choice.trainer["fingerprints"]
+    for name, mine in fingerprints.items():
+        if saved[name] != mine:
+            raise UserError(f"this checkpoint is of another {name}", where=str(choice.path), do=_ADVICE[name])
+    verify(choice.path)

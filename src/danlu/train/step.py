@@ -1,0 +1,68 @@
+"""One step: gradients of a whole global batch, then one update if they are finite."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from danlu.train.meter import Meter
+from danlu.train.network import Network
+from danlu.train.objectives.base import Objective
+from danlu.train.optim import Optimizer, clip
+from danlu.train.parallel import World
+from danlu.train.precision import LossScale, Masters
+
+if TYPE_CHECKING:
+    from danlu.tokens.stream import Step
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step found, over all ranks."""
+
+    sums: dict[str, float]
+    grad_norm: float
+    applied: bool
+    stop: bool
+    """Whether any rank was asked to stop."""
+
+
+@dataclass
+class Stepper:
+    """All that a step moves."""
+
+    network: Network
+    objective: Objective
+    masters: Masters
+    optimizer: Optimizer
+    scale: LossScale
+    world: World
+    meter: Meter
+
+    def take(self, step: Step, rate: float, largest_norm: float | None, stop: bool = False) -> Outcome:
+        """Accumulates the gradients of `step` and applies them at `rate`, unless loss or gradient is not finite."""
+        with self.meter.phase("compute"):
+            totals = self.accumulate(step)
+            *values, stops = self.world.total([*totals, float(stop)])
+        with self.meter.phase("optimizer"):
+            norm = clip(self.masters.gradients(), largest_norm, self.scale.value)
+            applied = all(map(math.isfinite, [*values, norm]))
+            self.scale.update(applied)
+            if applied:
+                self.optimizer.step(rate)
+                self.masters.publish()
+            self.masters.clear_gradients()
+        return Outcome(dict(zip(self.objective.sums, values, strict=True)), norm, applied, stops > 0)
+
+    def accumulate(self, step: Step) -> list[float]:
+        """Leaves the gradient of the step's loss, times the loss scale, in the masters; gives this rank's sums."""
+        factor = self.scale.value / self.objective.normaliser(step)
+        totals = torch.zeros(len(self.objective.sums), dtype=torch.float64, device=self.world.device)
+        for micro in step.micro:
+            loss, sums = self.objective.compute(self.network, micro.torch(self.world.device))
+            (loss * factor).backward()
+            totals += torch.stack([value.double() for value in sums])
+        return totals.tolist()
