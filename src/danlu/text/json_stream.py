@@ -67,7 +67,8 @@ class _Items:
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._at)
-                if end < len(self._text) or self._ended:
+                whole = isinstance(value, dict | list | str) or end + _PARTIAL_TOKEN < len(self._text)
+                if whole or self._ended:
                     self._at = end
                     return value
             except json.JSONDecodeError as error:

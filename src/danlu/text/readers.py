@@ -119,8 +119,7 @@ def _jsonl(piece: Piece, bad: BadAt, document: DocumentUnit, columns: Columns) -
         try:
             yield line.number, json_stream.parse(decode(line.content))
         except BadRow as problem:
-            cut = problem.reason == "broken JSON" and not line.ended
-            bad(BadRow("cut-off last line", problem.detail) if cut else problem, line.number)
+            bad(problem if line.ended else BadRow("cut-off last line", str(problem)), line.number)
 
 
 def _json(piece: Piece, bad: BadAt, document: DocumentUnit, columns: Columns) -> Numbered:

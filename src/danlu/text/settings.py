@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -55,7 +55,7 @@ class SourceSettings(Settings):
         "skip", description="skip: count rows that cannot be used and go on; stop: end at the first."
     )
     max_bad_share: float = Field(
-        0.1, ge=0, le=1, description="With skip: end when more than this share of the rows cannot be used."
+        0.5, ge=0, le=1, description="With skip: end when more than this share of the rows cannot be used."
     )
 
     @model_validator(mode="after")
@@ -64,4 +64,93 @@ class SourceSettings(Settings):
 
         for text in self.where:
             Condition.parse(text)
+        return self
+
+
+class StepSettings(Settings):
+    """What all cleaning steps share."""
+
+    kinds: list[Kind] = Field(list(KINDS), description="The kinds of record that this step looks at.")
+
+
+class NormaliseStep(StepSettings):
+    """Evens out how text is written; what it says stays."""
+
+    op: Literal["normalise"] = "normalise"
+    nfc: bool = Field(True, description="Unicode NFC: one code point for a letter with its accent.")
+    whitespace: bool = Field(
+        True, description="Cut blanks off line ends, blank lines off both ends, and more than two blank lines to two."
+    )
+
+
+class LengthStep(StepSettings):
+    """Drops records with too few or too many characters."""
+
+    op: Literal["length"] = "length"
+    min: int = Field(1, ge=0, description="Fewest characters, all messages of a conversation together.")
+    max: int | None = Field(None, ge=1, description="Most characters; null for no limit.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max is not None and self.max < self.min:
+            raise ValueError(f"min ({self.min}) is above max ({self.max}), so nothing would be kept. Swap them.")
+        return self
+
+
+Language = Literal["zh", "en", "mixed", "other"]
+
+
+class LanguageStep(StepSettings):
+    """Drops records in other languages."""
+
+    op: Literal["language"] = "language"
+    keep: list[Language] = Field(["zh", "en", "mixed"], description="Languages that stay.")
+    zh_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Chinese from this share of Han characters among Han characters and Latin words on.",
+    )
+    mixed_share: float = Field(0.1, ge=0, le=0.5, description="Between this share and zh_share: mixed.")
+    confidence: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="A language other than English is believed from this confidence of the detector on.",
+    )
+
+
+class ExactDedupStep(StepSettings):
+    """Keeps the first of records that say the same, over all sources of a kind, in the order of the sources."""
+
+    op: Literal["exact_dedup"] = "exact_dedup"
+
+
+Step = Annotated[NormaliseStep | LengthStep | LanguageStep | ExactDedupStep, Field(discriminator="op")]
+
+
+class CleanSource(SourceSettings):
+    """A source, and what its rows are read as."""
+
+    kind: Kind | None = Field(None, description="What the rows are read as; null: what the first row holds.")
+
+
+class CleanSettings(Settings):
+    """Which sources are cleaned, and by which steps."""
+
+    sources: list[CleanSource] = Field(description="Where the text comes from.")
+    steps: list[Step] = Field(
+        [NormaliseStep(), ExactDedupStep()],
+        description="Steps in their order: {op: normalise}, {op: length, min: 50}, {op: language, keep: [zh, en]}, "
+        "{op: exact_dedup}.",
+    )
+    workers: int = Field(0, ge=0, description="Processes; 0: one for each core.")
+    task_bytes: int = Field(1 << 26, ge=1, description="Bytes of input that one task takes; memory grows with it.")
+
+    @model_validator(mode="after")
+    def _once_for_a_kind(self) -> Self:
+        for kind in KINDS:
+            ops = [step.op for step in self.steps if kind in step.kinds]
+            if twice := {op for op in ops if ops.count(op) > 1}:
+                raise ValueError(f"The step {min(twice)} comes twice for {kind}s. Give each a `kinds` of its own.")
         return self

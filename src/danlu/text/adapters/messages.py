@@ -86,7 +86,7 @@ def _call(call: Any) -> dict[str, Any]:
     function = call.get("function") or call if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise BadRow("tool call without a name", str(call)[:80])
-    arguments = next((function[key] for key in ("arguments", "parameters") if function.get(key) is not None), {})
+    arguments: Any = next((function[key] for key in ("arguments", "parameters") if function.get(key) is not None), {})
     # An object, not its text: chat templates turn arguments into JSON themselves.
     made = {"type": "function", "function": {"name": function["name"], "arguments": structure(arguments, "tool call")}}
     return {"id": call["id"], **made} if isinstance(call.get("id"), str) else made

@@ -32,12 +32,18 @@ def choose(fields: Fields, kind: Kind, name: str = "auto") -> Adapter:
 
     Raises BadRow naming the fields seen, and the nearest adapters or what the row holds instead.
     """
-    fitting = [adapter for adapter in ADAPTERS if name in ("auto", adapter.name) and adapter.fits(fields)]
-    if chosen := next((adapter for adapter in fitting if adapter.kind == kind), None):
-        return chosen
-    if fitting:
-        raise BadRow(f"holds a {fitting[0].kind}, no {kind}", f"read by the adapter {fitting[0].name}")
+    named = [adapter for adapter in ADAPTERS if name in ("auto", adapter.name)]
+    for adapter in named:
+        if adapter.kind == kind and adapter.fits(fields):
+            return adapter
+    if other := next((adapter for adapter in named if adapter.fits(fields)), None):
+        raise BadRow(f"holds a {other.kind}, no {kind}", f"read by the adapter {other.name}")
     raise BadRow("unknown schema", f"fields: {_shown(fields)}; {_nearest(fields, kind, name)}")
+
+
+def kinds(fields: Fields) -> list[Kind]:
+    """What a row can be read as, the kind of the first adapter that fits first."""
+    return list(dict.fromkeys(adapter.kind for adapter in ADAPTERS if adapter.fits(fields)))
 
 
 def _shown(fields: Fields) -> str:

@@ -1,0 +1,1 @@
+"""Cleaning steps: change a record, measure it, judge by what was measured."""

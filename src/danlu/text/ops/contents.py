@@ -1,0 +1,48 @@
+"""The text of a record, whatever its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import chain
+
+from danlu.text.records import Conversation, Document, Message, Record
+
+
+def text_of(record: Record) -> str:
+    """All that is said in a record, a message a paragraph."""
+    return (
+        record.text
+        if isinstance(record, Document)
+        else "\n".join(message["content"] for message in messages_of(record))
+    )
+
+
+def messages_of(record: Record) -> Iterator[Message]:
+    """All messages of a conversation, or of a preference with both its answers; none of a document."""
+    if isinstance(record, Document):
+        return iter(())
+    if isinstance(record, Conversation):
+        return iter(record.messages)
+    return chain(record.messages, record.chosen, record.rejected)
+
+
+def with_text(record: Record, change: Callable[[str], str]) -> Record:
+    """The record with `change` made to every text in it; tool calls stay as they are."""
+    if isinstance(record, Document):
+        return replace(record, text=change(record.text))
+    if isinstance(record, Conversation):
+        return replace(record, messages=_changed(record.messages, change))
+    chosen, rejected = _changed(record.chosen, change), _changed(record.rejected, change)
+    return replace(record, messages=_changed(record.messages, change), chosen=chosen, rejected=rejected)
+
+
+def _changed(messages: list[Message], change: Callable[[str], str]) -> list[Message]:
+    return [_message(message, change) for message in messages]
+
+
+def _message(message: Message, change: Callable[[str], str]) -> Message:
+    changed: Message = {**message, "content": change(message["content"])}
+    if "reasoning_content" in message:
+        changed["reasoning_content"] = change(message["reasoning_content"])
+    return changed

@@ -1,0 +1,30 @@
+"""How many characters a record has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from danlu.text.ops.contents import messages_of
+from danlu.text.records import Document, Record
+from danlu.text.settings import LengthStep
+
+
+def measure(records: list[Record]) -> dict[str, list[Any]]:
+    """`characters`: of a document, or of all messages."""
+    return {"characters": [_characters(record) for record in records]}
+
+
+def judge(values: dict[str, Any], step: LengthStep) -> tuple[str, Any] | None:
+    """Too short or too long, with the number of characters."""
+    characters = values["characters"]
+    if characters < step.min:
+        return "too short", characters
+    if step.max is not None and characters > step.max:
+        return "too long", characters
+    return None
+
+
+def _characters(record: Record) -> int:
+    if isinstance(record, Document):
+        return len(record.text)
+    return sum(len(message["content"]) for message in messages_of(record))
