@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,13 @@ from danlu.ledger.manifest import write_manifest
 from danlu.ledger.progress import progress
 from danlu.ledger.signals import Stop, graceful_stop
 from danlu.model.decoder import Decoder
-from danlu.tokens.stream import Prefetcher
-from danlu.train import checkpoint, held_out, parallel, resume, retention, schedule
+from danlu.tokens.prefetch import Prefetcher
+from danlu.train import checkpoint, held_out, parallel, reference, resume, retention, schedule
 from danlu.train.health import Health
 from danlu.train.journal import Journal
 from danlu.train.memory import fitting_rows
 from danlu.train.meter import Meter
-from danlu.train.network import block_matrices, build
+from danlu.train.network import Network, block_matrices, build
 from danlu.train.objectives.base import Objective
 from danlu.train.optim import Optimizer
 from danlu.train.precision import DTYPES, LossScale
@@ -49,6 +50,7 @@ class Task:
     stream: Stream
     held_out: Mapping[str, Stream]
     out: Path
+    cache: Path
 
     def fingerprints(self) -> dict[str, str]:
         """What a checkpoint must share with the run that goes on from it."""
@@ -71,17 +73,24 @@ def train(
     held_out: Mapping[str, Stream],
     out: Path,
     *,
+    cache: Path | None = None,
     device: str | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Path:
     """Trains `decoder` (float32, on the CPU; used up) on `stream` and gives the folder of the last checkpoint.
 
-    Writes `out`/metrics.jsonl, `out`/checkpoints/step-… and, once finished, `out`/manifest.json. `held_out` are
-    streams of one epoch by source. `config` is kept in each checkpoint; None: `settings`. Started by torchrun, all
-    processes call this alike. `device` None: CUDA where there is one, else the CPU.
+    Writes `out`/metrics.jsonl, `out`/checkpoints/step-… and, once finished, `out`/manifest.json. Started by torchrun,
+    all processes call this alike.
+
+    Args:
+        held_out: streams of one epoch by source.
+        cache: where reference log-probabilities are kept; None: `out`/reference.
+        device: None: CUDA where there is one, else the CPU.
+        config: kept in each checkpoint; None: `settings`.
+
     Raises UserError for what the user can mend, and Stopped when asked to stop, after saving.
     """
-    task = Task(objective, decoder, tokenizer, template, stream, held_out, out)
+    task = Task(objective, decoder, tokenizer, template, stream, held_out, out, cache or out / "reference")
     with parallel.join(device) as world, deterministic(settings.deterministic), graceful_stop() as stop:
         return Run(settings, task, world, dict(config or settings.model_dump(mode="json"))).go(stop)
 
@@ -102,13 +111,16 @@ class Run:
     """A run in progress: where it is, and all that moves with it."""
 
     def __init__(self, settings: TrainSettings, task: Task, world: parallel.World, config: dict[str, Any]) -> None:
-        self.settings, self.task, self.world, self.config = settings, task, world, config
-        self.stream, self.out, self.shape = task.stream, task.out, task.decoder.settings
+        self.settings, self.world, self.config = settings, world, config
+        self.out, self.shape = task.out, task.decoder.settings
         self.fingerprints = task.fingerprints()
-        self.plan = schedule.Plan.of(settings, self.stream.total)
-        self.rows = settings.rows or fitting_rows(settings, self.shape, self.stream, world)
+        self.plan = schedule.Plan.of(settings, task.stream.total)
+        self.rows = settings.rows or fitting_rows(settings, self.shape, task.stream, world)
         self.blank = Decoder.empty(self.shape, device="meta")
+        weights = reference.weights_fingerprint(task.decoder) if task.objective.needs_reference else None
         network, masters = build(task.decoder, settings, world)
+        self.task = task if weights is None else _with_reference(task, network, weights, self.rows, world)
+        self.stream = self.task.stream
         self.stepper = Stepper(
             network,
             task.objective,
@@ -303,6 +315,12 @@ class Run:
             )
         self.world.wait()
         return self.last
+
+
+def _with_reference(task: Task, network: Network, weights: str, rows: int, world: parallel.World) -> Task:
+    add = partial(reference.with_reference, network=network, weights=weights, rows=rows, world=world, cache=task.cache)
+    held_out = {source: add(stream) for source, stream in task.held_out.items()}
+    return replace(task, stream=add(task.stream), held_out=held_out)
 
 
 def _due(every: int, step: int) -> bool:

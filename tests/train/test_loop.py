@@ -1,0 +1,109 @@
+"""What one run does besides going on: bad steps, metrics, trackers, formats."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from danlu.ledger.errors import UserError
+from danlu.ledger.manifest import read_manifest
+from danlu.ledger.metrics import read_metrics, read_schema
+from danlu.train.loop import train
+from danlu.train.objectives.next_token import NextToken
+from danlu.train.settings import TrainSettings
+
+FAST = {"batch": 8, "learning_rate": 1e-2, "rows": 4, "steps": 6}
+
+
+class Explodes(NextToken):
+    """Next-token loss that is infinite in chosen micro-batches."""
+
+    def __init__(self, when: range) -> None:
+        self.when, self.calls = when, 0
+
+    def compute(self, network: Any, batch: Any) -> Any:
+        loss, sums = super().compute(network, batch)
+        self.calls += 1
+        if self.calls - 1 in self.when:
+            loss = loss * math.inf
+        return loss, [loss.detach(), *sums[1:]]
+
+
+def go(out: Path, objective: NextToken, **more: Any) -> Path:
+    settings = TrainSettings(**{**FAST, **more})
+    stream = tiny.stream(out.parent / "data", epochs=settings.epochs)
+    return train(settings, objective, tiny.decoder(), tiny.tokenizer(), None, stream, {}, out, device="cpu")
+
+
+def micro_batches(out: Path) -> int:
+    stream = tiny.stream(out.parent / "data")
+    return len(stream.step(0, 8, rows=4).micro)
+
+
+def test_a_step_that_is_not_finite_is_left_out(tmp_path: Path) -> None:
+    first = micro_batches(tmp_path / "run")
+    go(tmp_path / "run", Explodes(range(first, first + 1)))
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [row["non_finite"] for row in rows] == [0, 1, 1, 1, 1, 1]
+    assert rows[1]["loss"] is None and all(row["loss"] is not None for row in rows[2:])
+
+
+def test_too_many_of_them_stop_the_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not finite for 3 steps in a row(.|\n)*skip="):
+        go(tmp_path / "run", Explodes(range(4, 99)), max_bad_steps=3)
+
+
+def test_metrics_have_a_schema_and_the_manifest_the_outcome(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    tiny.run(out, TrainSettings(**FAST))
+    rows, schema = read_metrics(out / "metrics.jsonl"), read_schema(out / "metrics.jsonl")
+    assert len(rows) == 8, "6 steps, one held-out source, all of them"
+    assert {name for row in rows for name in row} - {"step"} <= schema.keys()
+    assert rows[0]["loss"] == pytest.approx(math.log(tiny.VOCABULARY), rel=0.1)
+    shares = sum(rows[0][f"time_{phase}"] for phase in ("data", "compute", "optimizer", "saving"))
+    assert shares == pytest.approx(1.0)
+    assert 0 < rows[0]["useful_share"] <= 1 and rows[0]["tokens_per_second"] > 0
+    nats, size = rows[0]["loss"], tiny.stream(out.parent / "data").step(0, 8)
+    assert rows[0]["bits_per_byte"] == pytest.approx(nats * size.weight_sum / math.log(2) / size.text_bytes)
+    manifest = read_manifest(out)
+    assert manifest is not None and manifest["consumed"] == 48 and manifest["checkpoint"] == "step-000000006"
+
+
+def test_the_loss_falls(tmp_path: Path) -> None:
+    tiny.run(tmp_path / "run", TrainSettings(batch=8, learning_rate=1e-2, epochs=4.0))
+    losses = [row["loss"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_formats_below_float32_stay_near_it(tmp_path: Path, precision: str) -> None:
+    found = {}
+    for kind in ("float32", precision):
+        last = tiny.run(tmp_path / kind, TrainSettings(**FAST, precision=kind), data=tmp_path / "data")
+        rows = [row for row in read_metrics(tmp_path / kind / "metrics.jsonl") if "loss" in row]
+        found[kind] = torch.tensor([row["loss"] or math.nan for row in rows])
+    assert (found[precision] - found["float32"]).abs().max() < 0.05
+    from safetensors.torch import load_file
+
+    stored = load_file(last / "model.safetensors")
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    assert {tensor.dtype for tensor in stored.values()} == {dtype}
+    masters = load_file(last / "state" / "parameters.safetensors")
+    assert all(torch.equal(masters[name].to(dtype), tensor) for name, tensor in stored.items())
+    assert {tensor.dtype for tensor in masters.values()} == {torch.float32}
+
+
+def test_a_tracker_that_fails_never_stops_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny.run(tmp_path / "run", TrainSettings(**FAST, trackers=["swanlab"]))
+    said = capsys.readouterr().err
+    assert said.count("swanlab is left out") == 1 and "metrics.jsonl has everything" in said
+
+
+def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing to train on"):
+        tiny.run(tmp_path / "run", TrainSettings(**FAST, skip=[(0, 96)]))

@@ -1,0 +1,187 @@
+"""Going on: bit-equal losses, which checkpoint is taken, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from danlu.ledger.checkpoints import checkpoint_folder, list_checkpoints
+from danlu.ledger.errors import Stopped, UserError
+from danlu.ledger.manifest import read_manifest
+from danlu.ledger.metrics import read_metrics
+from danlu.train.settings import RampStage, SaveSettings, TrainSettings
+
+FAST = {"batch": 8, "learning_rate": 1e-2, "rows": 4}
+
+
+def losses(out: Path) -> list[tuple[Any, ...]]:
+    """What a run computed, row by row, without what depends on the clock."""
+    names = ("step", "consumed", "tokens", "loss", "grad_norm", "learning_rate", "source", "held_out_loss")
+    return [tuple(row.get(name) for name in names) for row in read_metrics(out / "metrics.jsonl")]
+
+
+def settings(**more: Any) -> TrainSettings:
+    return TrainSettings(**{**FAST, "save": SaveSettings(every=3, keep_last=9), "evaluate_every": 4, **more})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of 12 steps."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    tiny.run(out, settings())
+    return out
+
+
+def back_to(whole: Path, out: Path, step: int) -> Path:
+    """A copy of a run as it was when killed some time after saving `step`; the metrics run ahead of the checkpoint."""
+    shutil.copytree(whole, out)
+    if out.parent != whole.parent:
+        shutil.copytree(whole.parent / "data", out.parent / "data")
+    (out / "manifest.json").unlink()
+    for path in list_checkpoints(out):
+        if path > checkpoint_folder(out, step):
+            shutil.rmtree(path)
+    return out
+
+
+@pytest.mark.parametrize("step", [3, 6, 9])
+def test_resumed_is_bit_equal_to_uninterrupted(whole: Path, tmp_path: Path, step: int) -> None:
+    out = back_to(whole, tmp_path / "run", step)
+    last = tiny.run(out, settings())
+    assert losses(out) == losses(whole)
+    for file in ("model.safetensors", "state/parameters.safetensors", "state/optimizer.safetensors"):
+        assert (last / file).read_bytes() == (checkpoint_folder(whole, 12) / file).read_bytes()
+
+
+@pytest.mark.parametrize(("optimizer", "precision"), [("muon", "bf16"), ("adamw", "fp16")])
+def test_so_it_is_with_other_optimizers_and_formats(tmp_path: Path, optimizer: str, precision: str) -> None:
+    ramp = [RampStage(tokens=200, batch=4)]
+    chosen = settings(optimizer=optimizer, precision=precision, batch_ramp=ramp)
+    tiny.run(tmp_path / "whole", chosen)
+    out = back_to(tmp_path / "whole", tmp_path / "again", 6)
+    tiny.run(out, chosen)
+    assert losses(out) == losses(tmp_path / "whole")
+    assert losses(out)[0][1] == 4, "the ramp's batch"
+
+
+def test_a_finished_run_does_nothing_and_more_epochs_go_on(whole: Path, tmp_path: Path) -> None:
+    out = back_to(whole, tmp_path / "run", 12)
+    before = losses(out)
+    assert tiny.run(out, settings()) == checkpoint_folder(out, 12)
+    assert losses(out) == before
+    assert tiny.run(out, settings(epochs=1.5)) == checkpoint_folder(out, 18)
+    assert [row[:3] for row in losses(out)][: len(before)] == [row[:3] for row in before]
+
+
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    def interrupt() -> None:
+        while not (out / "metrics.jsonl").is_file() or len(losses(out)) < 3:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(Stopped, match="the same command goes on"):
+        tiny.run(out, settings(epochs=50.0, save=SaveSettings(weights_only=True)))
+    assert (list_checkpoints(out)[-1] / "state").is_dir(), "a stopped run can always go on"
+
+
+def test_healthy_passes_over_a_sick_checkpoint(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = back_to(whole, tmp_path / "run", 9)
+    file = checkpoint_folder(out, 9) / "state" / "trainer.json"
+    content = json.loads(file.read_text())
+    content["health"]["record"].update(healthy=False, why="the loss scale is 0")
+    file.write_text(json.dumps(content))
+    tiny.run(out, settings(resume="healthy", skip=[(48, 56)]))
+    said = capsys.readouterr().err
+    assert "step-000000006" in said and "passed over step-000000009: the loss scale is 0" in said
+    assert [path.name for path in (out / "abandoned").iterdir()] == ["step-000000009"]
+    consumed = [row["consumed"] for row in read_metrics(out / "metrics.jsonl") if "consumed" in row]
+    assert consumed == [8, 16, 24, 32, 40, 48, 64, 72, 80, 88, 96]
+
+
+def test_a_named_checkpoint_and_never(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(whole.parent / "data", tmp_path / "data")
+    tiny.run(out, settings(resume=str(checkpoint_folder(whole, 6))))
+    assert losses(out) == [row for row in losses(whole) if row[0] > 6]
+    with pytest.raises(UserError, match="resume is never"):
+        tiny.run(out, settings(resume="never"))
+    with pytest.raises(UserError, match="no state to resume from"):
+        tiny.run(out, settings(resume=str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["model", "tokenizer", "template", "data", "objective"])
+def test_a_checkpoint_of_another_run_is_refused(whole: Path, tmp_path: Path, name: str) -> None:
+    out = back_to(whole, tmp_path / "run", 9)
+    file = checkpoint_folder(out, 9) / "state" / "trainer.json"
+    content = json.loads(file.read_text())
+    content["fingerprints"][name] = "other"
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"of another {name}"):
+        tiny.run(out, settings())
+
+
+def test_a_damaged_checkpoint_is_named(whole: Path, tmp_path: Path) -> None:
+    out = back_to(whole, tmp_path / "run", 9)
+    file = checkpoint_folder(out, 9) / "state" / "optimizer.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"optimizer\.safetensors: damaged"):
+        tiny.run(out, settings())
+
+
+def test_data_that_changed_is_refused(whole: Path, tmp_path: Path) -> None:
+    out = back_to(whole, tmp_path / "run", 9)
+    shutil.rmtree(tmp_path / "data" / "document-0")
+    tiny.token_set(tmp_path / "data" / "document-0", "document", 48, seed=77)
+    with pytest.raises(UserError, match="of another data"):
+        tiny.run(out, settings())
+
+
+def test_which_checkpoints_stay(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    save = SaveSettings(every=2, keep_last=2, keep_best=1, every_epoch=True)
+    tiny.run(out, settings(epochs=2.0, save=save, evaluate_every=2, learning_rate=0.3))
+    kept = {int(path.name[5:]): read_manifest(path) for path in list_checkpoints(out)}
+    held_out = {row["step"]: row["held_out_loss"] for row in read_metrics(out / "metrics.jsonl") if "source" in row}
+    best = min((loss, step) for step, loss in held_out.items())[1]
+    assert set(kept) == {12, 22, 24, best}
+    assert [step for step, manifest in kept.items() if manifest and manifest["keep"]] == [12, 24]
+
+
+def test_weights_alone(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    last = tiny.run(out, settings(save=SaveSettings(weights_only=True)))
+    assert not (last / "state").exists() and (last / "model.safetensors").is_file()
+
+
+def test_a_full_disk_is_refused_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
+    with pytest.raises(UserError, match=r"keeps \d+ checkpoints of .* needs .* GB and 0.00 GB are free"):
+        tiny.run(tmp_path / "run", settings())
+    assert not list_checkpoints(tmp_path / "run")
+
+
+def test_a_checkpoint_opens_in_transformers(whole: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from danlu.model.folder import load_decoder
+
+    path = checkpoint_folder(whole, 12)
+    model = AutoModelForCausalLM.from_pretrained(path)
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in load_decoder(path).parameters())
+    assert model.get_input_embeddings().weight.dtype == torch.float32
