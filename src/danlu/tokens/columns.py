@@ -111,6 +111,10 @@ class Columns:
             **parts,
         )
 
+    def with_sources(self, numbers: np.ndarray) -> Columns:
+        """The same documents, source s renumbered numbers[s]."""
+        return replace(self, source=numbers[self.source])
+
     def take(self, order: np.ndarray) -> Columns:
         """The documents `order` names, in that order."""
         parts: dict[str, np.ndarray] = {}

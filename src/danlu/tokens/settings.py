@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from danlu.config import Settings
+from danlu.ledger.errors import UserError
+from danlu.text.settings import SourceSettings
 
 
 class TokenizerTrainSettings(Settings):
     """How a byte-level BPE tokenizer is trained."""
 
+    sources: list[SourceSettings] = Field(
+        default=[], description="Text to learn from; when left out, what pretraining reads."
+    )
     vocab_size: int = Field(
         default=32_000, ge=300, description="Entries to learn, the 256 bytes and all special tokens among them."
     )
@@ -20,7 +27,7 @@ class TokenizerTrainSettings(Settings):
         default=1, ge=1, description="Round the vocabulary up to a multiple of this with further reserved tokens."
     )
     max_bytes: int = Field(
-        default=64_000_000, ge=1, description="UTF-8 bytes of text to learn from; what comes after them is not read."
+        default=32_000_000, ge=1, description="UTF-8 bytes of text to learn from; what comes after them is not read."
     )
     min_frequency: int = Field(default=2, ge=1, description="A pair seen less often than this is never merged.")
 
@@ -74,3 +81,69 @@ class LossLimits(Settings):
     max_markup_in_content: float = Field(
         default=0.0, ge=0, le=1, description="Greatest share of rows with a special token inside their content."
     )
+
+
+class DataSettings(Settings):
+    """Which records a stage trains on, and how they become rows of tokens."""
+
+    sources: list[SourceSettings] = Field(min_length=1, description="Where the records come from, and their weights.")
+    length: int = Field(default=1024, ge=8, description="Tokens in a row: the longest context that is trained.")
+    pack: Literal["concat", "best_fit", "none"] = Field(
+        default="best_fit",
+        description="`best_fit` puts whole documents side by side into rows; `concat` (documents only) cuts their "
+        "running text into windows of `length`; `none` gives each its own padded row.",
+    )
+    isolate: bool = Field(
+        default=True,
+        description="Documents in a row never see each other; false makes each row one document for attention, "
+        "positions and loss.",
+    )
+    turns: Literal["all", "first", "last"] = Field(
+        default="all", description="Which answers of a conversation are in the loss."
+    )
+    overlong: Literal["drop", "head", "tail"] = Field(
+        default="drop",
+        description="A conversation that does not fit even without its oldest turns is dropped, or that end of its "
+        "prompt is kept.",
+    )
+    answer_budget: int | None = Field(
+        default=None,
+        ge=1,
+        description="Tokens kept free for the answer when a prompt is cut (a prompt of at most `length` minus this); "
+        "null is half of `length`.",
+    )
+    held_out: float = Field(
+        default=0.01, ge=0, lt=1, description="Share of records kept out of training, chosen by what they say."
+    )
+    workers: int = Field(default=0, ge=0, description="Processes that encode; 0: one for each core.")
+    task_bytes: int = Field(
+        default=1 << 26, ge=1, description="Bytes of input that one encoding task takes; memory grows with it."
+    )
+    shard_tokens: int = Field(
+        default=1 << 25, ge=1, description="About the most tokens in a shard; training maps two shards of a source."
+    )
+
+    @model_validator(mode="after")
+    def _budget_fits(self) -> DataSettings:
+        if self.answer_budget is not None and self.answer_budget >= self.length:
+            raise ValueError(
+                f"answer_budget ({self.answer_budget}) leaves no room for a prompt in rows of {self.length} tokens. "
+                "Lower it or raise `length`."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _windows_are_one_document(self) -> DataSettings:
+        if not self.isolate and self.pack == "best_fit":
+            raise ValueError("`isolate: false` goes with `pack: concat` or `pack: none`. Change one of the two.")
+        return self
+
+    def unit(self, stage: Literal["pretrain", "sft", "dpo"]) -> Literal["window", "document", "conversation", "pair"]:
+        """What the stage's batch size counts. Raises UserError for packing that the stage cannot have."""
+        if stage == "pretrain":
+            return "window" if self.pack == "concat" else "document"
+        if self.pack == "concat":
+            raise UserError(
+                f"`pack: concat` would cut through the conversations of {stage}", do="set `pack: best_fit` or `none`"
+            )
+        return "conversation" if stage == "sft" else "pair"

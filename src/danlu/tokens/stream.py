@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 
 from danlu.ledger.errors import UserError
+from danlu.ledger.files import fingerprint
 from danlu.tokens.batch import Batch, Placed, Row, Shape, make_batch, totals
 from danlu.tokens.columns import Columns
 from danlu.tokens.cut import Cut, Overlong, cut
@@ -119,11 +119,44 @@ class Stream:
         if self._order.epoch == 0:
             names = ", ".join(str(token_set.folder) for token_set in self.sets)
             raise UserError("there is nothing to train on", where=names, do="look at the pack stage's counts")
+        self.fingerprint = fingerprint(
+            [
+                [(of.fingerprint, weight) for of, weight in sources],
+                length,
+                unit,
+                pack == "concat",
+                isolate,
+                seed,
+                segments,
+                overlong,
+                answer_budget,
+            ]
+        )
+        """Equal for streams that show the same examples in the same order, whatever the epochs and skipped ranges."""
         self.epoch = self._order.epoch
         """Positions in one epoch."""
         self.total = self._last(round(epochs * self.epoch))
         """Positions in all epochs: training ends when so many are consumed."""
         self._spelling = self.sets[0].spelling
+
+    def once(self) -> Stream:
+        """Every example of every source exactly once: one epoch of equal weights, cut as here, nothing skipped."""
+        return Stream(
+            [(token_set, 1.0) for token_set in self.sets],
+            length=self.length,
+            unit=self.unit,
+            pack=self.pack,
+            isolate=self.isolate,
+            overlong=self._overlong,
+            answer_budget=self._answer_budget,
+            padding_id=self._padding_id,
+        )
+
+    def with_columns(self, columns: Mapping[str, Sequence[np.ndarray]]) -> Stream:
+        """The same stream with further values of documents, as the argument `columns` gives them."""
+        made = copy(self)
+        made._columns = {**self._columns, **columns}
+        return made
 
     def shape(self, rows: int) -> Shape:
         """The constant shape of micro-batches of `rows` rows."""
@@ -262,62 +295,6 @@ class Stream:
             if skipped_from < total <= skipped_to:
                 total = skipped_from
         return total
-
-
-class Prefetcher:
-    """Makes the next steps in a thread while the current one is trained on.
-
-    Iterate over it; what goes wrong in the thread is raised there. As a context, or by `close`, it ends its thread.
-    """
-
-    def __init__(self, steps: Iterator[Step], depth: int = 2) -> None:
-        self._ready: queue.Queue[Step | BaseException | None] = queue.Queue(depth)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._work, args=(steps,), name="prefetcher", daemon=True)
-        self._thread.start()
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Step:
-        if self._stopping.is_set():
-            raise StopIteration
-        made = self._ready.get()
-        if isinstance(made, Step):
-            return made
-        self.close()
-        if made is None:
-            raise StopIteration
-        raise made
-
-    def close(self) -> None:
-        """Ends the thread after the step in hand; more calls do nothing."""
-        self._stopping.set()
-        self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _work(self, steps: Iterator[Step]) -> None:
-        try:
-            for step in steps:
-                if not self._put(step):
-                    return
-            self._put(None)
-        except BaseException as error:  # carried over to the thread that trains, whatever it is
-            self._put(error)
-
-    def _put(self, made: Step | BaseException | None) -> bool:
-        while not self._stopping.is_set():
-            try:
-                self._ready.put(made, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
 
 
 def _check(sets: Sequence[TokenSet], unit: Unit, pack: Packing, isolate: bool) -> None:
