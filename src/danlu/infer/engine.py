@@ -19,7 +19,6 @@ from danlu.ledger.errors import UserError
 from danlu.model.decoder import Decoder
 
 Finish = Literal["stop", "length", "cancelled"]
-PREFILL_TOKENS = 8192  # of one prefill call, padding included; a longer prompt goes through in pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,8 @@ class Engine:
     """Generates and scores with one decoder. Every method may be called from any thread.
 
     At most `max_batch` sequences run at once, and their number times the longest stays within `max_tokens_in_cache`;
-    others wait in order. Memory for the cache is taken as it is needed.
+    others wait in order. Memory for the cache is taken as it is needed. One prefill call takes up to `prefill_tokens`,
+    padding included; a longer prompt goes through in pieces, between which the others go on.
     """
 
     def __init__(
@@ -88,9 +88,11 @@ class Engine:
         decoder: Decoder,
         *,
         max_batch: int = 64,
-        max_tokens_in_cache: int = 65536,
+        max_tokens_in_cache: int = 65_536,
+        prefill_tokens: int = 8_192,
         device: torch.device | str | None = None,
     ) -> None:
+        self.prefill_tokens = prefill_tokens
         self.decoder = decoder
         self.device = torch.device(device) if device is not None else next(decoder.parameters()).device
         self.window = decoder.settings.max_positions
@@ -135,7 +137,7 @@ class Engine:
 
     def cancel(self, request: Request) -> None:
         """Ends a request that is not finished and frees its row."""
-        with self._lock:
+        with self._lock, torch.inference_mode():
             if request.finish is None:
                 request.finish = "cancelled"
                 self._leave(request)
@@ -207,16 +209,16 @@ class Engine:
             if left <= 0:
                 continue
             longest = max(longest, left)
-            if chosen and (request.prefilled or (len(chosen) + 1) * longest > PREFILL_TOKENS):
+            if chosen and (request.prefilled or (len(chosen) + 1) * longest > self.prefill_tokens):
                 break
             chosen.append(row)
-            if request.prefilled or left > PREFILL_TOKENS:
+            if request.prefilled or left > self.prefill_tokens:
                 break
         if not chosen:
             return []
         requests = [self._rows[row] for row in chosen]
         start = requests[0].prefilled
-        pieces = [request.prompt[start : start + PREFILL_TOKENS] for request in requests]
+        pieces = [request.prompt[start : start + self.prefill_tokens] for request in requests]
         width = max(map(len, pieces))
         tokens_BT = torch.tensor([piece + [0] * (width - len(piece)) for piece in pieces], device=self.device)
         positions_BT = torch.arange(start, start + width, device=self.device).expand_as(tokens_BT)

@@ -19,6 +19,7 @@ from danlu.ledger.checkpoints import resolve_checkpoint
 from danlu.ledger.errors import UserError
 from danlu.model.decoder import Decoder
 from danlu.model.folder import load_decoder
+from danlu.model.settings import require_rows
 from danlu.text.records import Message
 from danlu.tokens.template import Template
 from danlu.tokens.tokenizer import Tokenizer
@@ -50,13 +51,7 @@ class Model:
     """
 
     def __init__(self, engine: Engine, tokenizer: Tokenizer, template: Template | None, name: str) -> None:
-        rows = engine.decoder.settings.vocab_size
-        if tokenizer.vocab_size > rows:
-            raise UserError(
-                f"the tokenizer has {tokenizer.vocab_size} tokens and the model's embedding {rows} rows",
-                where=tokenizer.origin,
-                do="give the model the tokenizer that it was trained with",
-            )
+        require_rows(engine.decoder.settings, tokenizer.vocab_size)
         self.engine, self.tokenizer, self.template, self.name = engine, tokenizer, template, name
         ends = (tokenizer.eos_id, *tokenizer.generation_stops, *(template.stop_ids if template else ()))
         self.stop_ids = frozenset(token for token in ends if token is not None)
