@@ -53,8 +53,8 @@ class EvaluateSettings(Settings):
     )
     raw: list[str] = Field(
         ["pretrain"],
-        description="Models that continue plain text: asked as `Question: …` without the chat template. Others are asked "
-        "through it.",
+        description="Models that continue plain text: asked as `Question: …`, without the chat template. Others are "
+        "asked through it.",
     )
     max_tokens: int = Field(64, ge=1, description="Longest answer to a question, in tokens.")
     prompt_tokens: int = Field(200, ge=1, description="Longest answer to one of `prompts` or `references`, in tokens.")

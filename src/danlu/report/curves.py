@@ -17,15 +17,16 @@ TRAINER_NAMES = {
     "learning_rate": "learning_rate",
     "loss": "loss",
     "eval_loss": "held_out_loss",
-    "grad_norm": "gradient_norm",
+    "grad_norm": "grad_norm",
     "epoch": "epoch",
-    "rewards/chosen": "reward_chosen",
-    "rewards/rejected": "reward_rejected",
-    "rewards/accuracies": "reward_accuracy",
-    "rewards/margins": "reward_margin",
+    "rewards/chosen": "rewards_chosen",
+    "rewards/rejected": "rewards_rejected",
+    "rewards/accuracies": "rewards_accuracy",
+    "rewards/margins": "rewards_margin",
 }
 """What transformers' Trainer and TRL call the columns that our metrics have."""
 
+ALL_SOURCES = "all"
 _ROW = re.compile(r"\{'[^{}]*\}")
 _PROGRESS = re.compile(r"(\d+)/(\d+) \[")
 
@@ -36,8 +37,9 @@ Points = list[tuple[float, float]]
 class Curve:
     """One training run: rows in order of their step, under danlu's metric names.
 
-    A row holds only what was measured at its step; a number that was not finite is NaN. `seconds` is the wall time
-    of training, `final` what the run printed at its end.
+    A row holds only what was measured at its step; a number that was not finite is NaN. Held-out columns of single
+    sources are called `held_out_loss/SOURCE`. `seconds` is the wall time of training and `final` what was printed at
+    its end, where the file tells.
     """
 
     name: str
@@ -78,10 +80,14 @@ def read_curve(path: Path, name: str | None = None) -> Curve:
 
 
 def _from_metrics(path: Path, name: str | None) -> Curve:
-    rows = [_numbers(row) for row in read_metrics(path)]
-    rows = sorted((row for row in rows if "step" in row), key=lambda row: row["step"])
-    seconds = [row["seconds"] for row in rows if "seconds" in row]
-    return Curve(name or path.parent.name, rows, max(seconds, default=None), {})
+    """Held-out rows carry their source; that of all sources together gives the plain columns."""
+    rows = []
+    for row in read_metrics(path):
+        source = row.get("source", ALL_SOURCES)
+        numbers = _numbers(row)
+        named = {f"{key}/{source}" if key != "step" else key: value for key, value in numbers.items()}
+        rows.append(numbers if source == ALL_SOURCES else named)
+    return Curve(name or path.parent.name, sorted(rows, key=lambda row: row["step"]), None, {})
 
 
 def _from_log(path: Path, name: str | None) -> Curve:

@@ -77,7 +77,7 @@ def diagnose(curve: Curve) -> list[Finding]:
             _cold(curve),
             _flat(curve),
             _spikes(loss, "spikes"),
-            _spikes(curve.points("gradient_norm"), "gradient_spikes"),
+            _spikes(curve.points("grad_norm"), "gradient_spikes"),
             _chosen_falls(curve),
             _unfinished(loss),
         )
@@ -158,7 +158,7 @@ def _overfit(curve: Curve) -> Finding | None:
 
 def _cold(curve: Curve) -> Finding | None:
     """Preference runs begin at ln 2 by construction; one that stays there has learned nothing of the preference."""
-    loss, accuracy = curve.points("loss"), curve.points("reward_accuracy")
+    loss, accuracy = curve.points("loss"), curve.points("rewards_accuracy")
     if not accuracy:
         return None
     start = loss[0][1]
@@ -209,7 +209,7 @@ def _spikes(points: Points, kind: Kind, window: int = 5) -> Finding | None:
 
 def _chosen_falls(curve: Curve) -> Finding | None:
     """The margin grows mostly because both answers become unlikely: the chosen one falls too."""
-    chosen, rejected = curve.points("reward_chosen"), curve.points("reward_rejected")
+    chosen, rejected = curve.points("rewards_chosen"), curve.points("rewards_rejected")
     if not chosen or not rejected:
         return None
     tenth = max(3, len(chosen) // 10)

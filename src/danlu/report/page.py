@@ -17,7 +17,7 @@ from danlu.report.runs import Run, Stage
 from danlu.report.scores import Table, Tile, answers, tables, tiles
 from danlu.report.words import Language, clock, number, say, sentence
 
-SINGLE = ("learning_rate", "gradient_norm", "tokens_per_second", "reward_accuracy", "reward_margin")
+SINGLE = ("learning_rate", "grad_norm", "tokens_per_second", "rewards_accuracy", "rewards_margin")
 """Columns that get a chart of their own in a stage's card; loss and rewards are drawn together with their peers."""
 PALETTE = 8
 MOST_DETAIL = 6
@@ -164,8 +164,8 @@ class _View:
         loss = [Line(self.say("train"), curve.points("loss"), 0)]
         held_out = curve.points("held_out_loss")
         groups = [("loss", [*loss, Line(self.say("held_out"), held_out, 1, "dots")] if held_out else loss)]
-        if curve.points("reward_chosen"):
-            pair = [("reward_chosen", 2), ("reward_rejected", 4)]
+        if curve.points("rewards_chosen"):
+            pair = [("rewards_chosen", 2), ("rewards_rejected", 4)]
             groups.append(("rewards", [Line(self.say(name), curve.points(name), colour) for name, colour in pair]))
         groups += [(name, [Line(self.say(name), points, 0)]) for name in SINGLE if (points := curve.points(name))]
         return [self.drawn(self.say(name), lines, tuple(curve.epoch_starts())) for name, lines in groups]
@@ -195,7 +195,7 @@ class _View:
 
 def _objective(curve: Curve) -> str:
     """What a curve can be compared with: preference losses, fine-tuning on conversations, or text from scratch."""
-    if curve.points("reward_accuracy"):
+    if curve.points("rewards_accuracy"):
         return "dpo"
     return "sft" if "sft" in curve.name.lower() else "pretrain"
 

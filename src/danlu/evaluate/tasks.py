@@ -1,0 +1,159 @@
+"""What can be measured of one model: each task gives its values, and rows that show how they came about."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from danlu.evaluate.ask import Form, ask, question_prompt
+from danlu.evaluate.bits_per_byte import bits_per_byte, token_sets
+from danlu.evaluate.choice_sets import CHOICE_SETS, ChoiceSet
+from danlu.evaluate.exact_match import exact_match, matches
+from danlu.evaluate.multiple_choice import multiple_choice, read_set
+from danlu.evaluate.overlap import overlap
+from danlu.evaluate.repetition import Answer
+from danlu.evaluate.rows import file_hash, language_of, read_questions
+from danlu.evaluate.settings import EvaluateSettings
+from danlu.evaluate.side_by_side import side_by_side
+from danlu.ledger.progress import progress
+
+if TYPE_CHECKING:
+    from danlu.infer.model import Model
+
+Rows = Iterable[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """One measurement. `answers` says that its rows are generated answers, on which repetition is measured too."""
+
+    settings: EvaluateSettings
+    name: str
+    answers = False
+
+    @abstractmethod
+    def inputs(self) -> Any:
+        """All besides the model that decides the values, JSON-like."""
+
+    @abstractmethod
+    def run(self, model: Model, form: Form, title: str) -> tuple[dict[str, Any], Rows]:
+        """The values and the rows of one model."""
+
+
+@dataclass(frozen=True)
+class BitsPerByte(Task):
+    def inputs(self) -> Any:
+        sets = {name: [each.fingerprint for each in token_sets(path)] for name, path in self.settings.held_out.items()}
+        return [sets, self.settings.max_documents]
+
+    def run(self, model: Model, form: Form, title: str) -> tuple[dict[str, Any], Rows]:
+        values = {}
+        for name, path in self.settings.held_out.items():
+            sets, most = token_sets(path), self.settings.max_documents
+            with progress(
+                f"{title}, {name}", sum(min(len(each), most or len(each)) for each in sets), "documents"
+            ) as bar:
+                values[name] = bits_per_byte(model, sets, most, bar)
+        return values, []
+
+
+@dataclass(frozen=True)
+class ExactMatch(Task):
+    path: Path
+    answers = True
+
+    def inputs(self) -> Any:
+        return [file_hash(self.path), self.settings.limit, self.settings.max_tokens]
+
+    def run(self, model: Model, form: Form, title: str) -> tuple[dict[str, Any], Rows]:
+        questions = read_questions(self.path, self.settings.limit)
+        answers = _asked(model, questions, form, self.settings.max_tokens, title)
+        rows = [
+            {**question, **_row(answer), "right": matches(answer.text, question["answers"])}
+            for question, answer in zip(questions, answers, strict=True)
+        ]
+        return {"form": form, **exact_match(rows)}, rows
+
+
+@dataclass(frozen=True)
+class Overlap(Task):
+    path: Path
+    answers = True
+
+    def inputs(self) -> Any:
+        return [file_hash(self.path), self.settings.limit, self.settings.prompt_tokens]
+
+    def run(self, model: Model, form: Form, title: str) -> tuple[dict[str, Any], Rows]:
+        questions = read_questions(self.path, self.settings.limit)
+        answers = _asked(model, questions, form, self.settings.prompt_tokens, title)
+        rows = [{**question, **_row(answer)} for question, answer in zip(questions, answers, strict=True)]
+        parts: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            parts.setdefault(row["language"], []).append(row)
+        values = {
+            language: overlap([row["text"] for row in part], [row["answers"] for row in part], language)
+            for language, part in sorted(parts.items())
+        }
+        return {"form": form, "language": values}, rows
+
+
+@dataclass(frozen=True)
+class SideBySide(Task):
+    answers = True
+
+    def inputs(self) -> Any:
+        return [self.settings.prompts, self.settings.prompt_tokens]
+
+    def run(self, model: Model, form: Form, title: str) -> tuple[dict[str, Any], Rows]:
+        prompts = self.settings.prompts
+        if form == "chat":
+            encoded = [model.chat_prompt([{"role": "user", "content": prompt}]) for prompt in prompts]
+        else:
+            encoded = [model.raw_prompt(prompt) for prompt in prompts]
+        with progress(title, len(prompts), "answers") as bar:
+            answers = ask(model, encoded, self.settings.prompt_tokens, [], bar)
+        rows = [
+            {"question": prompt, "language": language_of(prompt), **_row(answer)}
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+        return side_by_side(prompts, answers, form), rows
+
+
+@dataclass(frozen=True)
+class MultipleChoice(Task):
+    choice_set: ChoiceSet
+
+    def inputs(self) -> Any:
+        names = [name for name in (self.choice_set.test, self.choice_set.dev) if name]
+        hashes = [file_hash(self.settings.choice_files / f"{name}.jsonl.zst") for name in names]
+        return [hashes, self.settings.shots, self.settings.limit]
+
+    def run(self, model: Model, form: Form, title: str) -> tuple[dict[str, Any], Rows]:
+        questions = read_set(self.choice_set, self.settings.choice_files, self.settings.limit)
+        with progress(title, len(questions), "questions") as bar:
+            return multiple_choice(model, self.choice_set, questions, self.settings.shots, bar)
+
+
+def tasks(settings: EvaluateSettings) -> list[Task]:
+    """The tasks that the settings ask for, the quickest first."""
+    found: list[Task] = [SideBySide(settings, "side_by_side")] if settings.prompts else []
+    if settings.questions:
+        found.append(ExactMatch(settings, "exact_match", settings.questions))
+    if settings.references:
+        found.append(Overlap(settings, "overlap", settings.references))
+    if settings.held_out:
+        found.append(BitsPerByte(settings, "bits_per_byte"))
+    return found + [MultipleChoice(settings, name, CHOICE_SETS[name]) for name in settings.multiple_choice]
+
+
+def _asked(model: Model, questions: list[dict[str, Any]], form: Form, max_tokens: int, title: str) -> list[Answer]:
+    prompts = [question_prompt(model, each["question"], each["language"], form) for each in questions]
+    with progress(title, len(prompts), "answers") as bar:
+        return ask(model, prompts, max_tokens, [] if form == "chat" else ["\n"], bar)
+
+
+def _row(answer: Answer) -> dict[str, Any]:
+    return {"text": answer.text, "tokens": list(answer.tokens), "ended": answer.ended}
