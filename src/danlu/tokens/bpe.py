@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Backend
 
 from danlu.ledger.errors import UserError
@@ -16,36 +16,29 @@ from danlu.tokens.tokenizer import Tokenizer
 
 END_OF_TEXT, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
-# Texts are split here before pairs are merged, so no token crosses a split: English contractions; up to 8 characters
-# of scripts written without spaces (what bounds the number of different words, and so memory); words of other scripts
-# with the sign or space before them; single digits; punctuation with the space before it; line ends; other blanks.
-_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-SPLIT = "|".join(
-    [
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
-        rf"[{_UNSPACED}]{{1,8}}",
-        rf"[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}&&[^{_UNSPACED}]]{{1,64}}",
-        r"\p{N}",
-        r" ?[^\s\p{L}\p{N}]{1,16}[\r\n]*",
-        r"\s*[\r\n]{1,64}",
-        r"\s{1,64}(?!\S)",
-        r"\s{1,64}",
-    ]
+# No token crosses a split. This is Qwen2's: English contractions; a word with the sign before it; single digits;
+# punctuation with the space before it; line ends; other blanks. For a model of type qwen2 transformers always splits
+# (and normalises, to NFC) like this, whatever tokenizer.json says, so a tokenizer for such a model must.
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# In training, scripts without spaces and very long words are split further: whole clauses would be different words
+# each, and memory would grow with the text.
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+SPLIT_LONG = rf"[{_UNSPACED}]{{1,8}}|[^{_UNSPACED}]{{1,32}}"
 
 
 def train_tokenizer(settings: TokenizerTrainSettings, texts: Iterator[str], out: Path) -> Tokenizer:
     """Learn a vocabulary from `texts`, at most `settings.max_bytes` of them, and save it in the new folder `out`.
 
-    The 256 bytes are in it, so every text has tokens, and decoding gives back the very text. Digits stand alone.
+    The 256 bytes are in it, so every text has tokens, and decoding gives the text back (as NFC). Digits stand alone.
     Conversations are written as ChatML; documents and answers end in <|im_end|>. The same texts give the same
     tokenizer. Raises UserError when the texts do not give as many tokens as the settings ask for.
     """
     special = [END_OF_TEXT, START, END, *(f"<|reserved_{number}|>" for number in range(settings.reserved))]
     backend = Backend(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(SPLIT), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
-    )
+    backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = _splitting(SPLIT, SPLIT_LONG)
     backend.decoder = decoders.ByteLevel()
     backend.post_processor = processors.ByteLevel(trim_offsets=False)
     trainer = trainers.BpeTrainer(
@@ -57,6 +50,7 @@ def train_tokenizer(settings: TokenizerTrainSettings, texts: Iterator[str], out:
     )
     given = _Capped(texts, settings.max_bytes)
     backend.train_from_iterator(given, trainer)
+    backend.pre_tokenizer = _splitting(SPLIT)
     _check(backend.get_vocab_size(), len(special), given.taken, settings)
     missing = -backend.get_vocab_size() % settings.multiple_of
     numbers = range(settings.reserved, settings.reserved + missing)
@@ -74,6 +68,11 @@ def train_tokenizer(settings: TokenizerTrainSettings, texts: Iterator[str], out:
     with atomic_folder(out, replace=True) as folder:
         tokenizer.save(folder)
     return tokenizer
+
+
+def _splitting(*patterns: str) -> pre_tokenizers.PreTokenizer:
+    splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns]
+    return pre_tokenizers.Sequence([*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
 class _Capped:

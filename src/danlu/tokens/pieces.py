@@ -67,7 +67,7 @@ class Rendering:
 
     def answer(self, index: int) -> tuple[str, str, str]:
         """What stands before the answer, the answer, and the stop token with what follows it."""
-        prompt, full = self.text(index, generation=True), self.text(index + 1)
+        full, prompt = self.text(index + 1), self.text(index, generation=True)
         said = full[len(prompt) :] if full.startswith(prompt) else self._continued(prompt, index)
         at = max(said.rfind(stop) for stop in self._stops)
         if at < 0:
