@@ -105,10 +105,10 @@ class Decoder(nn.Module):
                 x_BTD = block(x_BTD, cos, sin, attend, layer)
         return self.norm(x_BTD)
 
-    def compile_blocks(self) -> None:
+    def compile_blocks(self, backend: str = "inductor") -> None:
         """Compiles the block once for all layers; the first batch pays for it."""
         for block in self.blocks:
-            block.compile(fullgraph=True)
+            block.compile(backend=backend, fullgraph=True)
 
     def parts(self) -> Iterator[Part]:
         """Every weight under its own unfused name; the only way to see inside fused parameters."""

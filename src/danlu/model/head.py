@@ -112,6 +112,8 @@ class _WeightedNLL(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_nll: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            raise RuntimeError("these gradients were made once and given away: run the forward pass again")
         return gradients.hidden.mul_(d_nll), gradients.weight.mul_(d_nll), None, None, None
 
 

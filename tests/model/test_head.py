@@ -1,0 +1,148 @@
+"""The head against the plain log-softmax, in every dtype, however it is cut into chunks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from danlu.model.head import Head, plain_residual, plain_statistics
+
+WIDTH, VOCABULARY = 12, 53
+
+
+def example(tokens: int, dtype: torch.dtype, seed: int = 0, tied: bool = False) -> tuple[Head, Tensor, Tensor, Tensor]:
+    """A head, hidden states, labels and weights."""
+    generator = torch.Generator().manual_seed(seed)
+    head = Head(WIDTH, VOCABULARY, nn.Embedding(VOCABULARY, WIDTH) if tied else None).to(dtype)
+    with torch.no_grad():
+        source = head.linear if head.linear is not None else head._tied[0]
+        source.to(dtype).weight.copy_(torch.randn(VOCABULARY, WIDTH, generator=generator))
+    hidden = torch.randn(tokens, WIDTH, generator=generator).to(dtype).requires_grad_()
+    labels = torch.randint(VOCABULARY, (tokens,), generator=generator)
+    weights = torch.rand(tokens, generator=generator) * (torch.rand(tokens, generator=generator) > 0.3)
+    return head, hidden, labels, weights
+
+
+def gradients(loss: Tensor, head: Head, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    found = torch.autograd.grad(loss, (hidden, head.weight))
+    return found[0], found[1]
+
+
+def relative(ours: Tensor, expected: Tensor) -> float:
+    return ((ours.double() - expected.double()).norm() / expected.double().norm()).item()
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(tokens=st.integers(1, 70), rows=st.integers(16, 80), tied=st.booleans(), seed=st.integers(0, 999))
+def test_losses_and_gradients_are_the_plain_ones_in_float64(tokens: int, rows: int, tied: bool, seed: int) -> None:
+    head, hidden, labels, weights = example(tokens, torch.float64, seed, tied)
+    head.chunk_bytes = rows * VOCABULARY * 8
+    expected_logp = head.logits(hidden).log_softmax(-1).gather(-1, labels[:, None]).squeeze(-1)
+    expected = -(expected_logp * weights).sum() * 0.37
+    wanted = gradients(expected, head, hidden)
+    nll = head(hidden, labels, weights)
+    logp = head(hidden, labels, needs="logp", entropy=True)
+    for loss in (nll.nll * 0.37, -(logp.logp * weights).sum() * 0.37):
+        torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+        for ours, plain in zip(gradients(loss, head, hidden), wanted, strict=True):
+            torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-12)
+    logits = head.logits(hidden).detach()
+    for output in (nll, logp):
+        torch.testing.assert_close(output.logp, expected_logp, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(output.lse, logits.logsumexp(-1), rtol=1e-12, atol=1e-12)
+        assert torch.equal(output.correct, logits.argmax(-1) == labels)
+    torch.testing.assert_close(logp.entropy, torch.distributions.Categorical(logits=logits).entropy())
+
+
+def test_numerical_gradients_agree() -> None:
+    head, hidden, labels, _ = example(7, torch.float64)
+    head.chunk_bytes = 16 * VOCABULARY * 8
+    assert torch.autograd.gradcheck(lambda h: head(h, labels, needs="logp").logp, hidden)
+
+
+def test_gradients_of_a_sum_are_given_once() -> None:
+    head, hidden, labels, weights = example(7, torch.float32)
+    nll = head(hidden, labels, weights).nll
+    nll.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="forward pass again"):
+        nll.backward()
+
+
+@pytest.mark.parametrize("needs", ["nll", "logp"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_low_precision_is_no_further_from_float64_than_the_plain_path(dtype: torch.dtype, needs: Any) -> None:
+    head, hidden, labels, weights = example(200, dtype)
+    head.chunk_bytes = 64 * VOCABULARY * dtype.itemsize
+    exact, states = Head(WIDTH, VOCABULARY).double(), hidden.detach().double().requires_grad_()
+    exact.load_state_dict(head.state_dict())
+    truth = exact(states, labels, weights).nll
+    plain = (F.cross_entropy(head.logits(hidden).float(), labels, reduction="none") * weights).sum()
+    out = head(hidden, labels, weights, needs)
+    ours = out.nll if needs == "nll" else -(out.logp * weights).sum()
+    assert out.logp.dtype == torch.float32
+    assert relative(ours, truth) <= max(2 * relative(plain, truth), 1e-6)
+    for got, usual, best in zip(
+        gradients(ours, head, hidden), gradients(plain, head, hidden), gradients(truth, exact, states), strict=True
+    ):
+        assert got.dtype == dtype
+        assert relative(got, best) <= 1.5 * relative(usual, best) + 1e-6
+
+
+def test_unlikely_labels_and_sure_predictions_stay_finite() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        head, hidden, labels, _ = example(40, dtype)
+        output = head(hidden * 300, labels)
+        output.nll.backward()
+        assert output.nll.isfinite() and output.logp.min() < -150 and hidden.grad.isfinite().all()
+        expected = head.logits(hidden * 300).float().log_softmax(-1).gather(-1, labels[:, None]).squeeze(-1)
+        torch.testing.assert_close(output.logp, expected, rtol=1e-5, atol=1e-3)
+
+
+def test_without_gradients_losses_come_without_them() -> None:
+    head, hidden, labels, weights = example(20, torch.float32)
+    learnt = head(hidden, labels, weights)
+    with torch.no_grad():
+        seen = head(hidden, labels, weights, entropy=True)
+    assert not seen.nll.requires_grad and seen.entropy is not None
+    torch.testing.assert_close(seen.nll, learnt.nll.detach())
+    torch.testing.assert_close(seen.logp, learnt.logp)
+    with pytest.raises(ValueError, match="logp"):
+        head(hidden, labels, weights, entropy=True)
+
+
+def test_no_targets_give_no_loss_and_zero_gradients() -> None:
+    head, hidden, labels, weights = example(0, torch.float32)
+    for needs in ("nll", "logp"):
+        output = head(hidden, labels, weights, needs)
+        loss = output.nll if needs == "nll" else output.logp.sum()
+        assert loss == 0
+        assert gradients(loss, head, hidden)[1].eq(0).all()
+
+
+def test_a_tied_head_moves_with_its_embedding() -> None:
+    embedding = nn.Embedding(VOCABULARY, WIDTH)
+    head = Head(WIDTH, VOCABULARY, embedding)
+    assert list(head.parameters()) == []
+    embedding.weight = nn.Parameter(torch.ones(VOCABULARY, WIDTH))
+    assert head.logits(torch.ones(1, WIDTH)).eq(WIDTH).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_formulas_for_cuda_are_those_of_the_cpu(dtype: torch.dtype) -> None:
+    head, hidden, labels, _ = example(30, dtype)
+    with torch.no_grad():
+        logits = head.logits(hidden)
+        plain, ours = logits.clone(), head(hidden, labels, entropy=True)
+        lse, chosen, best = plain_residual(plain, labels)
+        torch.testing.assert_close(ours.lse, lse)
+        torch.testing.assert_close(ours.logp, chosen - lse)
+        assert torch.equal(ours.correct, chosen >= best)
+        torch.testing.assert_close(plain_statistics(logits, labels, True)[3], ours.entropy)
+        expected = logits.float().softmax(-1) - F.one_hot(labels, VOCABULARY)
+        torch.testing.assert_close(plain.float(), expected, atol=1e-2 if dtype == torch.bfloat16 else 1e-6, rtol=1e-2)
