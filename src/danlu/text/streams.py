@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from danlu.text.problems import BadRow
 
-CHUNK = 1 << 16  # compressed text unpacks to some megabytes at most
+CHUNK = 1 << 16  # bytes
 MAX_ROW = 1 << 28  # bytes; what is longer is no row but a file in another form
 COMPRESSED = (".gz", ".zst")
 BOM = b"\xef\xbb\xbf"
@@ -88,15 +88,18 @@ def _zst_chunks(path: Path) -> Iterator[bytes]:
     import zstandard
 
     unpacker = zstandard.ZstdDecompressor(max_window_size=1 << 31)
-    frame = None
+    frame, size = None, 1024
     with path.open("rb") as handle:
-        while chunk := handle.read(CHUNK):
+        while chunk := handle.read(size):
             while chunk:
                 frame = frame or unpacker.decompressobj()
                 try:
-                    yield frame.decompress(chunk)
+                    content = frame.decompress(chunk)
                 except zstandard.ZstdError as error:
                     raise BadRow("damaged file", f"zstd: {error}") from None
+                yield content
+                # Repetitive text packs a thousand to one: what is read follows from what the last read unpacked to.
+                size = min(max(len(chunk) * CHUNK // (len(content) or 1), 64), 2 * size, CHUNK)
                 chunk = frame.unused_data if frame.eof else b""
                 frame = None if frame.eof else frame
     if frame is not None:

@@ -65,7 +65,7 @@ def _conversation(fields: dict[str, Any], messages: list[Message]) -> Conversati
 
 
 _MOSS_MARK = re.compile(r"^\s*<\|[A-Za-z ]+\|>:?\s?|\s*<eo[a-z]>\s*$")
-_MOSS_CALL = re.compile(r"(\w+)\((.*?)\)(?=\s*(?:,\s*\w+\(|\d+\.\s|#|$))", re.DOTALL | re.MULTILINE)
+_MOSS_CALL = re.compile(r"(\w+)\((.*?)\)(?=\s*(?:,\s*(?:\w+\(|None)|\d+\.\s|#|$))", re.DOTALL | re.MULTILINE)
 
 
 def _expanded(entry: Any) -> list[Message]:
