@@ -92,7 +92,7 @@ class Engine:
         prefill_tokens: int = 8_192,
         device: torch.device | str | None = None,
     ) -> None:
-        self.prefill_tokens = prefill_tokens
+        self.max_batch, self.prefill_tokens = max_batch, prefill_tokens
         self.decoder = decoder
         self.device = torch.device(device) if device is not None else next(decoder.parameters()).device
         self.window = decoder.settings.max_positions
