@@ -125,6 +125,7 @@ def test_recomputing_changes_nothing(tied: bool, dtype: torch.dtype, tokens_BT: 
 @pytest.fixture
 def fresh_compiler() -> Iterator[None]:
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     yield
     torch._dynamo.reset()
 
