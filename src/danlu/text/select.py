@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _OPERATOR = re.compile(r"\s*(==|!=|<=|>=|<|>)\s*|\s+(in|not\s+in)\s+")
-_VALUE = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|'[^']*'|[^,]*?)\s*(?:,|$)""")
+_VALUE = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|'[^']*'|[^,"'\s][^,]*?|)\s*(?:,|$)""")
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
