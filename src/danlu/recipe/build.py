@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from danlu.config import Settings
+from danlu.evaluate.settings import EvaluateSettings
+from danlu.ledger.checkpoints import resolve_checkpoint
+from danlu.ledger.counts import Counts
 from danlu.ledger.errors import UserError
 from danlu.recipe import stages
 from danlu.recipe.graph import Stage
-from danlu.recipe.settings import Recipe, TrainingStage
+from danlu.recipe.job import TrainingJob
+from danlu.recipe.settings import TRAINING, Recipe, TrainingName, TrainingStage
+from danlu.text.files import source_files
 from danlu.text.settings import SourceSettings
 
 ORDER = ("sample", "clean", "tokenizer", "pretrain", "sft", "dpo", "evaluate")
@@ -31,78 +37,89 @@ class _Builder:
     def build(self) -> dict[str, Stage]:
         recipe = self.recipe
         if recipe.sample:
-            self._add("sample", recipe.sample, lambda out: stages.sample(recipe.sample, out))
+            world = recipe.sample
+            self._add("sample", world, lambda out: stages.sample(world, out))
         if recipe.clean:
             settings = recipe.clean.model_copy(update={"sources": self._resolved("clean", recipe.clean.sources)})
             self._add("clean", settings, lambda out: stages.clean(settings, out))
         if recipe.tokenizer:
             self._add_tokenizer()
         before: str | None = None
-        for name, section in recipe.training().items():
-            self._add_training(name, section, before)
-            before = name
+        for name in TRAINING:
+            if section := recipe.training().get(name):
+                self._add_training(name, section, before)
+                before = name
         if recipe.evaluate:
-            trained = {name: self.stages[name].folder for name in recipe.training()}
-            self._add(
-                "evaluate",
-                recipe.evaluate,
-                lambda out: stages.evaluate(recipe, trained, out),
-                needs=[*trained, *(name for name in ("sample",) if name in self.stages)],
-            )
+            self._add_evaluation(recipe.evaluate)
         return self.stages
 
     def _add_tokenizer(self) -> None:
         settings = self.recipe.tokenizer
         assert settings is not None
         if settings.train is not None:
-            sources = self._resolved("tokenizer", settings.train.sources)
+            read = settings.train.sources or (self.recipe.pretrain.data.sources if self.recipe.pretrain else [])
+            sources = self._resolved("tokenizer", read)
             settings = settings.model_copy(update={"train": settings.train.model_copy(update={"sources": sources})})
-        files = [settings.path] if settings.path else []
+        files = [Path(settings.path)] if settings.path else []
         self._add("tokenizer", settings, lambda out: stages.tokenizer(settings, out), files=files)
 
-    def _add_training(self, name: str, section: TrainingStage, before: str | None) -> None:
-        recipe, folder = self.recipe, self.recipe.out
-        tokenizer = folder / "tokenizer" if recipe.tokenizer else _start_folder(recipe, section)
+    def _add_training(self, name: TrainingName, section: TrainingStage, before: str | None) -> None:
+        recipe = self.recipe
+        tokenizer = recipe.out / "tokenizer" if recipe.tokenizer else _start_folder(recipe, section)
         data = section.data.model_copy(update={"sources": self._resolved(name, section.data.sources)})
         needs = ["tokenizer"] if recipe.tokenizer else []
         packed = f"pack/{name}"
-        self._add(packed, data, lambda out: stages.pack(data, name, tokenizer, out), needs=needs)
-        start = Path(section.start) if section.start else self.stages[before].folder if before else None
-        depends = {"train": section.train, "start": section.start, "seed": recipe.seed}
-        if start is None:
-            depends["model"] = recipe.model
+        terminator = recipe.tokenizer.terminator if recipe.tokenizer else None
+        self._add(packed, data, lambda out: stages.pack(data, name, tokenizer, out, terminator=terminator), needs=needs)
+        start = section.start or (str(self.stages[before].folder) if before else _weights(recipe))
+        job = TrainingJob(
+            stage=name,
+            train=section.train,
+            data=data,
+            packed=self.stages[packed].folder,
+            tokenizer=tokenizer,
+            model=None if start else recipe.model,
+            start=start,
+            seed=recipe.seed,
+        )
+        needs += [before] if before and not section.start else []
+        self._add(name, job, lambda out: stages.train(job, out, recipe.processes), needs=[packed, *needs])
+
+    def _add_evaluation(self, settings: EvaluateSettings) -> None:
+        trained: dict[str, Path] = {name: self.stages[name].folder for name in self.recipe.training()}
+        packed = {name: self.recipe.out / "pack" / name / "held_out" for name in trained}
+        held_out = {name: self.recipe.out / path for name, path in settings.held_out.items()} or packed
+        resolved = settings.model_copy(
+            update={
+                "held_out": held_out,
+                "questions": self._place("evaluate", str(settings.questions)) if settings.questions else None,
+                "references": self._place("evaluate", str(settings.references)) if settings.references else None,
+                "choice_files": self.recipe.data / settings.choice_files,
+            }
+        )
+        files = [path for path in (resolved.questions, resolved.references) if path]
         self._add(
-            name,
-            depends,
-            lambda out: stages.train(
-                name,
-                section.train,
-                data,
-                folder / packed,
-                tokenizer,
-                out,
-                model=recipe.model if start is None else None,
-                start=start,
-                seed=recipe.seed,
-                processes=recipe.processes,
-            ),
-            needs=[packed, *needs, *([before] if before and not section.start else [])],
+            "evaluate",
+            resolved,
+            lambda out: stages.evaluate(resolved, trained, out),
+            needs=[*trained, *(owner for path in files if (owner := self._owner(path)))],
+            files=[path for path in files if not self._inside(path)],
         )
 
     def _add(
         self,
         name: str,
         settings: Settings | dict[str, Any],
-        run: Any,
+        run: Callable[[Path], object],
         *,
         needs: list[str] | None = None,
         files: list[Path] | None = None,
     ) -> None:
         plain = _plain(settings)
         sources = _sources(settings)
-        outside = [path for path in (Path(source.path) for source in sources) if not self._inside(path)]
-        earlier = [self._owner(Path(source.path)) for source in sources if self._inside(Path(source.path))]
-        names = dict.fromkeys([*(needs or []), *(owner for owner in earlier if owner)])
+        owners = {source.path: self._owner(Path(source.path)) for source in sources}
+        outside = [file for source in sources if not owners[source.path] for file in _files(source)]
+        names = dict.fromkeys([*(needs or []), *(owner for owner in owners.values() if owner)])
         out = self.recipe.out / name
         self.stages[name] = Stage(
             name,
@@ -113,7 +130,7 @@ class _Builder:
             sources=(*outside, *(files or [])),
         )
 
-    def _resolved(self, user: str, sources: list[SourceSettings]) -> list[SourceSettings]:
+    def _resolved(self, user: str, sources: Sequence[SourceSettings]) -> list[SourceSettings]:
         return [source.model_copy(update={"path": str(self._place(user, str(source.path)))}) for source in sources]
 
     def _place(self, user: str, path: str) -> Path:
@@ -141,12 +158,21 @@ class _Builder:
         return None
 
 
+def _weights(recipe: Recipe) -> str | None:
+    return str(recipe.model.from_folder) if recipe.model and recipe.model.from_folder else None
+
+
 def _start_folder(recipe: Recipe, section: TrainingStage) -> Path:
     """Where the tokenizer comes from when the recipe names none: the folder that the weights come from."""
-    from danlu.ledger.checkpoints import resolve_checkpoint
+    return resolve_checkpoint(Path(section.start or _weights(recipe) or ""))
 
-    start = section.start or (str(recipe.model.from_folder) if recipe.model and recipe.model.from_folder else "")
-    return resolve_checkpoint(Path(start))
+
+def _files(source: SourceSettings) -> list[Path]:
+    """The files of a source outside the run; none where it names nothing, which its stage will tell."""
+    try:
+        return source_files(source, "document", Counts())
+    except UserError:
+        return []
 
 
 def _plain(settings: Settings | dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,9 @@ class Stage:
     name: str
     folder: Path
     settings: dict[str, Any]
-    run: Callable[[], None]
+    run: Callable[[], object]
     needs: tuple[Stage, ...] = ()
     sources: tuple[Path, ...] = ()
-    title: str = ""
 
     def key(self) -> str:
         """Equal keys mean that the stage would do the same work on the same input."""
@@ -54,7 +53,6 @@ class Record:
     key: str
     finished: bool
     seconds: float = 0.0
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def state(stage: Stage) -> str:

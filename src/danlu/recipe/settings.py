@@ -15,7 +15,8 @@ from danlu.text.settings import CleanSettings
 from danlu.tokens.settings import DataSettings, TokenizerSettings
 from danlu.train.settings import DPOTrainSettings, TrainSettings
 
-TRAINING = ("pretrain", "sft", "dpo")
+TrainingName = Literal["pretrain", "sft", "dpo"]
+TRAINING: tuple[TrainingName, ...] = ("pretrain", "sft", "dpo")
 
 
 class TrainingStage(Settings):

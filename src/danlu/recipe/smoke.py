@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from danlu.recipe.settings import Recipe, TrainingStage
@@ -52,8 +53,15 @@ def _shape(recipe: Recipe) -> object:
 
 
 def _training(recipe: Recipe, section: TrainingStage) -> TrainingStage:
+    length = min(section.data.length, LENGTH)
+    budget = section.data.answer_budget
     data = section.data.model_copy(
-        update={"length": min(section.data.length, LENGTH), "sources": _few(section.data.sources), "workers": 1}
+        update={
+            "length": length,
+            "answer_budget": budget and min(budget, length // 2),
+            "sources": _few(section.data.sources),
+            "workers": 1,
+        }
     )
     train = section.train.model_copy(
         update={
@@ -72,5 +80,5 @@ def _training(recipe: Recipe, section: TrainingStage) -> TrainingStage:
     return section.model_copy(update={"data": data, "train": train, "start": start})
 
 
-def _few(sources: list[SourceSettings]) -> list[SourceSettings]:
+def _few(sources: Sequence[SourceSettings]) -> list[SourceSettings]:
     return [source.model_copy(update={"limit": min(source.limit or ROWS, ROWS)}) for source in sources]

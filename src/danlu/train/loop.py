@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -91,7 +92,8 @@ def train(
     Raises UserError for what the user can mend, and Stopped when asked to stop, after saving.
     """
     task = Task(objective, decoder, tokenizer, template, stream, held_out, out, cache or out / "reference")
-    with parallel.join(device) as world, deterministic(settings.deterministic), graceful_stop() as stop:
+    world = parallel.join(device)
+    with deterministic(settings.deterministic), graceful_stop() as stop:
         return Run(settings, task, world, dict(config or settings.model_dump(mode="json"))).go(stop)
 
 
@@ -153,13 +155,15 @@ class Run:
             Journal(
                 self.out, self.task.objective, self.settings, self.config, self.at.step, self.world
             ) as self.journal,
-            progress(title, self.plan.budget - self.at.consumed, "examples") as bar,
+            progress(title, self.plan.budget - self.at.consumed, "examples")
+            if self.world.main
+            else nullcontext() as bar,
             Prefetcher(steps) as prefetched,
         ):
             while (step := self._next(prefetched)) is not None:
                 before = self.at.consumed
                 stopped = self._take(step, stop.requested)
-                if self.world.main:
+                if bar is not None:
                     bar.advance(self.at.consumed - before, **self.journal.shown)
                 self._evaluate_and_save(before, stopped)
         return self._finish()
@@ -252,7 +256,7 @@ class Run:
     def _state(self) -> dict[str, Any]:
         rate = schedule.learning_rate(self.settings, self.plan, self.at.consumed)
         return {
-            **asdict(self.at),
+            **vars(self.at),
             "epoch": self.at.consumed / self.stream.epoch,
             "updates": self.stepper.optimizer.updates,
             "schedule": {**asdict(self.plan), "learning_rate": rate},
@@ -270,7 +274,7 @@ class Run:
             return
         resume.check(choice, self.fingerprints)
         state = choice.trainer
-        self.at = Position(**{name: state[name] for name in asdict(self.at)})
+        self.at = Position(**{name: state[name] for name in vars(self.at)})
         self.at.reasons = Counter(self.at.reasons)
         checkpoint.restore(choice.path, self.blank, self.stepper.masters, self.stepper.optimizer, state["updates"])
         self.stepper.scale.load(state["loss_scale"])

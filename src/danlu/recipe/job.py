@@ -1,0 +1,125 @@
+"""One training stage as a job that any number of processes can take up: `torchrun … -m danlu.recipe.job JOB.json`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from danlu.config import Settings, check, read_yaml
+from danlu.ledger.checkpoints import resolve_checkpoint
+from danlu.ledger.errors import Stopped, UserError
+from danlu.model.settings import ModelSettings
+from danlu.tokens.settings import DataSettings
+from danlu.train.settings import DPOTrainSettings, TrainSettings
+
+if TYPE_CHECKING:
+    from danlu.model.decoder import Decoder
+    from danlu.tokens.stream import Stream
+    from danlu.tokens.tokenizer import Tokenizer
+    from danlu.train.objectives.base import Objective
+
+FILE = "job.json"
+STOPPED = 130  # the exit code of a process that was asked to stop and saved
+
+
+class TrainingJob(Settings):
+    """Everything that one training stage needs to know."""
+
+    stage: Literal["pretrain", "sft", "dpo"] = Field(description="Which objective and unit.")
+    train: TrainSettings | DPOTrainSettings = Field(description="How it is trained.")
+    data: DataSettings = Field(description="What the packed data were made from, and how they become rows.")
+    packed: Path = Field(description="The pack stage's folder.")
+    tokenizer: Path = Field(description="The tokenizer's folder.")
+    model: ModelSettings | None = Field(None, description="Shape of a new decoder; null: `start` brings it.")
+    start: str | None = Field(None, description="Folder of the weights to start from; null: random ones.")
+    seed: int = Field(42, description="Seed of initial weights and order.")
+
+
+def run_job(job: TrainingJob, out: Path) -> Path:
+    """Trains, or goes on training, in this process or as one of torchrun's; gives the last checkpoint's folder."""
+    from danlu.tokens.pack import open_stream
+    from danlu.tokens.template import Template
+    from danlu.tokens.tokenizer import Tokenizer
+    from danlu.train.loop import train
+
+    tokenizer = Tokenizer.load(job.tokenizer)
+    template = Template(tokenizer) if tokenizer.chat_template else None
+    decoder = _decoder(job, tokenizer)
+    padding = tokenizer.pad_id or 0
+    stream = open_stream(
+        job.packed,
+        job.data,
+        job.stage,
+        seed=job.seed,
+        epochs=job.train.epochs,
+        skip=job.train.skip,
+        padding_id=padding,
+    )
+    config = job.model_dump(mode="json", by_alias=True)
+    return train(
+        job.train, _objective(job), decoder, tokenizer, template, stream, _held_out(job, padding), out, config=config
+    )
+
+
+def _objective(job: TrainingJob) -> Objective:
+    if isinstance(job.train, DPOTrainSettings):
+        from danlu.train.objectives.dpo import DPO
+
+        return DPO(job.train)
+    from danlu.train.objectives.next_token import NextToken
+
+    return NextToken()
+
+
+def _decoder(job: TrainingJob, tokenizer: Tokenizer) -> Decoder:
+    """The starting weights, float32 on the CPU."""
+    from danlu.model.decoder import Decoder
+    from danlu.model.folder import load_decoder
+    from danlu.model.parts import initialise
+
+    if job.start is not None:
+        decoder = load_decoder(resolve_checkpoint(Path(job.start)))
+    elif job.model is not None:
+        decoder = Decoder.empty(job.model)
+        initialise(decoder, job.seed)
+    else:
+        raise ValueError("a job has a shape or a start")
+    if tokenizer.vocab_size > decoder.settings.vocab_size:
+        raise UserError(
+            f"the tokenizer has {tokenizer.vocab_size} entries and the embedding {decoder.settings.vocab_size} rows",
+            where=str(job.tokenizer),
+            do=f"set model.vocab_size to at least {tokenizer.vocab_size}, or use the model's own tokenizer",
+        )
+    return decoder
+
+
+def _held_out(job: TrainingJob, padding: int) -> Mapping[str, Stream]:
+    from danlu.tokens.pack import folder_names, open_stream
+
+    streams = {}
+    for name, source in zip(folder_names(job.data.sources), job.data.sources, strict=True):
+        one = job.data.model_copy(update={"sources": [source.model_copy(update={"name": name})]})
+        try:
+            streams[name] = open_stream(job.packed, one, job.stage, split="held_out", padding_id=padding)
+        except UserError:  # nothing of this source was held out
+            continue
+    return streams
+
+
+def main() -> None:
+    """Runs the job file that the command line names, in its folder."""
+    path = Path(sys.argv[1])
+    content, places = read_yaml(path)
+    try:
+        run_job(check(TrainingJob, content, places), path.parent)
+    except (UserError, Stopped) as error:
+        print(f"danlu: {error}", file=sys.stderr)
+        sys.exit(STOPPED if isinstance(error, Stopped) else 2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Runs a recipe, tells what each stage did, and ends with what was learned and where to look."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from danlu.config import check
+from danlu.evaluate.settings import EvaluateSettings
+from danlu.ledger.errors import UserError
+from danlu.ledger.progress import duration
+from danlu.recipe import stages
+from danlu.recipe.build import build_stages
+from danlu.recipe.graph import Outcome, Stage, run_stages
+from danlu.recipe.settings import Recipe
+from danlu.recipe.summary import print_summary
+
+
+def run_recipe(recipe: Recipe, until: str | None = None) -> list[Outcome]:
+    """Brings the recipe's stages up to date; with `until` only that stage ("pack": all packing) and what it needs.
+
+    Raises UserError for a stage that the recipe does not have.
+    """
+    console = Console(highlight=False)
+    outcomes = []
+    for outcome in run_stages(_wanted(build_stages(recipe), until)):
+        console.print(_line(outcome))
+        outcomes.append(outcome)
+    changed = [outcome for outcome in outcomes if outcome.state != "unchanged"]
+    if not changed:
+        console.print("nothing to do: every stage is up to date")
+    if until is None:
+        page = recipe.out / "report" / "index.html"
+        if changed or not page.is_file():
+            page = stages.report([recipe.out], recipe.out / "report", recipe.language)
+        print_summary(recipe, page, console)
+    return outcomes
+
+
+def evaluate_models(recipe: Recipe, models: list[Path]) -> None:
+    """Measures any model folders by the recipe's `evaluate` section; results go beside the recipe's own."""
+    *_, stage = _wanted(build_stages(recipe), "evaluate")
+    settings = check(EvaluateSettings, stage.settings)
+    stages.evaluate(settings, {str(model): model for model in models}, recipe.out / "evaluate-other")
+
+
+def _wanted(all_stages: list[Stage], until: str | None) -> list[Stage]:
+    if until is None:
+        return all_stages
+    ends = [stage for stage in all_stages if stage.name == until or stage.name.startswith(f"{until}/")]
+    if not ends:
+        known = ", ".join(stage.name for stage in all_stages)
+        raise UserError(f"this recipe has no stage `{until}`", do=f"it has {known}: add a section, or run one of these")
+    needed = {stage.name for end in ends for stage in _with_needs(end)}
+    return [stage for stage in all_stages if stage.name in needed]
+
+
+def _with_needs(stage: Stage) -> list[Stage]:
+    return [stage, *(inner for needed in stage.needs for inner in _with_needs(needed))]
+
+
+def _line(outcome: Outcome) -> str:
+    marks = {"unchanged": "·", "finished": "✓", "continued": "✓", "restored": "↺"}
+    text = f"{marks[outcome.state]} {outcome.stage.name}: {outcome.state}"
+    if outcome.seconds:
+        text += f" in {duration(outcome.seconds)}"
+    if outcome.parked:
+        text += f"; results of other settings kept in {outcome.parked}"
+    return text

@@ -1,0 +1,108 @@
+"""One function a stage, from Python or from a recipe: settings and folders in, a filled folder out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from danlu.ledger.checkpoints import resolve_checkpoint
+from danlu.ledger.counts import Counts
+from danlu.ledger.errors import Stopped, UserError
+from danlu.ledger.files import atomic_file
+from danlu.ledger.manifest import write_manifest
+from danlu.recipe.job import FILE, STOPPED, TrainingJob, run_job
+from danlu.recipe.settings import TrainingName
+
+if TYPE_CHECKING:
+    from danlu.evaluate.settings import EvaluateSettings
+    from danlu.text.sample.settings import SampleSettings
+    from danlu.text.settings import CleanSettings
+    from danlu.tokens.settings import DataSettings, TokenizerSettings
+
+
+def sample(settings: SampleSettings, out: Path) -> None:
+    """Writes the generated bilingual world: documents, conversations, preferences, questions."""
+    from danlu.text.sample.write import sample as write
+
+    write(settings, out)
+
+
+def clean(settings: CleanSettings, out: Path) -> None:
+    """Cleans records; what is dropped keeps its reason and the value that dropped it."""
+    from danlu.text.clean import clean as run
+
+    run(settings, out)
+
+
+def tokenizer(settings: TokenizerSettings, out: Path) -> None:
+    """Trains or loads a tokenizer and saves it in `out`, with the chat template that all later stages render with."""
+    from danlu.text.source import read_records
+    from danlu.tokens.bpe import train_tokenizer
+    from danlu.tokens.template import Template
+    from danlu.tokens.tokenizer import Tokenizer
+
+    counts = Counts()
+    if settings.train is not None:
+        records = (record for source in settings.train.sources for record in read_records(source, "document", counts))
+        made = train_tokenizer(settings.train, (record.text for record in records), out)  # type: ignore[union-attr]
+    else:
+        made = Tokenizer.load(Path(str(settings.path)))
+    template = Template(made, settings.system, settings.template)
+    template.tokenizer.save(out)
+    write_manifest(
+        out,
+        {
+            "entries": made.vocab_size,
+            "fingerprint": made.fingerprint,
+            "template": template.fingerprint,
+            "stops": [made.token(stop) for stop in template.stop_ids],
+            "counts": counts.as_dict(),
+        },
+    )
+
+
+def pack(
+    settings: DataSettings, stage: TrainingName, tokenizer: Path, out: Path, *, terminator: str | None = None
+) -> None:
+    """Turns records into token sets, training and held-out; `terminator` is the token that ends a document."""
+    from danlu.tokens.pack import pack as run
+
+    run(settings, tokenizer, stage, out, terminator=terminator)
+
+
+def train(job: TrainingJob, out: Path, processes: int | None = None) -> None:
+    """Trains one stage in `out`, in this process, or in several where there are several GPUs or `processes` says so.
+
+    The job is written to `out`/job.json, from which other machines can take it up under torchrun.
+    """
+    import torch
+
+    with atomic_file(out / FILE) as handle:
+        handle.write(job.model_dump_json(indent=1, by_alias=True))
+    count = processes or max(1, torch.cuda.device_count())
+    if count == 1:
+        run_job(job, out)
+        return
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    ended = subprocess.run([*launch, "-m", "danlu.recipe.job", str(out / FILE)], check=False)
+    if ended.returncode == STOPPED:
+        raise Stopped("stopped and saved; the same command goes on from there")
+    if ended.returncode:
+        raise UserError(f"training on {count} processes ended with code {ended.returncode}", where=str(out / FILE))
+
+
+def evaluate(settings: EvaluateSettings, models: Mapping[str, Path], out: Path) -> dict[str, Any]:
+    """Measures the models and writes `out`/results.json."""
+    from danlu.evaluate.evaluate import evaluate as run
+
+    return run(settings, {name: resolve_checkpoint(path) for name, path in models.items()}, out)
+
+
+def report(runs: list[Path], out: Path, language: str = "en") -> Path:
+    """Draws runs into one page and gives its path."""
+    from danlu.report.report import report as write
+
+    return write(runs, out, language)  # type: ignore[arg-type]

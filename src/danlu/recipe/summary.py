@@ -1,0 +1,75 @@
+"""What a run closes with: what was learned, and where to look."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from danlu.ledger.checkpoints import list_checkpoints
+from danlu.recipe.settings import Recipe
+
+WORDS = {
+    "en": {
+        "title": "What was learned",
+        "model": "after",
+        "bits": "bits per byte, held-out {name}",
+        "exact": "exact match, {kind} ({language})",
+        "loops": "loop rate",
+        "ends": "ends by itself",
+        "report": "Report",
+        "chat": "Chat",
+        "serve": "Serve",
+    },
+    "zh": {
+        "title": "学到了什么",
+        "model": "阶段之后",
+        "bits": "每字节比特（留出的 {name}）",
+        "exact": "完全匹配，{kind}（{language}）",
+        "loops": "复读率",
+        "ends": "自行结束",
+        "report": "报告",
+        "chat": "对话",
+        "serve": "服务",
+    },
+}
+
+
+def print_summary(recipe: Recipe, page: Path, console: Console) -> None:
+    """Prints the scores after each training stage, the report's path and the commands that come next."""
+    words = WORDS[recipe.language]
+    results = recipe.out / "evaluate" / "results.json"
+    if results.is_file():
+        scores: dict[str, dict[str, Any]] = json.loads(results.read_text("utf-8"))
+        columns = {model: _scores(tasks, words) for model, tasks in scores.items()}
+        table = Table(words["model"], *columns, title=words["title"], title_justify="left")
+        for name in dict.fromkeys(name for column in columns.values() for name in column):
+            table.add_row(name, *(column.get(name, "–") for column in columns.values()))
+        console.print(table)
+    console.print(f"{words['report']}: {page}")
+    trained = [name for name in recipe.training() if list_checkpoints(recipe.out / name)]
+    if trained:
+        model = recipe.out / trained[-1]
+        console.print(f"{words['chat']}: danlu chat {model}")
+        console.print(f"{words['serve']}: danlu serve {model}")
+
+
+def _scores(tasks: dict[str, Any], words: dict[str, str]) -> dict[str, str]:
+    """A model's headline numbers by name."""
+    found = {}
+    for name, bits in tasks.get("bits_per_byte", {}).items():
+        found[words["bits"].format(name=name)] = f"{bits['bits_per_byte']:.3f}"
+    for kind, languages in tasks.get("exact_match", {}).get("kind", {}).items():
+        for language, part in languages.items():
+            name = words["exact"].format(kind=kind, language=language)
+            found[name] = f"{part['accuracy']:.1%} ± {part['stderr']:.1%}"
+    for task, part in tasks.items():
+        if "accuracy" in part and "chance" in part:
+            found[task] = f"{part['accuracy']:.1%} ± {part['stderr']:.1%}"
+    if "repetition" in tasks:
+        found[words["loops"]] = f"{tasks['repetition']['loop_rate']:.1%}"
+        found[words["ends"]] = f"{tasks['repetition']['ends']:.1%}"
+    return found
