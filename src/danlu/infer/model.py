@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -64,9 +64,9 @@ class Model:
         """The assistant's next message. Raises UserError where there is no chat template."""
         return self._texts([self.chat_prompt(messages)], _sampling(sampling))[0]
 
-    def stream_chat(self, messages: Sequence[Message], **sampling: Any) -> Iterator[str]:
-        """The assistant's next message, piece by piece; closing the iterator stops the answer."""
-        return self._stream(self.chat_prompt(messages), _sampling(sampling))
+    def stream_chat(self, messages: Sequence[Message], **sampling: Any) -> Generator[str]:
+        """The assistant's next message, piece by piece; closing the generator stops the answer."""
+        return self.stream_tokens(self.chat_prompt(messages), _sampling(sampling))
 
     @overload
     def generate(self, prompt: str, **sampling: Any) -> str: ...
@@ -78,9 +78,9 @@ class Model:
         texts = self._texts([self.raw_prompt(text) for text in prompts], _sampling(sampling))
         return texts[0] if isinstance(prompt, str) else texts
 
-    def stream(self, prompt: str, **sampling: Any) -> Iterator[str]:
-        """How a text goes on, piece by piece; closing the iterator stops the answer."""
-        return self._stream(self.raw_prompt(prompt), _sampling(sampling))
+    def stream(self, prompt: str, **sampling: Any) -> Generator[str]:
+        """How a text goes on, piece by piece; closing the generator stops the answer."""
+        return self.stream_tokens(self.raw_prompt(prompt), _sampling(sampling))
 
     def score(self, text: str) -> Score:
         """Negative log-likelihood of a text as a document: after the tokenizer's first token, or else its end token.
@@ -129,15 +129,8 @@ class Model:
 
         return self.engine.submit(prompt_ids, sampling, self.stop_ids, watch)
 
-    def _texts(self, prompts: Sequence[Sequence[int]], sampling: SamplingSettings) -> list[str]:
-        pieces: list[list[str]] = [[] for _ in prompts]
-        longest_first = sorted(
-            range(len(prompts)), key=lambda i: -len(prompts[i])
-        )  # like lengths together: less padding
-        self.engine.finish([self.submit(prompts[i], sampling, _gather(pieces[i])) for i in longest_first])
-        return ["".join(own) for own in pieces]
-
-    def _stream(self, prompt_ids: Sequence[int], sampling: SamplingSettings) -> Iterator[str]:
+    def stream_tokens(self, prompt_ids: Sequence[int], sampling: SamplingSettings) -> Generator[str]:
+        """The answer to a prompt of token ids, piece by piece; closing it stops the answer."""
         pieces: deque[str] = deque()
         request = self.submit(prompt_ids, sampling, _gather(pieces))
         try:
@@ -149,6 +142,14 @@ class Model:
                         yield piece
         finally:
             self.engine.cancel(request)
+
+    def _texts(self, prompts: Sequence[Sequence[int]], sampling: SamplingSettings) -> list[str]:
+        pieces: list[list[str]] = [[] for _ in prompts]
+        longest_first = sorted(
+            range(len(prompts)), key=lambda i: -len(prompts[i])
+        )  # like lengths together: less padding
+        self.engine.finish([self.submit(prompts[i], sampling, _gather(pieces[i])) for i in longest_first])
+        return ["".join(own) for own in pieces]
 
     def _prefix(self) -> list[int]:
         """The first token, where the tokenizer itself begins every text with one."""
