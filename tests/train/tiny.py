@@ -1,10 +1,14 @@
 """A tiny run that tests share: byte tokens, documents with a pattern in them, a decoder of a few thousand weights.
 
-As a program, `python tiny.py OUT SETTINGS_JSON [UNIT]`, it trains in its own process and prints nothing.
+As a program it runs what `launch` hands it.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -94,7 +98,31 @@ def run(out: Path, settings: TrainSettings, unit: str = "document", data: Path |
     return train(settings, objective, decoder(), tokenizer(), None, training, held_out, out, device="cpu", **more)
 
 
+def launch(processes: int, runs: list[tuple[Path, TrainSettings]]) -> subprocess.Popen[str]:
+    """Starts the runs, one after the other, in `processes` new processes (under torchrun where there are several)."""
+    jobs = json.dumps([[str(out), type(settings).__name__, settings.model_dump_json()] for out, settings in runs])
+    alone = [sys.executable, __file__, jobs]
+    several = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = alone if processes == 1 else [*several, __file__, jobs]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, env=environment, start_new_session=True, text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    """Waits for what `launch` started; raises RuntimeError with what it said where it failed."""
+    try:
+        said = process.communicate(timeout=120)[1]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    if process.returncode:
+        raise RuntimeError(said[-3000:])
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    kind = DPOTrainSettings if sys.argv[3:] == ["pair"] else TrainSettings
-    run(Path(sys.argv[1]), kind.model_validate_json(sys.argv[2]), *sys.argv[3:])
+    for out, kind, settings in json.loads(sys.argv[1]):
+        kinds = {"TrainSettings": TrainSettings, "DPOTrainSettings": DPOTrainSettings}
+        run(Path(out), kinds[kind].model_validate_json(settings), "pair" if kind.startswith("DPO") else "document")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -43,29 +42,23 @@ class World:
             self.total([0.0])
 
 
-@contextmanager
-def join(device: str | None = None) -> Iterator[World]:
+def join(device: str | None = None) -> World:
     """The processes that torchrun started, or this one alone.
 
-    `device` is a torch device name; None means CUDA where there is one, else the CPU. Groups speak NCCL on CUDA and
-    gloo elsewhere, and end with the block.
+    `device` is a torch device name; None means CUDA where there is one, else the CPU. The group speaks NCCL on CUDA and
+    gloo elsewhere. It lasts as long as the program: a second one in the same job would meet the first one's addresses.
     """
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if size == 1:
-        yield World(0, 1, torch.device(kind))
-        return
+        return World(0, 1, torch.device(kind))
     here = torch.device(kind, int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device(kind)
     if here.type == "cuda":
         torch.cuda.set_device(here)
-    ours = not dist.is_initialized()
-    if ours:
+    if not dist.is_initialized():
         dist.init_process_group("nccl" if here.type == "cuda" else "gloo")
-    try:
-        yield World(rank, size, here, init_device_mesh(here.type, (size,)))
-    finally:
-        if ours:
-            dist.destroy_process_group()
+        atexit.register(dist.destroy_process_group)
+    return World(rank, size, here, init_device_mesh(here.type, (size,)))
 
 
 def shard(network: nn.Module, blocks: nn.ModuleList, world: World, dtype: torch.dtype) -> None:
@@ -86,6 +79,7 @@ def shard(network: nn.Module, blocks: nn.ModuleList, world: World, dtype: torch.
         sharded = fully_shard(module, mesh=world.mesh, mp_policy=policy)
         assert isinstance(sharded, FSDPModule)
         sharded.set_gradient_divide_factor(1.0)
+        sharded.set_force_sum_reduction_for_comms(True)  # else a factor asks for an operation that gloo has not
 
 
 def whole(tensor: Tensor) -> Tensor:

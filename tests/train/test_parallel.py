@@ -1,0 +1,80 @@
+"""One process or several: the same losses, and checkpoints that open at any world size."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+from safetensors.torch import load_file
+
+from danlu.ledger.checkpoints import checkpoint_folder, list_checkpoints
+from danlu.ledger.metrics import read_metrics
+from danlu.train.settings import DPOTrainSettings, SaveSettings, TrainSettings
+
+COMMON = {"batch": 8, "rows": 2, "learning_rate": 3e-3, "save": SaveSettings(every=3, keep_last=9)}
+RUNS: dict[str, TrainSettings] = {
+    "adamw": TrainSettings(**COMMON, evaluate_every=6),
+    "recompute": TrainSettings(**COMMON, recompute=True, steps=6),
+    "muon": TrainSettings(**COMMON, optimizer="muon", steps=6),
+    "bf16": TrainSettings(**COMMON, precision="bf16", steps=6),
+    "dpo": DPOTrainSettings(**COMMON, steps=6),
+}
+
+
+def losses(out: Path) -> list[float]:
+    return [row["loss"] for row in read_metrics(out / "metrics.jsonl") if "loss" in row]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All runs on two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    for unit in ("document", "pair"):  # laid down before several processes would do it at once
+        tiny.stream(folder / "data", unit)
+        tiny.stream(folder / "data" / "held_out", unit, 8, seed=9)
+    tiny.finish(tiny.launch(2, [(folder / name, settings) for name, settings in RUNS.items()]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one(two: Path) -> Path:
+    """All runs in this process."""
+    for name, settings in RUNS.items():
+        tiny.run(two / "one" / name, settings, "pair" if name == "dpo" else "document", data=two / "data")
+    return two / "one"
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_two_processes_compute_what_one_does(one: Path, two: Path, name: str) -> None:
+    tolerance = 2e-2 if name == "bf16" else 1e-5
+    assert losses(two / name) == pytest.approx(losses(one / name), rel=tolerance)
+    mine, other = (
+        load_file(list_checkpoints(run)[-1] / "state/parameters.safetensors") for run in (one / name, two / name)
+    )
+    assert mine.keys() == other.keys()
+    # Muon rounds its iteration to bf16, so that float32's noise in a gradient may be seen in a weight.
+    limit = {"bf16": 2e-2, "muon": 2e-3}.get(name, 1e-4)
+    assert max(float((mine[key] - other[key]).abs().max()) for key in mine) < limit
+
+
+def test_held_out_losses_are_equal(one: Path, two: Path) -> None:
+    found = [
+        [row["held_out_loss"] for row in read_metrics(run / "adamw" / "metrics.jsonl") if "source" in row]
+        for run in (one, two)
+    ]
+    assert len(found[0]) == 4 and found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_saved_on_two_and_resumed_on_others(one: Path, two: Path, tmp_path: Path, processes: int) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(two / "adamw", out)
+    shutil.copytree(two / "data", tmp_path / "data")
+    for path in list_checkpoints(out):
+        if path > checkpoint_folder(out, 6):
+            shutil.rmtree(path)
+    tiny.finish(tiny.launch(processes, [(out, RUNS["adamw"])]))
+    assert losses(out) == pytest.approx(losses(one / "adamw"), rel=1e-5)
+    assert len(losses(out)) == 12
