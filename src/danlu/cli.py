@@ -240,7 +240,7 @@ def _recipe(path: Path, overrides: list[str] | None, smoke: bool) -> Recipe:
     from danlu.recipe.settings import load_recipe
     from danlu.recipe.smoke import smoked
 
-    loaded = load_recipe(path, overrides or [])
+    loaded = load_recipe(path, overrides)
     return smoked(loaded) if smoke else loaded
 
 

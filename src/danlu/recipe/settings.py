@@ -75,6 +75,6 @@ class Recipe(Settings):
         return {name: getattr(self, name) for name in TRAINING if getattr(self, name) is not None}
 
 
-def load_recipe(path: Path, overrides: list[str]) -> Recipe:
+def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     """Reads and checks a recipe; UserError names each mistake's file, line and key."""
-    return load_settings(Recipe, path, overrides)
+    return load_settings(Recipe, Path(path), overrides)

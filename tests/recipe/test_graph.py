@@ -1,0 +1,89 @@
+"""Stages run when what they depend on has changed, and only then; nothing that was made is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from danlu.recipe.graph import PARKED, Stage, run_stages, state
+
+
+class Kitchen:
+    """Two stages, the second of which needs the first; counts what is cooked."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.cooked = out, list[str]()
+
+    def stages(self, salt: int = 1, sugar: int = 1, sources: tuple[Path, ...] = ()) -> list[Stage]:
+        soup = Stage("soup", self.out / "soup", {"salt": salt}, lambda: self._cook("soup", salt), sources=sources)
+        cake = Stage(
+            "bake/cake", self.out / "bake" / "cake", {"sugar": sugar}, lambda: self._cook("bake/cake", sugar), (soup,)
+        )
+        return [soup, cake]
+
+    def run(self, **settings: int) -> list[str]:
+        return [outcome.state for outcome in run_stages(self.stages(**settings))]
+
+    def _cook(self, name: str, amount: int) -> None:
+        self.cooked.append(f"{name} {amount}")
+        (self.out / name / "dish").write_text(str(amount))
+
+
+def test_a_second_run_does_nothing(tmp_path: Path) -> None:
+    kitchen = Kitchen(tmp_path)
+    assert kitchen.run() == ["finished", "finished"]
+    assert kitchen.run() == ["unchanged", "unchanged"]
+    assert kitchen.cooked == ["soup 1", "bake/cake 1"]
+
+
+def test_a_changed_setting_reruns_what_depends_on_it(tmp_path: Path) -> None:
+    kitchen = Kitchen(tmp_path)
+    kitchen.run()
+    assert kitchen.run(sugar=2) == ["unchanged", "finished"]
+    assert kitchen.run(sugar=2, salt=2) == ["finished", "finished"]
+
+
+def test_going_back_to_old_settings_brings_old_results_back(tmp_path: Path) -> None:
+    kitchen = Kitchen(tmp_path)
+    kitchen.run()
+    kitchen.run(sugar=2)
+    assert (tmp_path / "bake/cake/dish").read_text() == "2"
+    assert kitchen.run(sugar=1) == ["unchanged", "restored"]
+    assert (tmp_path / "bake/cake/dish").read_text() == "1"
+    assert kitchen.run(sugar=2) == ["unchanged", "restored"]
+    assert kitchen.cooked == ["soup 1", "bake/cake 1", "bake/cake 2"]
+    assert len(list((tmp_path / PARKED).iterdir())) == 1
+
+
+def test_a_changed_file_reruns(tmp_path: Path) -> None:
+    source = tmp_path / "water.txt"
+    source.write_text("cold")
+    kitchen = Kitchen(tmp_path / "out")
+    for expected in (["finished", "finished"], ["unchanged", "unchanged"]):
+        assert [outcome.state for outcome in run_stages(kitchen.stages(sources=(source,)))] == expected
+    source.write_text("boiling")
+    assert [outcome.state for outcome in run_stages(kitchen.stages(sources=(source,)))] == ["finished", "finished"]
+
+
+def test_a_stage_that_was_cut_short_goes_on_in_its_folder(tmp_path: Path) -> None:
+    kitchen = Kitchen(tmp_path)
+    soup = kitchen.stages()[0]
+
+    def burn() -> None:
+        (soup.folder / "half").write_text("x")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        list(run_stages([Stage("soup", soup.folder, soup.settings, burn)]))
+    assert state(soup) == "unfinished"
+    assert kitchen.run() == ["continued", "finished"]
+    assert (soup.folder / "half").exists()
+
+
+def test_an_unfinished_stage_of_other_settings_is_parked(tmp_path: Path) -> None:
+    kitchen = Kitchen(tmp_path)
+    kitchen.run()
+    (tmp_path / "soup" / "stage.json").unlink()
+    assert kitchen.run() == ["finished", "unchanged"]
+    assert [path.name for path in (tmp_path / PARKED).iterdir()] == ["soup-unknown"]
