@@ -22,6 +22,8 @@ from danlu.text.readers import Piece, read_rows
 from danlu.text.settings import KINDS, CleanSettings, CleanSource, Kind
 from danlu.text.survey import groups, survey
 
+ALONE_BYTES = 1 << 24  # input for which starting worker processes takes longer than the work
+
 
 @dataclass(frozen=True)
 class _Part:
@@ -52,12 +54,14 @@ class _Cleaning:
     def __init__(self, settings: CleanSettings, out: Path) -> None:
         self.settings, self.out = settings, out
         self.left_out = Counts()
+        self.input_bytes = 0
 
     def run(self) -> None:
         sources = [(source, source.kind or _kind(source)) for source in self.settings.sources]
         _check_names(sources)
         files = {id(source): source_files(source, kind, self.left_out) for source, kind in sources}
         surveyed = self._survey([file for listed in files.values() for file in listed])
+        self.input_bytes = sum(found["bytes"] for found in surveyed.values())
         parts = [
             _Part(source, kind, f"{kind}s/{_folder(source)}/part-{index:05d}", pieces)
             for source, kind in sources
@@ -73,7 +77,8 @@ class _Cleaning:
         size = self.settings.task_bytes
         unique = list(dict.fromkeys(files))
         tasks = [Task(f"survey {file}", survey, {"file": str(file), "piece_bytes": size}, [file]) for file in unique]
-        return dict(zip(unique, self._run(tasks, "survey"), strict=True))
+        hashed = sum(file.stat().st_size for file in unique) // 64  # hashing is that much faster than cleaning
+        return dict(zip(unique, self._run(tasks, "survey", hashed), strict=True))
 
     def _groups(self, source: CleanSource, files: list[Path], surveyed: dict[Path, Any]) -> list[list[Piece]]:
         pieces = [Piece(**piece) for file in files for piece in surveyed[file]["pieces"]]
@@ -90,7 +95,7 @@ class _Cleaning:
             ]
             arguments = {**self._reads(part), "steps": steps, "out": str(self._columns(part))}
             tasks.append(Task(f"measure {part.name}", measure, arguments, part.files, [self._columns(part)]))
-        return self._run(tasks, "measure")
+        return self._run(tasks, "measure", self.input_bytes)
 
     def _twins(self, parts: list[_Part], measured: list[dict[str, Any]]) -> dict[Kind, list[Path]]:
         """For each kind of record, the files that name its duplicates."""
@@ -106,7 +111,7 @@ class _Cleaning:
                 arguments = {"columns": [str(file) for file in columns], "bucket": bucket, "buckets": buckets}
                 task = Task(f"twins {kind} {bucket}", find_twins, {**arguments, "out": str(path)}, columns, [path])
                 tasks.append(task)
-        self._run(tasks, "find equals")
+        self._run(tasks, "find equals", 8 * sum(result["records"] for result in measured))
         return found
 
     def _judge(self, parts: list[_Part], twins: dict[Kind, list[Path]]) -> list[dict[str, Any]]:
@@ -126,12 +131,12 @@ class _Cleaning:
             inputs = [*part.files, self._columns(part), *twins[part.kind]]
             tasks.append(Task(f"judge {part.name}", judge, arguments, inputs, outputs))
             place[part.kind] += 1
-        return self._run(tasks, "judge")
+        return self._run(tasks, "judge", self.input_bytes)
 
-    def _run(self, tasks: list[Task], title: str) -> list[Any]:
-        return run_tasks(
-            tasks, self.out / "tasks" / title.replace(" ", "-"), workers=self.settings.workers, title=f"clean: {title}"
-        )
+    def _run(self, tasks: list[Task], title: str, nbytes: int) -> list[Any]:
+        workers = 1 if nbytes < ALONE_BYTES else self.settings.workers
+        ledger = self.out / "tasks" / title.replace(" ", "-")
+        return run_tasks(tasks, ledger, workers=workers, title=f"clean: {title}")
 
     def _reads(self, part: _Part) -> dict[str, Any]:
         source = part.source.model_dump(exclude={"kind", "weight"})
