@@ -11,6 +11,9 @@ from danlu.ledger.errors import UserError
 from danlu.ledger.files import sha256_file
 from danlu.text.readers import read_rows
 
+_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
+_WORD = re.compile(r"[A-Za-zÀ-ɏ]+")
+
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a .jsonl or .jsonl.zst file. Raises UserError where it is missing."""
@@ -61,7 +64,6 @@ def read_questions(path: Path, limit: int | None) -> list[dict[str, Any]]:
 
 
 def language_of(text: str) -> str:
-    """ "zh" where at least a fifth of the letters are Chinese characters, else "en"."""
-    han = len(re.findall(r"[\u3400-\u4dbf\u4e00-\u9fff]", text))
-    letters = sum(character.isalpha() for character in text)
-    return "zh" if han and han >= 0.2 * letters else "en"
+    """zh where Chinese characters are at least half of the Chinese characters and Latin words together, else en."""
+    han, words = len(_HAN.findall(text)), len(_WORD.findall(text))
+    return "zh" if han and han >= words else "en"

@@ -151,6 +151,17 @@ def _thinned(points: Points) -> Points:
     return kept
 
 
+def averaged(points: Points) -> Points:
+    """The exponential average of a line over about a fiftieth of it, without the pull towards its start."""
+    keep = 1 - 1 / max(1.0, len(points) / 50)
+    total = weight = 0.0
+    smooth: Points = []
+    for step, value in points:
+        total, weight = keep * total + value, keep * weight + 1
+        smooth.append((step, total / weight))
+    return smooth
+
+
 def label(value: float) -> str:
     """A tick's number: 0.5, 20k, 1e-6."""
     size = abs(value)

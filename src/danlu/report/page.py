@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from danlu.report import flow
-from danlu.report.charts import NARROW, WIDE, Chart, Line, swatch
+from danlu.report.charts import NARROW, WIDE, Chart, Line, averaged, swatch
 from danlu.report.curves import Curve
 from danlu.report.inspection import inspections
 from danlu.report.runs import Run, Stage
@@ -20,6 +21,8 @@ from danlu.report.words import Language, clock, number, say, sentence
 SINGLE = ("learning_rate", "grad_norm", "tokens_per_second", "rewards_accuracy", "rewards_margin")
 """Columns that get a chart of their own in a stage's card; loss and rewards are drawn together with their peers."""
 PALETTE = 8
+MANY_POINTS = 60
+"""A loss of so many points is drawn with its average."""
 MOST_DETAIL = 6
 """With more curves than this, only the overlays are drawn."""
 
@@ -61,7 +64,7 @@ class _View:
             "overlay": bool(overlays),
             "curves": 0 < len(cards) <= MOST_DETAIL,
             "evaluation": any(view["tables"] for view in views),
-            "answers": any(view["answers"] for view in views),
+            "side_by_side": any(view["answers"] for view in views),
             "inspection": any(view["inspections"] for view in views),
             "settings": any(view["manifests"] for view in views),
         }
@@ -81,7 +84,7 @@ class _View:
             "name": run.name,
             "path": str(run.path),
             "tiles": tiles(run.scores, self.language) if len(self.runs) > 1 else self.tiles(run),
-            "stages": [self.stage(run, stage) for stage in run.stages] if run.folder else [],
+            "stages": [self.stage(stage) for stage in run.stages] if run.folder else [],
             "tables": tables(run.scores, self.language),
             "answers": answers(run.scores, self.language),
             "inspections": inspections(run, self.language),
@@ -127,16 +130,18 @@ class _View:
         head = ["curve", "steps", "first", "lowest", "last", "highest_rate", "time"]
         return Table(self.say("loss"), [self.say(key) for key in head], rows)
 
-    def stage(self, run: Run, stage: Stage) -> dict[str, Any]:
-        folder = run.path / stage.name if (run.path / stage.name).is_dir() else run.folder
+    def stage(self, stage: Stage) -> dict[str, Any]:
         return {
             "name": stage.name,
-            "taken": [(name, number(value)) for name, value in flow.taken(stage.manifest)],
-            "given": [(name, number(value)) for name, value in flow.given(stage.manifest, folder)],
+            "taken": self.amounts(flow.taken(stage.manifest, stage.curve)),
+            "given": self.amounts(flow.given(stage.manifest, stage.curve)),
             "dropped": [(reason, number(count), where) for reason, count, where in flow.dropped(stage.manifest)],
-            "counted": bool(stage.manifest),
+            "counted": bool(stage.manifest) and not stage.curve,
             "time": clock(stage.seconds, self.language),
         }
+
+    def amounts(self, amounts: flow.Amounts) -> list[tuple[str, str]]:
+        return [("".join(map(self.say, re.split(r"(, |/)", name))), number(value)) for name, value in amounts]
 
     def findings(self) -> list[dict[str, Any]]:
         rows = []
@@ -161,7 +166,7 @@ class _View:
     def charts(self, stage: Stage) -> list[dict[str, Any]]:
         curve = stage.curve
         assert curve is not None
-        loss = [Line(self.say("train"), curve.points("loss"), 0)]
+        loss = self.training(curve)
         held_out = curve.points("held_out_loss")
         groups = [("loss", [*loss, Line(self.say("held_out"), held_out, 1, "dots")] if held_out else loss)]
         if curve.points("rewards_chosen"):
@@ -170,13 +175,22 @@ class _View:
         groups += [(name, [Line(self.say(name), points, 0)]) for name in SINGLE if (points := curve.points(name))]
         return [self.drawn(self.say(name), lines, tuple(curve.epoch_starts())) for name, lines in groups]
 
+    def training(self, curve: Curve) -> list[Line]:
+        """The training loss; a long one stands thin behind its average."""
+        points = curve.points("loss")
+        if len(points) < MANY_POINTS:
+            return [Line(self.say("train"), points, 0)]
+        return [Line(self.say("train"), points, 0, "thin"), Line(self.say("average"), averaged(points), 0)]
+
     def overlays(self) -> list[dict[str, Any]]:
         """Curves of one objective over each other, where there are several."""
         groups: dict[str, list[Line]] = {}
         for run, stage in self.trained:
             assert stage.curve is not None
             lines = groups.setdefault(_objective(stage.curve), [])
-            lines.append(Line(self.title(run, stage), stage.curve.points("loss"), len(lines) % PALETTE))
+            points = stage.curve.points("loss")
+            shown = points if len(points) < MANY_POINTS else averaged(points)
+            lines.append(Line(self.title(run, stage), shown, len(lines) % PALETTE))
         several = {name: lines for name, lines in groups.items() if len(lines) > 1} if len(self.runs) > 1 else {}
         return [self.drawn(f"{self.say('loss')}, {name}", lines, (), WIDE) for name, lines in several.items()]
 

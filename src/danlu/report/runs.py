@@ -14,7 +14,7 @@ from danlu.ledger.manifest import read_manifest
 from danlu.report.curves import Curve, read_curve
 from danlu.report.diagnose import Finding, diagnose
 
-STAGES = ("sample", "clean", "tokenizer", "pack/pretrain", "pretrain", "pack/sft", "sft", "pack/dpo", "dpo")
+STAGES = ("sample", "clean", "tokenizer", "pack/pretrain", "pretrain", "pack/sft", "sft", "pack/dpo", "dpo", "evaluate")
 """A run's folders in the order in which they are made."""
 METRICS = "metrics.jsonl"
 

@@ -46,7 +46,9 @@ def tiles(scores: Scores, language: Language) -> list[Tile]:
     found: list[Tile] = []
     for name in dict.fromkeys(name for tasks in scores.values() for name in tasks.get(BITS, {})):
         values = {model: tasks[BITS][name][BITS] for model, tasks in scores.items() if name in tasks.get(BITS, {})}
-        found.append(_trail(f"{say('bits_per_byte_held_out', language)}, {name}", values, lambda v: f"{v:.3f}"))
+        found.append(
+            _trail(f"{say('bits_per_byte_held_out', language)}, {say(name, language)}", values, lambda v: f"{v:.3f}")
+        )
     for task, key, title in ((EXACT, "accuracy", "exact_match"), (LOOPS, "loop_rate", "loop_rate")):
         values = {model: tasks[task][key] for model, tasks in scores.items() if task in tasks}
         if values:
@@ -74,7 +76,10 @@ def _answer(item: dict[str, Any] | None, language: Language) -> dict[str, Any]:
     if item is None:
         return {"text": "–", "badges": []}
     badges = [("bad", say("loops", language))] if item["loops"] else []
-    return {"text": item["answer"], "badges": badges if item["ended"] else [*badges, ("warn", say("cut", language))]}
+    return {
+        "text": item["answer"].strip() or say("empty", language),
+        "badges": badges if item["ended"] else [*badges, ("warn", say("cut", language))],
+    }
 
 
 def _trail(title: str, values: dict[str, float], show: Any) -> Tile:
@@ -124,24 +129,28 @@ def _multiple_choice(scores: Scores, language: Language) -> Table:
 
 
 def _exact_match(scores: Scores, language: Language) -> Table:
-    rows = []
-    for model, task in _with(scores, EXACT):
-        parts = [("all", "all", task)]
-        parts += [(kind, tongue, part) for kind, tongues in task["kind"].items() for tongue, part in tongues.items()]
-        for kind, tongue, part in parts:
-            interval = f"{percent(part['low'])} – {percent(part['high'])}"
-            rows.append(
-                [
-                    model,
-                    say(kind, language),
-                    say(tongue, language),
-                    _bar(part["accuracy"], part["stderr"]),
-                    interval,
-                    number(part["n"]),
-                ]
-            )
-    head = ["model", "kind", "language", "accuracy", "interval", "n"]
-    return Table(say("exact_match", language), _head(head, language), rows, 3)
+    """A column a model: the share right, with its error and its 95% interval."""
+    models = _with(scores, EXACT)
+    parts = dict.fromkeys(
+        [("all", "all")]
+        + [(kind, tongue) for _, task in models for kind, tongues in task["kind"].items() for tongue in tongues]
+    )
+    rows: list[list[Any]] = []
+    for kind, tongue in parts if models else ():
+        found = [task if kind == "all" else task["kind"].get(kind, {}).get(tongue) for _, task in models]
+        cells = [_interval(part) if part else "" for part in found]
+        n = next(part["n"] for part in found if part)
+        rows.append([say(kind, language), say(tongue, language), number(n), *cells])
+    head = [
+        *_head(["kind", "language", "n"], language),
+        *(f"{model} ({say(t['form'], language)})" for model, t in models),
+    ]
+    return Table(say("exact_match", language), head, rows, 2, say("how_errors", language))
+
+
+def _interval(part: dict[str, Any]) -> Markup:
+    interval = Markup(" <small>{} – {}</small>").format(percent(part["low"]), percent(part["high"]))
+    return _bar(part["accuracy"], part["stderr"]) + interval
 
 
 def _repetition(scores: Scores, language: Language) -> Table:
@@ -176,19 +185,32 @@ def _repetition(scores: Scores, language: Language) -> Table:
 
 
 def _bits(scores: Scores, language: Language) -> Table:
-    rows = []
-    for model, task in _with(scores, BITS):
-        for name, whole in task.items():
-            parts = [("all", whole)]
-            parts += [(say(tongue, language), part) for tongue, part in whole["language"].items()]
-            parts += [(source, part) for source, part in whole["source"].items()] if len(whole["source"]) > 1 else []
-            for part_name, part in parts:
-                label = say(part_name, language)
-                figures = [f"{part[BITS]:.4f}", number(part["perplexity"])]
-                sizes = [number(part[size]) for size in ("tokens", "bytes", "documents")]
-                rows.append([model, name, label, *figures, *sizes])
-    head = ["model", "set", "source", "bits_per_byte", "perplexity", "tokens", "bytes", "documents"]
-    return Table(say("bits_per_byte_held_out", language), _head(head, language), rows, 3, say("how_bits", language))
+    """A column a model: bits per byte, and the perplexity of a token."""
+    models = _with(scores, BITS)
+    rows: list[list[Any]] = []
+    for name in dict.fromkeys(name for _, task in models for name in task):
+        whole = next(task[name] for _, task in models if name in task)
+        groups = [()] + [("language", part) for part in whole["language"]]
+        groups += [("source", part) for part in whole["source"]] if len(whole["source"]) > 1 else []
+        for group in groups:
+            found = [_inner(task.get(name, {}), group) for _, task in models]
+            cells = [
+                Markup("{} <small>ppl {}</small>").format(f"{part[BITS]:.4f}", number(part["perplexity"]))
+                if part
+                else ""
+                for part in found
+            ]
+            one = next(part for part in found if part)
+            sizes = [number(one[size]) for size in ("documents", "tokens", "bytes")]
+            rows.append([say(name, language), say(group[1] if group else "all", language), *sizes, *cells])
+    head = [*_head(["set", "source", "documents", "tokens", "bytes"], language), *(model for model, _ in models)]
+    return Table(say("bits_per_byte_held_out", language), head, rows, 2, say("how_bits", language))
+
+
+def _inner(values: dict[str, Any], group: tuple[str, ...]) -> dict[str, Any]:
+    for key in group:
+        values = values.get(key, {})
+    return values
 
 
 def _overlap(scores: Scores, language: Language) -> Table:
