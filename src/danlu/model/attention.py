@@ -19,12 +19,13 @@ class Documents:
     """`attend` for rows of packed documents: a token sees the tokens before it in its own document, and itself.
 
     Made once a batch and used by every layer. bf16 and fp16 on CUDA (compute capability 8 and above) go through
-    variable-length flash attention, all else through SDPA with a mask.
+    variable-length flash attention, all else through SDPA: with a mask, or, where documents cross from one row into
+    the next, document by document.
 
     Args:
         cu: int32 [D + 1], where documents begin in the flattened B * T tokens; repeated entries are empty documents.
         max_length: longest document. Few different values, best one, keep compiled blocks from compiling again.
-        document_BT: id of the document that each token belongs to; documents of one row differ.
+        document_BT: id of the document that each token belongs to; different for each. A document has at most T.
         window: a token sees this many tokens, itself included.
         dtype: of the queries that will come.
     """
@@ -40,11 +41,22 @@ class Documents:
         if document_BT.ndim != 2:
             raise ValueError(f"document ids come as [B, T], not {list(document_BT.shape)}: view them as the tokens are")
         self.cu, self.max_length, self.window = cu, max_length, window
-        self.mask = None if _has_varlen(document_BT.device, dtype) else document_mask(document_BT, window)
+        self.mask: Tensor | None = None
+        self.lengths: list[int] | None = None
+        if _has_varlen(document_BT.device, dtype):
+            return
+        self.mask = document_mask(document_BT, window)
+        if bool((document_BT[1:, 0] == document_BT[:-1, -1]).any()):
+            self.mask = torch.cat([previous_row_mask(document_BT, window), self.mask], dim=-1)
+            self.lengths = [length for length in cu.diff().tolist() if length]
 
     def __call__(self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor) -> Tensor:
         """Attention output [B, T, H, D]; K must divide H. The layer makes no difference here."""
+        if self.lengths is not None and not torch.compiler.is_compiling():
+            return _each_document(q_BTHD, k_BTKD, v_BTKD, self.lengths, self.window)
         if self.mask is not None:
+            if self.lengths is not None:  # lengths in a compiled graph would have it compiled again for each batch
+                k_BTKD, v_BTKD = (torch.cat([x.roll(1, 0), x], dim=1) for x in (k_BTKD, v_BTKD))
             return masked_attention(q_BTHD, k_BTKD, v_BTKD, self.mask)
         if q_BTHD.dtype not in HALF:
             raise TypeError(f"queries are {q_BTHD.dtype}: give Documents their dtype")
@@ -58,6 +70,26 @@ def document_mask(document_BT: Tensor, window: int | None = None) -> Tensor:
     behind = place[:, None] - place
     seen = (behind >= 0) if window is None else (behind >= 0) & (behind < window)
     return (seen & (document_BT[:, :, None] == document_BT[:, None, :]))[:, None]
+
+
+def previous_row_mask(document_BT: Tensor, window: int | None = None) -> Tensor:
+    """bool [B, 1, T, T], true where a query sees a key of the row before; the first row's is the last, unseen."""
+    place = torch.arange(document_BT.shape[1], device=document_BT.device)
+    behind = place[:, None] - place + len(place)
+    same = document_BT[:, :, None] == document_BT.roll(1, 0)[:, None, :]
+    return (same if window is None else same & (behind < window))[:, None]
+
+
+def _each_document(
+    q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, lengths: list[int], window: int | None
+) -> Tensor:
+    """SDPA [B, T, H, D] over documents that lie end to end in the flattened rows."""
+    parts = (x.flatten(0, 1).split(lengths) for x in (q_BTHD, k_BTKD, v_BTKD))
+    attended = []
+    for q_NHD, k_NKD, v_NKD in zip(*parts, strict=True):
+        mask = document_mask(torch.zeros(1, len(q_NHD), device=q_NHD.device), window)
+        attended.append(masked_attention(q_NHD[None], k_NKD[None], v_NKD[None], mask)[0])
+    return torch.cat(attended).view_as(q_BTHD)
 
 
 def masked_attention(q_BTHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, mask: Tensor) -> Tensor:

@@ -184,15 +184,14 @@ def _statistics(logits: Tensor, labels: Tensor, entropy: bool) -> tuple[Tensor, 
     """lse, the label's logit, the greatest logit and the entropy (0 where not asked for), each [n]."""
     if logits.is_cuda:
         return _compiled(plain_statistics)(_any_rows(logits), labels, entropy)
-    blocks = zip(logits.split(_BLOCK), labels.split(_BLOCK), strict=True)
-    return _joined([plain_statistics(block, label, entropy) for block, label in blocks], logits, 4)
+    return _in_cache(logits, labels, entropy=entropy)
 
 
 def _residual(logits: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
     """Overwrites logits with softmax minus one-hot label; gives lse, the label's logit and the greatest, each [n]."""
     if logits.is_cuda:
         return _compiled(plain_residual)(_any_rows(logits), labels)
-    return _residual_in_cache(logits, labels)
+    return _in_cache(logits, labels, overwrite=True)[:3]
 
 
 def plain_statistics(logits: Tensor, labels: Tensor, entropy: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -213,23 +212,25 @@ def plain_residual(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tens
     return lse, chosen, best
 
 
-_BLOCK = 8
+_BLOCK = 4
 """Rows that a CPU core's cache holds in float32 for a vocabulary of some 150,000."""
 
 
-def _residual_in_cache(logits: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-    """The residual for CPUs: a few rows at a time stay in the cache, and each logit is exponentiated once."""
+def _in_cache(logits: Tensor, labels: Tensor, *, entropy: bool = False, overwrite: bool = False) -> tuple[Tensor, ...]:
+    """Both for CPUs: a few rows at a time stay in the cache, and each logit is exponentiated once."""
     held = torch.empty(min(_BLOCK, len(logits)), logits.shape[1], dtype=_wide(logits))
     outcomes = []
-    for block, label in zip(logits.split(_BLOCK), labels.split(_BLOCK), strict=True):
+    for block, label in zip(logits.split(_BLOCK), labels[:, None].split(_BLOCK), strict=True):
         best = block.amax(-1).to(held.dtype)
-        chosen = block.gather(-1, label[:, None]).squeeze(-1).to(held.dtype)
+        chosen = block.gather(-1, label).squeeze(-1).to(held.dtype)
         softmax = torch.softmax(block, -1, dtype=held.dtype, out=held[: len(block)])
         # The greatest probability is 1 / Σ exp(logit - greatest), never below 1 / V.
-        outcomes.append((best - softmax.amax(-1).log(), chosen, best))
-        softmax.scatter_add_(-1, label[:, None], torch.full_like(label[:, None], -1, dtype=held.dtype))
-        block.copy_(softmax)
-    return _joined(outcomes, logits, 3)
+        lse = best - softmax.amax(-1).log()
+        outcomes.append((lse, chosen, best, lse - (softmax * block).sum(-1) if entropy else torch.zeros_like(lse)))
+        if overwrite:
+            softmax.scatter_add_(-1, label, torch.full_like(label, -1, dtype=held.dtype))
+            block.copy_(softmax)
+    return _joined(outcomes, logits, 4)
 
 
 @functools.cache
