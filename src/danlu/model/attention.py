@@ -80,24 +80,24 @@ def previous_row_mask(document_BT: Tensor, window: int | None = None) -> Tensor:
     return (same if window is None else same & (behind < window))[:, None]
 
 
-def _each_document(
-    q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, lengths: list[int], window: int | None
-) -> Tensor:
+def _each_document(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, lengths: list[int], window: int | None) -> Tensor:
     """SDPA [B, T, H, D] over documents that lie end to end in the flattened rows."""
     parts = (x.flatten(0, 1).split(lengths) for x in (q_BTHD, k_BTKD, v_BTKD))
     attended = []
     for q_NHD, k_NKD, v_NKD in zip(*parts, strict=True):
-        mask = document_mask(torch.zeros(1, len(q_NHD), device=q_NHD.device), window)
+        narrow = window is not None and window < len(q_NHD)
+        mask = document_mask(torch.zeros(1, len(q_NHD), device=q_NHD.device), window) if narrow else None
         attended.append(masked_attention(q_NHD[None], k_NKD[None], v_NKD[None], mask)[0])
     return torch.cat(attended).view_as(q_BTHD)
 
 
-def masked_attention(q_BTHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, mask: Tensor) -> Tensor:
-    """SDPA [B, T, H, D] with grouped key-value heads; mask is bool and broadcasts to [B, H, T, S]."""
+def masked_attention(q_BTHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, mask: Tensor | None) -> Tensor:
+    """SDPA [B, T, H, D] with grouped key-value heads; mask is bool and broadcasts to [B, H, T, S]; None: causal."""
     q, k, v = (x.transpose(1, 2) for x in (q_BTHD, k_BSKD, v_BSKD))
     if q.is_cuda:  # the memory-efficient kernel, the one on CUDA that takes masks, knows no grouped heads
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
-    return F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=not q.is_cuda).transpose(1, 2)
+    attended = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=not q.is_cuda)
+    return attended.transpose(1, 2)
 
 
 def _varlen(q_NHD: Tensor, k_NKD: Tensor, v_NKD: Tensor, cu: Tensor, max_length: int, window: int | None) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -91,26 +92,20 @@ def fused_state(decoder: Decoder, state: Mapping[str, Tensor]) -> dict[str, Tens
     """
     fused: dict[str, Tensor] = {}
     for part in decoder.parts():
-        value = state[part.on_disk]
-        if tuple(value.shape) != part.shape:
-            raise ValueError(f"{part.on_disk} is {list(value.shape)}, the decoder's is {list(part.shape)}")
+        value = _fitting(state, part)
         if part.holder not in fused:
             fused[part.holder] = torch.empty(part.parameter.shape, dtype=value.dtype)
         part.write(fused[part.holder], value)
     return fused
 
 
-@torch.no_grad()
 def load_unfused(decoder: Decoder, state: Mapping[str, Tensor]) -> None:
     """Copies weights under unfused names into the decoder, in its dtype and on its device.
 
     Raises KeyError for a name that is missing, ValueError for a wrong shape.
     """
     for part in decoder.parts():
-        value = state[part.on_disk]
-        if tuple(value.shape) != part.shape:
-            raise ValueError(f"{part.on_disk} is {list(value.shape)}, the decoder's is {list(part.shape)}")
-        part.write(part.parameter, value)
+        part.write(part.parameter.detach(), _fitting(state, part))
 
 
 def initialise(decoder: Decoder, seed: int) -> None:
@@ -118,29 +113,27 @@ def initialise(decoder: Decoder, seed: int) -> None:
 
     A weight depends on the seed and its name alone, not on device, dtype, order or what else there is.
     """
-    load_unfused(decoder, _Initial(decoder, seed))
+
+    def fill(part: Part) -> None:
+        part.write(part.parameter.detach(), _initial(part, decoder.settings.init_std, seed))
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        list(threads.map(fill, decoder.parts()))
 
 
-class _Initial(Mapping[str, Tensor]):
-    """Initial weights by name, made when asked for, so that a large decoder is never there twice."""
+def _initial(part: Part, std: float, seed: int) -> Tensor:
+    if len(part.shape) == 1:
+        return torch.zeros(part.shape) if part.name.endswith("bias") else torch.ones(part.shape)
+    digest = hashlib.sha256(f"{seed}:{part.on_disk}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return torch.empty(part.shape).normal_(0.0, std, generator=generator)
 
-    def __init__(self, decoder: Decoder, seed: int) -> None:
-        self.std, self.seed = decoder.settings.init_std, seed
-        self.shapes = {part.on_disk: part.shape for part in decoder.parts()}
 
-    def __getitem__(self, name: str) -> Tensor:
-        shape = self.shapes[name]
-        if len(shape) == 1:
-            return torch.zeros(shape) if name.endswith("bias") else torch.ones(shape)
-        digest = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-        return torch.randn(shape, generator=generator) * self.std
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.shapes)
-
-    def __len__(self) -> int:
-        return len(self.shapes)
+def _fitting(state: Mapping[str, Tensor], part: Part) -> Tensor:
+    value = state[part.on_disk]
+    if tuple(value.shape) != part.shape:
+        raise ValueError(f"{part.on_disk} is {list(value.shape)}, the decoder's is {list(part.shape)}")
+    return value
 
 
 def _grouped(fused: Tensor, queries: int, head: int) -> Tensor:
