@@ -13,16 +13,22 @@ from tokenizers import Tokenizer as Backend
 from danlu.tokens.tokenizer import Tokenizer
 
 
+def warmed(tokenizer: Tokenizer) -> Tokenizer:
+    """With all that is made on first use, so that copies with other templates share it."""
+    tokenizer.encode_markup("a", inside=True)
+    return tokenizer
+
+
 @pytest.fixture(scope="session")
 def qwen(qwen_tokenizer: Path) -> Tokenizer:
-    return Tokenizer.load(qwen_tokenizer)
+    return warmed(Tokenizer.load(qwen_tokenizer))
 
 
 @pytest.fixture(scope="session")
 def sentencepiece_like() -> Tokenizer:
     """A tokenizer in Llama 2's form: ▁ for blanks, one before every first word, bytes for unknown letters."""
     backend = Backend(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=True)
     backend.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
@@ -49,4 +55,5 @@ def qwen_and_llama(qwen: Tokenizer) -> Tokenizer:
     backend = Backend.from_str(qwen.backend.to_str())
     texts = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
     backend.add_special_tokens([AddedToken(text, special=True) for text in texts])
-    return Tokenizer(backend, qwen.config, qwen.chat_template)
+    tokenizer = Tokenizer(backend, qwen.config, qwen.chat_template)
+    return warmed(tokenizer)

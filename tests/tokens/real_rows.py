@@ -35,7 +35,16 @@ def chatml(messages: list[Any]) -> tuple[str, list[tuple[int, int]]]:
 
 
 def offset_labels(oracle: Any, messages: list[Any]) -> tuple[list[int], list[bool]]:
-    """Ids of the whole text, and for each whether it ends inside an answer."""
+    """Ids of the whole text, and for each whether its characters lie inside an answer."""
     text, answers = chatml(messages)
     encoding = oracle.backend_tokenizer.encode(text, add_special_tokens=False)
     return encoding.ids, [any(begin < end <= stop for begin, stop in answers) for _, end in encoding.offsets]
+
+
+def byte_labels(messages: list[Any]) -> tuple[bytes, list[bool]]:
+    """The text in UTF-8, and for each byte whether it lies inside an answer."""
+    text, answers = chatml(messages)
+    labels: list[bool] = []
+    for place, letter in enumerate(text):
+        labels += [any(begin <= place < stop for begin, stop in answers)] * len(letter.encode())
+    return text.encode(), labels

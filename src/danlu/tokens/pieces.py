@@ -125,7 +125,9 @@ class Rendering:
                 f"the chat template asks for the answer in message {index + 1} in another way than it writes it",
                 do="give the answer as plain content",
             )
-        opened = self._special.split(prompt)[-1]
+        replaced = [*self.messages[:index], {**message, "content": self._slot}]
+        header = self._render(replaced, self._tools, False).partition(self._slot)[0]
+        opened = prompt[len(header) :] if prompt.startswith(header) else ""
         return message["content"].removeprefix(opened) + self._stops[0]
 
     def _marked(self, match: re.Match[str]) -> str:

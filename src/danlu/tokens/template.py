@@ -41,7 +41,8 @@ class Template:
         self.source = _chosen(tokenizer, choice)
         self._compiled = self._compile(self.source)
         self._follow(system)
-        self.tokenizer = tokenizer.with_chat_template(self.source)
+        same = self.source == tokenizer.chat_template
+        self.tokenizer = tokenizer if same else tokenizer.with_chat_template(self.source)
         longest_first = sorted(tokenizer.special, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         self.stops = self._find_stops()

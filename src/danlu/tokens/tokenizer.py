@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from functools import cached_property
@@ -64,7 +65,9 @@ class Tokenizer:
 
     def with_chat_template(self, chat_template: str) -> Tokenizer:
         """The same tokenizer with another chat template."""
-        return Tokenizer(self.backend, self.config, chat_template, self.generation_stops, self.origin)
+        other = copy.copy(self)
+        other.chat_template = chat_template
+        return other
 
     def encode(self, text: str, inside: bool = False) -> list[int]:
         """The ids of content: the text of a special token is split like any other text.
