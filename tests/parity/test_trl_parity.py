@@ -141,7 +141,8 @@ def plain(decoder: Decoder) -> Any:
 
     def forward(input_ids: Any, attention_mask: Any, labels: Any, **_: Any) -> SimpleNamespace:
         positions = torch.arange(input_ids.shape[1]).expand_as(input_ids)
-        attend = Documents(torch.zeros(1), input_ids.shape[1], attention_mask, dtype=torch.float64)
+        apart = attention_mask + 2 * torch.arange(len(input_ids))[:, None]
+        attend = Documents(torch.zeros(1), input_ids.shape[1], apart, dtype=torch.float64)
         logits = decoder.head.logits(decoder(input_ids, positions, attend))[:, :-1]
         labels = labels[:, 1:]
         logp = logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None]).squeeze(-1)

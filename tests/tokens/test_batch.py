@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from danlu.tokens.batch import Placed, Row, Shape, make_batch, totals
+from danlu.tokens.batch import Placed, Run, Shape, make_batch, totals
 from danlu.tokens.encode import Encoded
 
 LENGTH, VOCABULARY = 24, 50
@@ -21,28 +21,34 @@ def text(tokens: list[int], weights: list[float]) -> Encoded:
 
 
 @st.composite
-def batches(draw: st.DrawFn) -> tuple[list[Row], Shape]:
-    documents, rows = draw(st.integers(1, 5)), draw(st.integers(1, 4))
-    made: list[Row] = []
-    number = 0
-    for _ in range(draw(st.integers(0, rows))):
-        row: list[Placed] = []
-        for _ in range(draw(st.integers(0, documents))):
-            left = LENGTH - sum(len(placed) for placed in row)
+def batches(draw: st.DrawFn) -> tuple[list[Run], Shape]:
+    shape = Shape(draw(st.integers(1, 4)), LENGTH, draw(st.integers(1, 5)), draw(st.booleans()), padding_id=7)
+    made: list[Run] = []
+    number, free = 0, shape.rows
+    while free and draw(st.booleans()):
+        taken = draw(st.integers(1, free)) if shape.isolate else 1
+        run: list[Placed] = []
+        for _ in range(draw(st.integers(0, taken * shape.documents))):
+            left = taken * LENGTH - sum(len(placed) for placed in run)
             if left == 0:
                 break
-            size = draw(st.integers(1, left))
+            size = draw(st.integers(1, min(left, LENGTH)))
             tokens = draw(st.lists(st.integers(0, VOCABULARY - 1), min_size=size, max_size=size))
             weights = draw(st.lists(st.sampled_from([0.0, 1.0, 0.5]), min_size=size, max_size=size))
-            row.append(Placed(text(tokens, weights), draw(st.integers(0, 1)), number))
+            run.append(Placed(text(tokens, weights), draw(st.integers(0, 1)), number))
             number += 1
-        made.append(row)
-    return made, Shape(rows, LENGTH, documents, draw(st.booleans()), padding_id=7)
+        made.append(run)
+        free -= taken
+    return made, shape
+
+
+def rows_of(run: Run) -> int:
+    return -(-sum(len(placed) for placed in run) // LENGTH)
 
 
 @settings(max_examples=150, deadline=None)
 @given(batches())
-def test_invariants(case: tuple[list[Row], Shape]) -> None:
+def test_invariants(case: tuple[list[Run], Shape]) -> None:
     rows, shape = case
     batch = make_batch(rows, shape, TOKEN_BYTES)
     size = shape.rows * LENGTH
@@ -50,7 +56,8 @@ def test_invariants(case: tuple[list[Row], Shape]) -> None:
     assert len(batch.cu) == shape.slots + 1 and batch.cu[0] == 0 and batch.cu[-1] == size
     assert (np.diff(batch.cu) >= 0).all()
     assert (batch.document == np.searchsorted(batch.cu, np.arange(size), "right") - 1).all(), "cu covers every token"
-    assert set(range(0, size, LENGTH)) <= set(batch.cu.tolist()), "no document crosses rows"
+    starts = np.cumsum([0, *(rows_of(run) * LENGTH for run in rows)])[:-1]
+    assert set(starts.tolist()) <= set(batch.cu.tolist()), "every run begins with a row"
     assert (batch.positions.ravel() == np.arange(size) - batch.cu[batch.document]).all(), "positions restart"
     weights = batch.weights.ravel()
     assert not weights[batch.cu[:-1][batch.cu[:-1] < size]].any(), "a document's first token is nobody's target"
@@ -67,13 +74,17 @@ def test_invariants(case: tuple[list[Row], Shape]) -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(batches())
-def test_documents_are_kept(case: tuple[list[Row], Shape]) -> None:
+def test_documents_are_kept(case: tuple[list[Run], Shape]) -> None:
     rows, shape = case
     batch = make_batch(rows, shape)
     assert batch.real_tokens == sum(len(placed) for row in rows for placed in row)
-    for number, row in enumerate(rows):
+    at, flat = 0, batch.tokens.ravel().tolist()
+    for row in rows:
         whole = [int(token) for placed in row for token in placed.encoded.tokens]
-        assert batch.tokens[number].tolist() == whole + [7] * (LENGTH - len(whole))
+        size = rows_of(row) * LENGTH
+        assert flat[at : at + size] == whole + [7] * (size - len(whole))
+        at += size
+    assert flat[at:] == [7] * (len(flat) - at)
     if not shape.isolate:
         return
     for slot in np.flatnonzero(batch.doc["index"] >= 0):
@@ -115,9 +126,11 @@ def test_all_padding() -> None:
     assert batch.targets.tolist() == [1] * 8 and not batch.target_weights.any()
 
 
-def test_a_row_too_full_is_refused() -> None:
-    with pytest.raises(ValueError, match="does not fit"):
+def test_too_many_tokens_or_documents_are_refused() -> None:
+    with pytest.raises(ValueError, match="not fit"):
         make_batch([[Placed(text([1] * 9, [1.0] * 9), 0, 0)]], Shape(1, 8, 3))
+    with pytest.raises(ValueError, match="not fit"):
+        make_batch([[Placed(text([1], [1.0]), 0, 0)] * 4], Shape(1, 8, 2))
 
 
 def test_as_tensors() -> None:

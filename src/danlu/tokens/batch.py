@@ -18,7 +18,9 @@ Array = TypeVar("Array")
 
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[Array]):
-    """One micro-batch of B rows of T tokens holding at most D documents; padding is a document of its own.
+    """One micro-batch of B rows of T tokens holding at most D documents; padding is documents of its own.
+
+    Documents lie end to end in the flattened tokens, and may cross from one row into the next.
 
     All shapes but that of `targets` are the same for every batch of a run, and `targets` takes at most 32 lengths.
     The stream makes it of numpy arrays; `torch(device)` gives it as tensors.
@@ -88,8 +90,8 @@ class Placed:
         return len(self.encoded.tokens)
 
 
-Row = Sequence[Placed]
-"""Documents that share one row, in order."""
+Run = Sequence[Placed]
+"""Documents that lie end to end from the beginning of a row on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +103,9 @@ class Shape:
     length: int
     """T, tokens of a row."""
     documents: int
-    """Most documents in one row, its padding not counted; D is rows * (documents + 1)."""
+    """Most documents for each row, padding not counted; D is rows * (documents + 1)."""
     isolate: bool = True
-    """Whether documents of a row are apart; otherwise each row is one document for masks, positions and weights."""
+    """Whether documents of a run are apart; otherwise each run is one document for masks, positions and weights."""
     padding_id: int = 0
 
     @property
@@ -118,26 +120,27 @@ class Shape:
 
 
 def make_batch(
-    rows: Sequence[Row],
+    runs: Sequence[Run],
     shape: Shape,
     token_bytes: np.ndarray | None = None,
     columns: Mapping[str, Sequence[np.ndarray]] | None = None,
 ) -> Batch[np.ndarray]:
-    """Lays out `rows` (at most B; missing ones are padding) as a Batch.
+    """Lays out `runs`, each from the next free row on, as a Batch; what is left is padding.
 
     `token_bytes` [vocabulary] are the bytes of text that each token spells, 0 for markup. `columns` are further values
     of documents: {name: one array a source, by the document's number in its token set}; padding gets 0.
     """
-    layout = _Layout.of(rows, shape)
+    layout = _Layout.of(runs, shape)
     size = shape.rows * shape.length
     tokens = np.full(size, shape.padding_id, np.int64)
     weights = np.zeros(size, np.float32)
-    for number, row in enumerate(rows):
-        at = number * shape.length
-        for placed in row:
+    at = 0
+    for run in runs:
+        for placed in run:
             tokens[at : at + len(placed)] = placed.encoded.tokens
             weights[at : at + len(placed)] = placed.encoded.weights
             at += len(placed)
+        at += -at % shape.length
     used = len(layout.lengths)
     cu = np.full(shape.slots + 1, size, np.int32)
     cu[: used + 1] = np.concatenate([[0], np.cumsum(layout.lengths)])
@@ -159,19 +162,19 @@ def make_batch(
         tok={},
         max_length=min(shape.length, 1 << (max(layout.lengths) - 1).bit_length()),
         target_count=len(found),
-        real_tokens=sum(len(placed) for row in rows for placed in row),
+        real_tokens=sum(len(placed) for run in runs for placed in run),
         text_bytes=0 if token_bytes is None else int(token_bytes[tokens[found]].sum(dtype=np.int64)),
     )
 
 
-def totals(rows: Sequence[Row], isolate: bool, token_bytes: np.ndarray) -> tuple[float, int, int]:
-    """(sum of weights, bytes of text spelt, tokens) of all targets in `rows`, as their batches will have them."""
-    placed = [document for row in rows for document in row]
+def totals(runs: Sequence[Run], isolate: bool, token_bytes: np.ndarray) -> tuple[float, int, int]:
+    """(sum of weights, bytes of text spelt, tokens) of all targets in `runs`, as their batches will have them."""
+    placed = [document for run in runs for document in run]
     if not placed:
         return 0.0, 0, 0
     tokens = np.concatenate([document.encoded.tokens for document in placed])
     weights = np.concatenate([document.encoded.weights for document in placed])
-    parts = [len(document) for document in placed] if isolate else [sum(map(len, row)) for row in rows if row]
+    parts = [len(document) for document in placed] if isolate else [sum(map(len, run)) for run in runs if run]
     weights[np.cumsum([0, *parts[:-1]])] = 0
     spelt = token_bytes[tokens[weights != 0]].sum(dtype=np.int64)
     return float(weights.sum(dtype=np.float64)), int(spelt), len(tokens)
@@ -188,20 +191,24 @@ class _Layout:
     chosen: np.ndarray
 
     @classmethod
-    def of(cls, rows: Sequence[Row], shape: Shape) -> _Layout:
+    def of(cls, runs: Sequence[Run], shape: Shape) -> _Layout:
         slots: list[tuple[int, int, int, int, int]] = []
-        for row in rows:
-            filled = sum(len(placed) for placed in row)
-            if filled > shape.length or len(row) > shape.documents:
-                raise ValueError(f"a row of {filled} tokens in {len(row)} documents does not fit {shape}")
+        filled = 0
+        for run in runs:
+            size = sum(len(placed) for placed in run)
             if shape.isolate:
-                slots += [(len(p), p.source, p.index, p.pair, p.chosen) for p in row]
-            elif row:
-                sources = {placed.source for placed in row}
-                slots.append((filled, sources.pop() if len(sources) == 1 else -1, row[0].index, -1, 0))
-            if filled < shape.length:
-                slots.append((shape.length - filled, -1, -1, -1, 0))
-        slots += [(shape.length, -1, -1, -1, 0)] * (shape.rows - len(rows))
+                slots += [(len(p), p.source, p.index, p.pair, p.chosen) for p in run]
+            elif run:
+                sources = {placed.source for placed in run}
+                slots.append((size, sources.pop() if len(sources) == 1 else -1, run[0].index, -1, 0))
+            if rest := -size % shape.length:
+                slots.append((rest, -1, -1, -1, 0))
+            filled += size + rest
+        slots += [(shape.length, -1, -1, -1, 0)] * (shape.rows - filled // shape.length)
+        if filled > shape.rows * shape.length or len(slots) > shape.slots:
+            raise ValueError(f"{len(slots)} documents in {filled} tokens do not fit {shape}")
+        if (longest := max(slot[0] for slot in slots)) > shape.length:
+            raise ValueError(f"a document of {longest} tokens does not fit {shape}")
         empty = np.tile(np.array([0, -1, -1, -1, 0]), (shape.slots - len(slots), 1))
         _, source, index, pair, chosen = np.concatenate([np.array(slots), empty]).T
         numbers = {number: local for local, number in enumerate(dict.fromkeys(pair[pair >= 0].tolist()))}

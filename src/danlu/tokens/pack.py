@@ -184,7 +184,7 @@ class _Packing:
                     for folder, result in results
                     for file in result["runs"]
                 ]
-                inputs = [Path(run["file"]) for run in runs]
+                inputs = [folder / file for folder, result in results for file in result["runs"]]
                 tokens = sum(result["tally"]["tokens"] for _, result in results)
                 shards = -(-tokens // self.settings.shard_tokens)
                 places.append((split, name, sources, shards))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -164,13 +164,24 @@ class Tally:
             self.documents += 1
             self.tokens += len(document)
             self.longest = max(self.longest, len(document))
-            roles = np.repeat(document.piece_roles, document.piece_ends - document.piece_starts)
+            roles = _roles(document)
             for counter, some in (
                 (self.tokens_by_role, roles),
                 (self.tokens_in_loss_by_role, roles[document.weights != 0]),
             ):
                 counter.update({Role(role).name.lower(): int(n) for role, n in enumerate(np.bincount(some)) if n})
             self.tokens_in_loss += int(np.count_nonzero(document.weights))
+
+    def as_dict(self) -> dict[str, Any]:
+        values = {of.name: getattr(self, of.name) for of in fields(self)}
+        return {name: dict(value) if isinstance(value, Counter) else value for name, value in values.items()}
+
+
+def _roles(document: Encoded) -> np.ndarray:
+    """uint8 [n]: the role that each token belongs to; plain text has none."""
+    if not len(document.piece_roles):
+        return np.full(len(document), Role.NONE, np.uint8)
+    return np.repeat(document.piece_roles, document.piece_ends - document.piece_starts)
 
 
 class _Runs:
@@ -195,7 +206,7 @@ class _Runs:
         if self._waiting:
             self._flush()
         names = [self._name(number) for number in range(self._runs)]
-        return {"runs": names, "sources": list(self._sources), "tally": asdict(self.tally)}
+        return {"runs": names, "sources": list(self._sources), "tally": self.tally.as_dict()}
 
     def _flush(self) -> None:
         documents, sources, hashes = zip(*self._waiting, strict=True)

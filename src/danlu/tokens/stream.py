@@ -12,18 +12,18 @@ import numpy as np
 
 from danlu.ledger.errors import UserError
 from danlu.ledger.files import fingerprint
-from danlu.tokens.batch import Batch, Placed, Row, Shape, make_batch, totals
+from danlu.tokens.batch import Batch, Placed, Run, Shape, make_batch, totals
 from danlu.tokens.columns import Columns
 from danlu.tokens.cut import Cut, Overlong, cut
 from danlu.tokens.encode import Encoded
 from danlu.tokens.order import Order, Place
-from danlu.tokens.packing import best_fit, best_fit_pairs
+from danlu.tokens.packing import best_fit
 from danlu.tokens.shards import Entry, TokenSet
 
 Unit = Literal["window", "document", "conversation", "pair"]
 Packing = Literal["concat", "best_fit", "none"]
 TOKENS_A_DOCUMENT = 16
-"""Best fit puts at most length / this many documents into a row (at least 8): the packing limit."""
+"""Best fit puts at most length / this many documents (at least 8) where a row is: the packing limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,8 @@ class Stream:
         sources: token sets of one tokenizer and template, each with its weight: passes over it in one epoch.
         length: T, tokens in a row.
         unit: what is counted: windows of T tokens, documents, conversations or pairs.
-        pack: `concat` for windows; `best_fit`, or `none` for one document a row.
-        isolate: whether documents in a row are kept from seeing each other.
+        pack: `concat` for windows; `best_fit`, documents end to end in a micro-batch; `none`, one document a row.
+        isolate: whether documents in a window are kept from seeing each other.
         epochs: how often; may be a fraction.
         skip: ranges [from, to) of positions that are passed over.
         segments: changes of the weights, (from position, weights).
@@ -176,7 +176,7 @@ class Stream:
         ranges = self._ranges(start, count)
         taken = list(self.examples(start, count))
         groups = self._groups(taken, rows, world)
-        packed = [row for group in groups for row in group]
+        packed = [run for group in groups for run in group]
         weight_sum, text_bytes, tokens = totals(packed, self.isolate, self._spelling.text_bytes)
         shape = self.shape(rows)
         return Step(
@@ -197,6 +197,20 @@ class Stream:
             step = self.step(start, count, rank, world, rows)
             yield step
             start = step.consumed
+
+    def fullest_rows(self, count: int, world: int, most: int) -> int:
+        """The rows of a micro-batch, `most` or down to half of it, that leave the least padding in steps of `count`.
+
+        A step's rows rarely fill the last micro-batch of every rank; four steps over the first epoch are looked at.
+        """
+        starts = sorted({self.epoch * part // 4 for part in range(4)})
+        steps = [list(self.examples(min(start, self.total - 1), count)) for start in starts]
+        least = 2 if self.unit == "pair" else 1
+
+        def computed(rows: int) -> int:
+            return sum(len(self._groups(taken, rows, world)) * rows for taken in steps)
+
+        return min(range(max(most, least), max(most // 2, least) - 1, -1), key=computed)
 
     def trace(self, start: int, count: int) -> list[Trace]:
         """Which texts a step from `start` of `count` examples sees."""
@@ -256,25 +270,27 @@ class Stream:
             return Cut(documents, None)
         return cut(documents, self.length, self._overlong, self._answer_budget, self._spelling.token_bytes)
 
-    def _groups(self, taken: Sequence[Taken], rows: int, world: int) -> list[list[Row]]:
+    def _groups(self, taken: Sequence[Taken], rows: int, world: int) -> list[list[Run]]:
         """All micro-batches of a step, a multiple of `world`; each rank takes every world-th."""
-        limit = self._documents_a_row
-        if self.unit == "pair":
-            if rows < 2:
-                raise UserError("a pair may need two rows", do="use micro-batches of at least 2 rows")
-            pairs = [example.documents for example in taken if example.documents]
-            packed = best_fit_pairs([(len(a), len(b)) for a, b in pairs], self.length, limit, rows)
-            groups: list[list[Row]] = [[[pairs[pair][side] for pair, side in row] for row in group] for group in packed]
-            return groups + [[] for _ in range(-len(groups) % world or (0 if groups else world))]
-        if self.unit == "window":
-            made: list[Row] = [example.documents for example in taken]
+        least = 2 if self.unit == "pair" else 1
+        if rows < least:
+            raise UserError("a pair may need two rows", do="use micro-batches of at least 2 rows")
+        if self.unit in ("window", "pair"):
+            items = [example.documents for example in taken if example.documents]
         else:
-            documents = [document for example in taken for document in example.documents]
-            made = [
-                [documents[number] for number in row] for row in best_fit([*map(len, documents)], self.length, limit)
+            items = [[document] for example in taken for document in example.documents]
+        if self.pack == "best_fit":
+            sizes = [sum(map(len, item)) for item in items]
+            bins = best_fit(sizes, rows * self.length, rows * self._documents_a_row // least)
+            packed: list[list[Run]] = [
+                [[document for number in numbers for document in items[number]]] for numbers in bins
             ]
-        count = world * max(1, -(-len(made) // (world * rows)))
-        return [made[number::count] for number in range(count)]
+            return packed + [[] for _ in range(-len(packed) % world if packed else world)]
+        count = world * max(1, -(-len(items) // (world * (rows // least))))
+        dealt = [items[number::count] for number in range(count)]
+        if self.pack == "none":
+            return [[[document] for item in group for document in item] for group in dealt]
+        return [list(group) for group in dealt]
 
     def _ranges(self, start: int, count: int) -> list[tuple[int, int]]:
         """(first position, number) of the next `count` positions that are not skipped."""
@@ -301,8 +317,8 @@ def _check(sets: Sequence[TokenSet], unit: Unit, pack: Packing, isolate: bool) -
     """Raises UserError for token sets that cannot be one stream of this unit."""
     if (unit == "window") != (pack == "concat"):
         raise UserError(f"`pack: {pack}` cannot make batches of unit {unit}", do="windows go with `pack: concat` only")
-    if unit == "pair" and not isolate:
-        raise UserError("pairs need `isolate: true`: an answer must not see another", do="set `isolate: true`")
+    if pack == "best_fit" and not isolate:
+        raise UserError("`pack: best_fit` needs `isolate: true`", do="use `concat` or `none`, or set `isolate: true`")
     plain = ("window", "document")
     for token_set in sets:
         where = str(token_set.folder)
