@@ -265,7 +265,7 @@ def test_documents(row: Row) -> None:
     "record",
     [
         Document("字", "s", {"n": 1}),
-        Conversation(said("user: a", "assistant: b"), [WEATHER_TOOL], "s", {"n": 1}),
+        Conversation(said("user: a", "assistant: b"), [{"type": "function", "function": WEATHER_TOOL}], "s", {"n": 1}),
         Preference(said("user: a"), said("assistant: b"), said("assistant: c"), "s", {"n": 1}),
     ],
 )

@@ -9,18 +9,19 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from danlu.evaluate.repetition import is_loop
 from danlu.text.records import Conversation, Document, Preference, content_hash
 from danlu.text.sample import SampleSettings, sample
-from danlu.text.sample.conversations import loop
+from danlu.text.sample.conversations import Turn, loop
 from danlu.text.sample.lexicon import LANGUAGES, Language
-from danlu.text.sample.world import Fact, World, make_world
+from danlu.text.sample.world import Fact, make_world
 
 Rows = list[dict[str, Any]]
 SETTINGS = SampleSettings(documents=1500, conversations=1200, preferences=400)
+WORLD = make_world(SETTINGS)
 
 
 def rows(folder: Path, pattern: str) -> Rows:
@@ -34,15 +35,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def world() -> World:
-    return make_world(SETTINGS)
-
-
 def phrasings(fact: Fact, language: Language, *, questions: bool) -> set[str]:
     """Every way in which a fact is stated or asked, with its name and with a pronoun."""
     say = fact.ask if questions else fact.state
-    return {say(Random(seed), language, pronoun=pronoun) for seed in range(60) for pronoun in (False, True)}
+    return {say(Random(seed), language, pronoun=pronoun) for seed in range(40) for pronoun in (False, True)}
 
 
 def exchanges(folder: Path, language: Language) -> list[tuple[str, str]]:
@@ -103,25 +99,23 @@ def test_rows_are_valid_records_and_each_conversation_alternates(folder: Path) -
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_held_out_combinations_are_never_asked_or_answered(folder: Path, world: World, language: Language) -> None:
+def test_held_out_combinations_are_never_asked_or_answered(folder: Path, language: Language) -> None:
     asked = exchanges(folder, language)
     named = {question for question, _ in asked}
-    for fact in world.held_out:
+    for fact in WORLD.held_out:
         assert not named & {q for q in phrasings(fact, language, questions=True) if fact.entity.subject(language) in q}
-        values = {other.value for other in world.facts() if other.relation is fact.relation}
+        values = {other.value for other in WORLD.facts() if other.relation is fact.relation}
         answers = tuple(replace(fact, value=value).answer(language).rstrip("。.") for value in values)
         assert not [answer for _, answer in asked if answer.startswith(answers)], fact
-    sums = {one.answer(language).partition(str(one.total))[0] for one in world.held_out_sums}
+    sums = {one.answer(language).partition(str(one.total))[0] for one in WORLD.held_out_sums}
     assert not [answer for _, answer in asked if answer.startswith(tuple(sums))]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_fact_stands_in_several_documents_in_several_words(
-    folder: Path, world: World, language: Language
-) -> None:
+def test_every_fact_stands_in_several_documents_in_several_words(folder: Path, language: Language) -> None:
     texts = [row["text"] for row in rows(folder, f"documents/{language}-*.jsonl")]
     written = "\n".join(texts)
-    for fact in world.facts():
+    for fact in WORLD.facts():
         named = {
             s for s in phrasings(fact, language, questions=False) if fact.entity.subject(language).lower() in s.lower()
         }
@@ -130,9 +124,9 @@ def test_every_fact_stands_in_several_documents_in_several_words(
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_held_out_sums_are_written_nowhere(folder: Path, world: World, language: Language) -> None:
+def test_held_out_sums_are_written_nowhere(folder: Path, language: Language) -> None:
     written = "\n".join(row["text"] for row in rows(folder, f"documents/{language}-*.jsonl"))
-    for one in world.held_out_sums:
+    for one in WORLD.held_out_sums:
         for sentence in {one.state(Random(seed), language) for seed in range(30)}:
             assert f" {sentence}" not in written if language == "en" else f"。{sentence}" not in written
 
@@ -152,18 +146,13 @@ def test_the_stated_share_of_answers_loops(folder: Path, language: Language) -> 
         assert is_loop(row["rejected"][0]["content"]) == (row["meta"]["rejected"] == "loop")
 
 
-@given(
-    answer=st.sampled_from(
-        ["林晓雨住在青石镇。", "3加5等于8。", "不客气！", "Lin Lina keeps a cat.", "3 plus 5 is 8."]
-    ),
-    repeats=st.integers(4, 20),
-    seed=st.integers(0, 10**6),
-)
-def test_a_loop_is_one_by_the_evaluators_definition(answer: str, repeats: int, seed: int) -> None:
-    language: Language = "en" if answer.isascii() else "zh"
-    looping = loop(answer, language, repeats, Random(seed))
+@given(seed=st.integers(0, 10**6), repeats=st.integers(4, 20), language=st.sampled_from(LANGUAGES))
+def test_a_loop_is_one_by_the_evaluators_definition(seed: int, repeats: int, language: Language) -> None:
+    random = Random(seed)
+    item = random.choice((*WORLD.facts(), *WORLD.asked_sums))
+    looping = loop(Turn("", item.answer(language), item), language, repeats, random)
     assert is_loop(looping)
-    assert looping.startswith(answer.rstrip("。！."))
+    assert looping.startswith(item.answer(language).rstrip("。."))
 
 
 def test_no_question_gives_its_answer_away(folder: Path) -> None:
@@ -177,6 +166,7 @@ def test_no_question_gives_its_answer_away(folder: Path) -> None:
         assert row["chosen"][0]["content"] not in history
 
 
+@settings(max_examples=25)
 @given(share=st.floats(0.05, 0.9), people=st.integers(4, 48), seed=st.integers(0, 1000))
 def test_a_world_holds_out_its_share_of_every_relation(share: float, people: int, seed: int) -> None:
     world = make_world(SampleSettings(seed=seed, people=people, held_out=share))

@@ -224,7 +224,7 @@ class _Cleaning:
 
 def _kind(source: CleanSource) -> Kind:
     """What a source's first readable row holds."""
-    for file in source_files(source, "document", Counts()):
+    for file in source_files(source, None, Counts()):
         for row in read_rows(file, lambda problem, where: None, document=source.document):
             found = kinds(row.fields)
             if len(found) > 1:

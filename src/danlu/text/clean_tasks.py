@@ -163,6 +163,6 @@ def _row_writer(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
 
     with (
         atomic_file(path, "wb") as handle,
-        zstandard.ZstdCompressor(3).stream_writer(handle, closefd=False) as packed,
+        zstandard.ZstdCompressor(3, write_checksum=True).stream_writer(handle, closefd=False) as packed,
     ):
         yield write

@@ -8,15 +8,16 @@ from pathlib import Path
 
 from danlu.ledger.counts import Counts
 from danlu.ledger.errors import UserError
+from danlu.ledger.manifest import NAME as MANIFEST
 from danlu.ledger.manifest import read_manifest
 from danlu.text.readers import file_form
 from danlu.text.settings import Kind, SourceSettings
 
 
-def source_files(source: SourceSettings, kind: Kind, counts: Counts) -> list[Path]:
+def source_files(source: SourceSettings, kind: Kind | None, counts: Counts) -> list[Path]:
     """A source's files in the order of their names.
 
-    A cleaned folder gives its records of `kind`. Files of other formats are counted.
+    A cleaned folder gives its records of `kind`, or of all kinds with None. Files of other formats are counted.
     Raises UserError where there is nothing.
     """
     path = Path(source.path)
@@ -24,8 +25,12 @@ def source_files(source: SourceSettings, kind: Kind, counts: Counts) -> list[Pat
         root = Path(*path.parts[: next(i for i, part in enumerate(path.parts) if any(c in part for c in "*?["))])
         found = sorted(root.glob(str(path.relative_to(root))))
     elif path.is_dir():
-        manifest = read_manifest(path) or {}
-        found = [path / part["file"] for part in manifest.get("parts", []) if part["kind"] == kind] or _below(path)
+        parts = (read_manifest(path) or {}).get("parts")
+        found = (
+            _below(path) if parts is None else [path / part["file"] for part in parts if kind in (None, part["kind"])]
+        )
+        if parts is not None and not found:
+            raise UserError(f"this cleaned folder holds no {kind}s", where=str(path), do="clean a source of that kind")
     else:
         found = [path] if path.is_file() else []
     if not found:
@@ -60,7 +65,7 @@ def _below(folder: Path) -> list[Path]:
     inside = (
         file for file in folder.rglob("*") if not any(part.startswith(".") for part in file.relative_to(folder).parts)
     )
-    return sorted(file for file in inside if file.is_file())
+    return sorted(file for file in inside if file.is_file() and file.name != MANIFEST)
 
 
 def _wanted(file: Path, source: SourceSettings) -> bool:

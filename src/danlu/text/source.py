@@ -36,7 +36,7 @@ def read_pieces(source: SourceSettings, kind: Kind, pieces: Iterable[Piece], cou
     reading = _Reading(source, kind, counts)
     taken = 0
     for piece in pieces:
-        for row in read_piece(piece, reading.bad, document=source.document, columns=reading.columns):
+        for row in read_piece(piece, reading.unreadable, document=source.document, columns=reading.columns):
             records = reading.records(row)
             yield from records
             taken += bool(records)
@@ -54,38 +54,31 @@ class _Reading:
         self._rows, self._bad, self._first_bad = 0, 0, ""
         self.columns = NESTED | {part for c in self._conditions for part in (c.column, c.column.split(".")[0])}
 
-    def bad(self, problem: BadRow, where: str) -> None:
-        """Counts a row that cannot be used, or ends where the source says so."""
-        if self._source.on_bad_row == "stop":
-            raise UserError(str(problem), where=where, do="mend or remove the row, or set on_bad_row: skip")
-        self._counts.add(f"bad: {problem.reason}", f"{where} ({problem.detail})" if problem.detail else where)
-        self._bad += 1
-        self._first_bad = self._first_bad or f"{where}: {problem}"
-        if self._bad >= EARLY:
-            self.finish()
+    def unreadable(self, problem: BadRow, where: str) -> None:
+        """Counts what a reader could not give as a row."""
+        self._seen()
+        self._bad_row(problem, where)
 
     def finish(self) -> None:
         """Raises UserError where too large a share of the rows so far could not be used."""
-        total = self._rows + self._bad
-        if self._bad > self._source.max_bad_share * total:
+        if self._bad > self._source.max_bad_share * self._rows:
             raise UserError(
-                f"{self._bad} of {total} rows cannot be used. The first: {self._first_bad}",
+                f"{self._bad} of {self._rows} rows cannot be used. The first: {self._first_bad}",
                 where=self._source.path,
                 do=f"mend the source, name its adapter, or raise max_bad_share (now {self._source.max_bad_share:g})",
             )
 
     def records(self, row: Row) -> list[Record]:
-        self._counts.add("rows")
+        """What a row holds: nothing where it is not selected or cannot be used."""
+        self._seen()
         if not self._selected(row):
-            self._rows += 1
             return []
         try:
             adapter = choose(row.fields, self._kind, self._source.adapter)
             found = [checked(record) for record in adapter.read(row.fields)]
         except BadRow as problem:
-            self.bad(problem, row.where)
+            self._bad_row(problem, row.where)
             return []
-        self._rows += 1
         for _, mended in found:
             for note in mended:
                 self._counts.add(note, row.where)
@@ -94,6 +87,19 @@ class _Reading:
         self._counts.add("records", times=len(found))
         used = set(adapter.uses.split())
         return [self._labelled(record, row, used) for record, _ in found]
+
+    def _seen(self) -> None:
+        self._rows += 1
+        self._counts.add("rows")
+
+    def _bad_row(self, problem: BadRow, where: str) -> None:
+        if self._source.on_bad_row == "stop":
+            raise UserError(str(problem), where=where, do="mend or remove the row, or set on_bad_row: skip")
+        self._counts.add(f"bad: {problem.reason}", f"{where} ({problem.detail})" if problem.detail else where)
+        self._bad += 1
+        self._first_bad = self._first_bad or f"{where}: {problem}"
+        if self._bad >= EARLY:
+            self.finish()
 
     def _selected(self, row: Row) -> bool:
         for condition in self._conditions:

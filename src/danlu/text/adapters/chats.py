@@ -57,6 +57,19 @@ def moss(fields: dict[str, Any]) -> list[Conversation]:
     return [Conversation(messages)]
 
 
+def is_moss(fields: dict[str, Any]) -> bool:
+    """Whether `chat` holds numbered turns of text."""
+    turns = fields.get("chat")
+    return isinstance(turns, dict) and all(
+        re.fullmatch(r"turn_\d+", name) and (said is None or _is_moss_turn(said)) for name, said in turns.items()
+    )
+
+
+def _is_moss_turn(said: Any) -> bool:
+    texts = isinstance(said, dict) and all(value is None or isinstance(value, str) for value in said.values())
+    return texts and "Human" in said and "MOSS" in said
+
+
 def _conversation(fields: dict[str, Any], messages: list[Message]) -> Conversation:
     system = text(fields, "system") or text(fields, "system_prompt")
     if system and not (messages and messages[0]["role"] == "system"):

@@ -8,7 +8,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from danlu.text.adapters import chats, instructions, oasst, preferences
-from danlu.text.adapters.messages import listed, text
+from danlu.text.adapters.messages import listed, openai_message, text, tools
 from danlu.text.problems import BadRow
 from danlu.text.records import Conversation, Document, Preference, Record
 from danlu.text.settings import Kind
@@ -65,11 +65,20 @@ def _likeness(fields: Fields, names: list[str]) -> float:
 
 
 def _danlu(kind: Kind, record: type[Document] | type[Conversation] | type[Preference], *columns: str) -> Adapter:
+    """Rows as `to_row` writes them; messages are looked through, for people write such rows too."""
+    wanted = str if kind == "document" else list
+
     def fits(fields: Fields) -> bool:
-        return fields.get("kind") == kind and all(name in fields for name in columns)
+        return fields.get("kind") == kind and all(isinstance(fields.get(name), wanted) for name in columns)
 
     def read(fields: Fields) -> Sequence[Record]:
-        return [record.from_row(fields)]
+        made = dict(fields) if isinstance(fields.get("meta"), dict) else {**fields, "meta": {}}
+        made["source"] = text(fields, "source")
+        if kind != "document":
+            made |= {name: [openai_message(entry) for entry in fields[name]] for name in columns}
+        if kind == "conversation":
+            made["tools"] = tools(fields.get("tools"))
+        return [record.from_row(made)]
 
     return Adapter("danlu", kind, " ".join(("kind", *columns, "tools source meta")), fits, read)
 
@@ -138,7 +147,7 @@ ADAPTERS: tuple[Adapter, ...] = (
         _all(_PROMPT, _strings("chosen", "rejected")), preferences.prompt_pairs,
     ),
     Adapter("oasst", "conversation", "prompt", _objects("prompt"), oasst.conversations),
-    Adapter("moss", "conversation", "meta_instruction chat", _objects("chat"), chats.moss),
+    Adapter("moss", "conversation", "meta_instruction chat", chats.is_moss, chats.moss),
     Adapter(
         "openai", "conversation", f"{_CHATS} tools system system_prompt",
         _any(*(_turns(name, "role") for name in _CHATS.split())), chats.openai,
