@@ -17,9 +17,11 @@ from danlu.text.sample.settings import SampleSettings
 from danlu.text.sample.world import Entity, Fact, Sum, World
 
 T = TypeVar("T")
-_PRONOUN_SHARE = 0.3
-_MIXED_FACTS = 6
-_SUMS = 10
+_PRONOUN_SHARE = 0.15
+_FACTS_EACH = 3  # of each of the two entities of a mixed page
+_SUMS = 8
+_QUESTIONS = 4
+_FORMS = {"page": 5, "mixed": 3, "interview": 5, "card": 1}
 
 
 def make_documents(settings: SampleSettings, world: World, language: Language) -> Iterator[Document]:
@@ -44,8 +46,7 @@ def endless(items: Sequence[T], random: Random) -> Iterator[T]:
 
 def _writers(settings: SampleSettings, world: World, language: Language, random: Random) -> Iterator[tuple[str, str]]:
     entities = endless(world.entities, random)
-    facts = endless(world.facts(), random)
-    sums = endless(world.asked_sums, random)
+    asked, sums = endless(world.asked, random), endless(world.asked_sums, random)
     of: dict[Entity, list[Fact]] = {}
     for fact in world.facts():
         of.setdefault(fact.entity, []).append(fact)
@@ -54,13 +55,19 @@ def _writers(settings: SampleSettings, world: World, language: Language, random:
         if draw < settings.sum_documents:
             yield "sums", _sums(list(itertools.islice(sums, _SUMS)), language, random)
             continue
-        form = random.choices(("page", "mixed", "card"), weights=(5, 4, 1))[0]
-        if form == "mixed":
-            yield form, _mixed(list(itertools.islice(facts, _MIXED_FACTS)), language, random)
+        form = random.choices(list(_FORMS), weights=list(_FORMS.values()))[0]
+        if form == "interview":
+            yield form, _interview(list(itertools.islice(asked, _QUESTIONS)), language, random)
+            continue
+        entity = next(entities)
+        own = random.sample(of[entity], len(of[entity]))
+        if form == "page":
+            yield form, _page(own, language, random)
+        elif form == "card":
+            yield form, _card(entity, own, language)
         else:
-            entity = next(entities)
-            own = random.sample(of[entity], len(of[entity]))
-            yield form, _page(own, language, random) if form == "page" else _card(entity, own, language)
+            other = of[next(entities)]
+            yield form, _mixed([*own[:_FACTS_EACH], *random.sample(other, _FACTS_EACH)], language, random)
 
 
 def _page(facts: list[Fact], language: Language, random: Random) -> str:
@@ -80,8 +87,15 @@ def _card(entity: Entity, facts: list[Fact], language: Language) -> str:
 
 
 def _mixed(facts: list[Fact], language: Language, random: Random) -> str:
-    """Facts of many entities side by side, each with its name."""
-    return _join([fact.state(random, language) for fact in facts], language)
+    """Facts of two entities in any order, each with its name, so that what is said must follow from the name."""
+    return _join([fact.state(random, language) for fact in random.sample(facts, len(facts))], language)
+
+
+def _interview(facts: list[Fact], language: Language, random: Random) -> str:
+    """Questions and answers, line by line; what is held out is not asked here either."""
+    question, answer = {"zh": ("问：", "答："), "en": ("Q: ", "A: ")}[language]
+    lines = ((question + fact.ask(random, language), answer + fact.answer(language)) for fact in facts)
+    return "\n".join(itertools.chain.from_iterable(lines))
 
 
 def _sums(sums: list[Sum], language: Language, random: Random) -> str:

@@ -24,7 +24,7 @@ class SampleSettings(Settings):
     system: float = Field(0.2, ge=0, le=1, description="Share of the conversations that begin with a system prompt.")
     loops: float = Field(0.25, ge=0, le=0.9, description="Share of the conversations' answers that loop to their end.")
     loop_repeats: int = Field(
-        6, ge=4, le=20, description="How often a looping answer says its phrase before it is cut."
+        6, ge=4, le=20, description="How often a looping answer says its phrase until it is cut off."
     )
     held_out: float = Field(0.3, gt=0, lt=1, description="Share of the relation questions that are never asked.")
     held_out_sums: float = Field(0.1, gt=0, lt=1, description="Share of the sums that are written nowhere.")
