@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -60,8 +61,8 @@ def prove(tmp_path: Path, kills: int) -> None:
     out, chance, done, saving = tmp_path / "killed", random.Random(kills), 0, 0
     while done < kills:
         if not kill_once(out, done % 3 != 0, chance):
-            for rest in list_checkpoints(out)[:]:  # it ended before its kill: back to the start for the next ones
-                rest.rename(out / f"finished-{done}-{rest.name}")
+            for path in list_checkpoints(out):  # it ended before its kill: the next ones begin anew
+                shutil.rmtree(path)
             continue
         done += 1
         saving += any((out / FOLDER).glob(".step-*"))

@@ -73,7 +73,7 @@ def write_checkpoint(
     snapshot: Snapshot,
     trainer: Mapping[str, Any],
     blank: Decoder,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     stop_ids: Sequence[int],
     dtype: torch.dtype,
     *,

@@ -37,23 +37,33 @@ class Network(nn.Module):
         """Of `batch.targets`: "nll" [], the weighted sum, or "logp" [N], in float32 or better; and "correct" bool
         [N].
         """
-        document_BT = batch.document.view_as(batch.tokens)
-        attend = Documents(batch.cu, batch.max_length, document_BT, self.decoder.settings.sliding_window, self.dtype)
-        hidden_FD = self.decoder(batch.tokens, batch.positions, attend).flatten(0, 1)
-        hidden_ND = hidden_FD[batch.targets - 1]
-        labels_N = batch.tokens.flatten()[batch.targets]
+        labels_N, hidden_ND = self.targets(batch)
         out = self.decoder.head(hidden_ND, labels_N, batch.target_weights, needs=needs)
         wanted = out.logp if out.nll is None else out.nll
         return {needs: wanted, "correct": out.correct}
 
+    def targets(self, batch: Batch[Tensor]) -> tuple[Tensor, Tensor]:
+        """Labels [N] of the batch's targets and the hidden states [N, D] that predict them."""
+        document_BT = batch.document.view_as(batch.tokens)
+        if batch.tokens.is_cuda or bool((document_BT[1:, 0] == document_BT[:-1, -1]).any()):
+            document_BT = document_BT.view(1, -1)  # documents cross rows; a mask by rows, where they do not, is smaller
+        tokens_BT, positions_BT = batch.tokens.view_as(document_BT), batch.positions.view_as(document_BT)
+        attend = Documents(batch.cu, batch.max_length, document_BT, self.decoder.settings.sliding_window, self.dtype)
+        hidden_FD = self.decoder(tokens_BT, positions_BT, attend).flatten(0, 1)
+        return tokens_BT.flatten()[batch.targets], hidden_FD[batch.targets - 1]
+
 
 def build(
-    decoder: Decoder, settings: TrainSettings, world: parallel.World, dtype: torch.dtype | None = None
+    decoder: Decoder,
+    settings: TrainSettings,
+    world: parallel.World,
+    dtype: torch.dtype | None = None,
+    kind: type[Network] = Network,
 ) -> tuple[Network, Masters]:
     """Moves the decoder to the run's device and makes it ready as `settings` say; the decoder belongs to the run from
     then on.
 
-    `dtype` None means that of `settings.precision`.
+    `dtype` None means that of `settings.precision`; `kind` how the head is computed.
     """
     dtype = dtype or DTYPES[settings.precision]
     decoder.to(world.device).train()
@@ -61,7 +71,7 @@ def build(
     on_gpu = world.device.type == "cuda"
     if on_gpu if settings.compile is None else settings.compile:
         decoder.compile_blocks()
-    network = Network(decoder, dtype)
+    network = kind(decoder, dtype)
     if world.size > 1:
         parallel.shard(network, decoder.blocks, world, dtype)
         return network, Masters(decoder, None)  # shards are masters, gathered as `dtype`
