@@ -41,11 +41,11 @@ def test_choices_score_as_in_transformers(model: Model, tiny_folder: Path, share
     choice_set = CHOICE_SETS[name]
     questions = read_set(choice_set, shared_data / "eval", 3)[:3]
     with progress("test") as bar:
-        summary, rows = multiple_choice(model, choice_set, questions, 1, bar)
+        summary, rows = multiple_choice(model, choice_set, questions, 1, 512, bar)
     right = 0
     for row, (question, examples) in zip(rows, questions, strict=True):
         shots = examples[:1] if name in ("cmmlu", "mmlu") else []
-        item = ask_choices(model, choice_set, question, shots)
+        item = ask_choices(model, choice_set, question, shots, 512)
         assert not item.cut
         context = choice_set.context(question, shots[: item.shots])
         expected = oracle(tiny_folder, context, choice_set.continuations(question))
@@ -96,7 +96,7 @@ def test_examples_that_do_not_fit_are_dropped_whole_and_counted(model: Model, sh
         pair for pair in read_set(choice_set, shared_data / "eval", 1) if pair[0]["subject"] == "abstract_algebra"
     ]
     question, examples = questions[0]
-    item = ask_choices(model, choice_set, question, examples)
+    item = ask_choices(model, choice_set, question, examples, 512)
     assert 0 < item.shots < 5
     assert not item.cut
     text = choice_set.context(question, examples[: item.shots])
@@ -105,18 +105,18 @@ def test_examples_that_do_not_fit_are_dropped_whole_and_counted(model: Model, sh
     longer = choice_set.context(question, examples[: item.shots + 1]) + " A"
     assert len(model.tokenizer.encode(longer)) > model.engine.window
     with progress("test") as bar:
-        summary, _ = multiple_choice(model, choice_set, questions, 5, bar)
+        summary, _ = multiple_choice(model, choice_set, questions, 5, 512, bar)
     assert (summary["shots"], summary["shots_dropped"], summary["cut"]) == (5, 1, 0)
 
 
 def test_a_question_longer_than_the_window_loses_its_beginning(model: Model) -> None:
     question = {"question": "长" * 600, "choices": ["是", "不是"], "answer": 0, "subject": "law"}
-    item = ask_choices(model, CHOICE_SETS["ceval"], question, [])
+    item = ask_choices(model, CHOICE_SETS["ceval"], question, [], 512)
     assert item.cut
     assert all(len(context) + len(choice) - 1 <= model.engine.window for context, choice in item.pairs)
     assert model.tokenizer.decode(item.pairs[0][0]).endswith("B. 不是\n答案：")
     with progress("test") as bar:
-        summary, _ = multiple_choice(model, CHOICE_SETS["ceval"], [(question, [])], 5, bar)
+        summary, _ = multiple_choice(model, CHOICE_SETS["ceval"], [(question, [])], 5, 512, bar)
     assert summary["cut"] == 1
 
 
@@ -139,6 +139,6 @@ def test_a_moved_token_boundary_keeps_choices_comparable(model: Model) -> None:
     question = {"question": "ab", "choices": ["c", "d"], "answer": 0}
     plain: Any = type("Plain", (), {"context": lambda *_: "ab", "continuations": lambda *_: ["c", "d"]})()
     fake: Any = Fake()
-    item = ask_choices(fake, plain, question, [])
+    item = ask_choices(fake, plain, question, [], 512)
     assert item.merged
     assert item.pairs == [([7, 1], [9]), ([7, 1], [2, 4])]

@@ -36,11 +36,15 @@ def question_prompt(model: Model, question: str, language: str, form: Form) -> l
     return model.raw_prompt(RAW_QUESTION.get(language, RAW_QUESTION["en"]).format(question))
 
 
-def ask(model: Model, prompts: Sequence[Sequence[int]], max_tokens: int, stop: list[str], bar: Bar) -> list[Answer]:
-    """The greedy answer to each prompt, in order, batched by the engine; a prompt longer than the window loses its
-    beginning, so that half of the window stays for the answer."""
+def ask(
+    model: Model, prompts: Sequence[Sequence[int]], max_tokens: int, stop: list[str], window: int, bar: Bar
+) -> list[Answer]:
+    """The greedy answer to each prompt, in order, batched by the engine.
+
+    A prompt that leaves less than `max_tokens`, or half of the `window`, for its answer loses its beginning.
+    """
     sampling = SamplingSettings(temperature=0.0, max_tokens=max_tokens, stop=stop)
-    most = model.engine.window - min(max_tokens, model.engine.window // 2)
+    most = window - min(max_tokens, window // 2)
     pieces = [_Pieces() for _ in prompts]
     requests = [model.submit(prompt[-most:], sampling, piece) for prompt, piece in zip(prompts, pieces, strict=True)]
     for request in requests:

@@ -61,11 +61,11 @@ def token_sets(folder: Path) -> list[TokenSet]:
     return [TokenSet.open(path) for path in folders]
 
 
-def bits_per_byte(model: Model, sets: list[TokenSet], most: int | None, bar: Bar) -> dict[str, object]:
+def bits_per_byte(model: Model, sets: list[TokenSet], most: int | None, window: int, bar: Bar) -> dict[str, object]:
     """Bits per byte (nats of content tokens / ln 2 / their UTF-8 bytes) and perplexity (of all tokens in the loss).
 
     Only tokens with weight count: the answers of conversations, the chosen answer of a pair, all of a document but its
-    first token. At most `most` documents of each set are read. Longer ones than the window are read in windows
+    first token. At most `most` documents of each set are read. Longer ones than `window` tokens are read in windows
     that overlap by half. Gives bits_per_byte, perplexity, tokens, bytes and documents, and the same under `language`
     and `source`. Raises UserError for a set of another tokenizer.
     """
@@ -82,7 +82,7 @@ def bits_per_byte(model: Model, sets: list[TokenSet], most: int | None, bar: Bar
         count = min(len(token_set), most or len(token_set))
         for start in range(0, count, CHUNK):
             examples = [token_set.example(number) for number in range(start, min(start + CHUNK, count))]
-            sums = _score(model, [example.documents[0] for example in examples], text_bytes)
+            sums = _score(model, [example.documents[0] for example in examples], text_bytes, window)
             for example, one in zip(examples, sums, strict=True):
                 text = model.tokenizer.decode(example.documents[0].tokens[:LANGUAGE_TOKENS].tolist())
                 whole.add(one)
@@ -93,8 +93,8 @@ def bits_per_byte(model: Model, sets: list[TokenSet], most: int | None, bar: Bar
     return {**whole.values(), **named}
 
 
-def _score(model: Model, documents: list[Encoded], text_bytes: np.ndarray) -> list[Sums]:
-    windows = [list(_windows(document, model.engine.window)) for document in documents]
+def _score(model: Model, documents: list[Encoded], text_bytes: np.ndarray, window: int) -> list[Sums]:
+    windows = [list(_windows(document, window)) for document in documents]
     pairs = [
         (document.tokens[start:first].tolist(), document.tokens[first:end].tolist())
         for document, parts in zip(documents, windows, strict=True)

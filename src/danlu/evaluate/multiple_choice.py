@@ -52,9 +52,10 @@ def multiple_choice(
     choice_set: ChoiceSet,
     questions: Sequence[tuple[Question, Sequence[Question]]],
     shots: int,
+    window: int,
     bar: Bar,
 ) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
-    """Scores every choice of every question; gives the summary and one row a question.
+    """Scores every choice of every question, in at most `window` tokens; gives the summary and one row a question.
 
     The summary holds `accuracy` (by summed log-probability, over all questions), `stderr`, `chance`, `at_chance`, `n`,
     the unweighted mean over subjects `macro` with `macro_stderr`, `subject` {name: {accuracy, n}}; for sets without
@@ -67,7 +68,8 @@ def multiple_choice(
     results: list[dict[str, Any]] = []
     for start in range(0, len(questions), CHUNK):
         part = [
-            ask_choices(model, choice_set, row, examples[:shots]) for row, examples in questions[start : start + CHUNK]
+            ask_choices(model, choice_set, row, examples[:shots], window)
+            for row, examples in questions[start : start + CHUNK]
         ]
         scores = iter(model.engine.score([pair for item in part for pair in item.pairs]))
         for item in part:
@@ -87,14 +89,16 @@ def multiple_choice(
     return {**summary, **counts}, iter(results)
 
 
-def ask_choices(model: Model, choice_set: ChoiceSet, question: Question, examples: Sequence[Question]) -> Asked:
+def ask_choices(
+    model: Model, choice_set: ChoiceSet, question: Question, examples: Sequence[Question], window: int
+) -> Asked:
     """Encodes a question with as many whole examples, from the first on, as fit into the window.
 
     Context and choice are encoded together, so that the tokens are those that the model would see in one text. Where
     that changes how the context is split, all choices of the question are scored from the last token
     that they have in common.
     """
-    tokenizer, window = model.tokenizer, model.engine.window
+    tokenizer = model.tokenizer
     prefix = model.raw_prompt("")
     continuations = choice_set.continuations(question)
     for shots in range(len(examples), -1, -1):

@@ -51,6 +51,12 @@ class EvaluateSettings(Settings):
     max_documents: int | None = Field(
         None, ge=1, description="At most this many documents of each source for bits per byte; null: all of them."
     )
+    window: int | None = Field(
+        None,
+        ge=16,
+        description="Longest text that is scored or asked in one piece: set it to the length that the models were "
+        "trained at, where their config allows more; null: what the config allows.",
+    )
     raw: list[str] = Field(
         ["pretrain"],
         description="Models that continue plain text: asked as `Question: …`, without the chat template. Others are "

@@ -47,7 +47,7 @@ class Task(ABC):
 class BitsPerByte(Task):
     def inputs(self) -> Any:
         sets = {name: [each.fingerprint for each in token_sets(path)] for name, path in self.settings.held_out.items()}
-        return [sets, self.settings.max_documents]
+        return [sets, self.settings.max_documents, self.settings.window]
 
     def run(self, model: Model, form: Form, title: str) -> tuple[dict[str, Any], Rows]:
         values = {}
@@ -56,7 +56,7 @@ class BitsPerByte(Task):
             with progress(
                 f"{title}, {name}", sum(min(len(each), most or len(each)) for each in sets), "documents"
             ) as bar:
-                values[name] = bits_per_byte(model, sets, most, bar)
+                values[name] = bits_per_byte(model, sets, most, _window(model, self.settings), bar)
         return values, []
 
 
@@ -66,11 +66,11 @@ class ExactMatch(Task):
     answers = True
 
     def inputs(self) -> Any:
-        return [file_hash(self.path), self.settings.limit, self.settings.max_tokens]
+        return [file_hash(self.path), self.settings.limit, self.settings.max_tokens, self.settings.window]
 
     def run(self, model: Model, form: Form, title: str) -> tuple[dict[str, Any], Rows]:
         questions = read_questions(self.path, self.settings.limit)
-        answers = _asked(model, questions, form, self.settings.max_tokens, title)
+        answers = _asked(model, questions, form, self.settings, self.settings.max_tokens, title)
         rows = [
             {**question, **_row(answer), "right": matches(answer.text, question["answers"])}
             for question, answer in zip(questions, answers, strict=True)
@@ -84,11 +84,11 @@ class Overlap(Task):
     answers = True
 
     def inputs(self) -> Any:
-        return [file_hash(self.path), self.settings.limit, self.settings.prompt_tokens]
+        return [file_hash(self.path), self.settings.limit, self.settings.prompt_tokens, self.settings.window]
 
     def run(self, model: Model, form: Form, title: str) -> tuple[dict[str, Any], Rows]:
         questions = read_questions(self.path, self.settings.limit)
-        answers = _asked(model, questions, form, self.settings.prompt_tokens, title)
+        answers = _asked(model, questions, form, self.settings, self.settings.prompt_tokens, title)
         rows = [{**question, **_row(answer)} for question, answer in zip(questions, answers, strict=True)]
         parts: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
@@ -105,7 +105,7 @@ class SideBySide(Task):
     answers = True
 
     def inputs(self) -> Any:
-        return [self.settings.prompts, self.settings.prompt_tokens]
+        return [self.settings.prompts, self.settings.prompt_tokens, self.settings.window]
 
     def run(self, model: Model, form: Form, title: str) -> tuple[dict[str, Any], Rows]:
         prompts = self.settings.prompts
@@ -114,7 +114,7 @@ class SideBySide(Task):
         else:
             encoded = [model.raw_prompt(prompt) for prompt in prompts]
         with progress(title, len(prompts), "answers") as bar:
-            answers = ask(model, encoded, self.settings.prompt_tokens, [], bar)
+            answers = ask(model, encoded, self.settings.prompt_tokens, [], _window(model, self.settings), bar)
         rows = [
             {"question": prompt, "language": language_of(prompt), **_row(answer)}
             for prompt, answer in zip(prompts, answers, strict=True)
@@ -129,12 +129,14 @@ class MultipleChoice(Task):
     def inputs(self) -> Any:
         names = [name for name in (self.choice_set.test, self.choice_set.dev) if name]
         hashes = [file_hash(self.settings.choice_files / f"{name}.jsonl.zst") for name in names]
-        return [hashes, self.settings.shots, self.settings.limit]
+        return [hashes, self.settings.shots, self.settings.limit, self.settings.window]
 
     def run(self, model: Model, form: Form, title: str) -> tuple[dict[str, Any], Rows]:
         questions = read_set(self.choice_set, self.settings.choice_files, self.settings.limit)
         with progress(title, len(questions), "questions") as bar:
-            return multiple_choice(model, self.choice_set, questions, self.settings.shots, bar)
+            return multiple_choice(
+                model, self.choice_set, questions, self.settings.shots, _window(model, self.settings), bar
+            )
 
 
 def tasks(settings: EvaluateSettings) -> list[Task]:
@@ -149,10 +151,22 @@ def tasks(settings: EvaluateSettings) -> list[Task]:
     return found + [MultipleChoice(settings, name, CHOICE_SETS[name]) for name in settings.multiple_choice]
 
 
-def _asked(model: Model, questions: list[dict[str, Any]], form: Form, max_tokens: int, title: str) -> list[Answer]:
+def _window(model: Model, settings: EvaluateSettings) -> int:
+    return min(model.engine.window, settings.window or model.engine.window)
+
+
+def _asked(
+    model: Model,
+    questions: list[dict[str, Any]],
+    form: Form,
+    settings: EvaluateSettings,
+    max_tokens: int,
+    title: str,
+) -> list[Answer]:
     prompts = [question_prompt(model, each["question"], each["language"], form) for each in questions]
     with progress(title, len(prompts), "answers") as bar:
-        return ask(model, prompts, max_tokens, [] if form == "chat" else ["\n"], bar)
+        stop = [] if form == "chat" else ["\n"]
+        return ask(model, prompts, max_tokens, stop, _window(model, settings), bar)
 
 
 def _row(answer: Answer) -> dict[str, Any]:
