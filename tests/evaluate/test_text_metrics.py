@@ -83,6 +83,7 @@ def test_chance_and_macro() -> None:
     assert at_chance(0.26, 0.25, 1000)
     assert not at_chance(0.30, 0.25, 1000)
     assert standard_error(0.5, 101) == pytest.approx(0.05)
+    assert standard_error(1.0, 1) == 0.5
     mean, error = macro([(0.5, 101), (1.0, 50)])
     assert (mean, error) == (0.75, pytest.approx(0.025))
 

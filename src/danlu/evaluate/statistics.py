@@ -10,8 +10,8 @@ ONE_IN_TWENTY = 1.6448536269514722
 
 
 def standard_error(share: float, n: int) -> float:
-    """Of a share of n independent answers, from their sample variance; 0 for a single one."""
-    return math.sqrt(share * (1 - share) / (n - 1)) if n > 1 else 0.0
+    """Of a share of n independent answers, from their sample variance; a single one tells nothing: 0.5, the largest."""
+    return math.sqrt(share * (1 - share) / (n - 1)) if n > 1 else 0.5
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
