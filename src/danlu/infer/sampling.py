@@ -13,6 +13,7 @@ from danlu.infer.settings import SamplingSettings
 from danlu.ledger.errors import UserError
 
 CANDIDATES = 256  # top-p usually ends within so many tokens; where it does not, eight times as many are ranked
+COLDEST = 1e-6  # a temperature that float32 holds and that leaves the likeliest token alone
 
 
 class History:
@@ -106,7 +107,8 @@ def candidates(logits_BV: Tensor, settings: Sequence[SamplingSettings], ranked: 
 
     Unless `ranked`, there is neither top-k nor top-p; the candidates are the whole vocabulary and the ids are None.
     """
-    rows = [(s.temperature, s.top_k or logits_BV.shape[1], s.top_p, s.min_p) for s in settings]
+    vocabulary = logits_BV.shape[1]
+    rows = [(max(s.temperature, COLDEST), min(s.top_k or vocabulary, vocabulary), s.top_p, s.min_p) for s in settings]
     table = torch.tensor(rows, dtype=torch.float32, device=logits_BV.device)
     temperature_B1, top_k_B1, top_p_B1, min_p_B1 = table[:, :, None].unbind(1)
     best_B1 = logits_BV.amax(-1, keepdim=True)
@@ -114,7 +116,7 @@ def candidates(logits_BV: Tensor, settings: Sequence[SamplingSettings], ranked: 
     if not ranked:
         floor_B1 = min_p_B1 * probability_BV.amax(-1, keepdim=True)
         return probability_BV.masked_fill(probability_BV < floor_B1, 0), None
-    size, vocabulary = CANDIDATES, probability_BV.shape[1]
+    size = CANDIDATES
     p_BC, ids_BC = probability_BV.topk(min(size, vocabulary))
     while size < vocabulary and bool(((top_k_B1 > size) & (p_BC.sum(-1, keepdim=True) < top_p_B1)).any()):
         size *= 8
@@ -125,7 +127,7 @@ def candidates(logits_BV: Tensor, settings: Sequence[SamplingSettings], ranked: 
     total_B1 = torch.where(cut_by_k_B1, kept_BC.sum(-1, keepdim=True), 1.0)
     before_BC = kept_BC.cumsum(-1) - kept_BC
     dropped_BC = (before_BC >= top_p_B1 * total_B1) & (top_p_B1 < 1) | (p_BC < min_p_B1 * p_BC[:, :1])
-    return kept_BC.masked_fill(dropped_BC, 0), ids_BC
+    return kept_BC.masked_fill(dropped_BC & (rank_C > 0), 0), ids_BC
 
 
 def draw(weights_BC: Tensor, uniform: Sequence[float]) -> Tensor:

@@ -14,7 +14,8 @@ class SamplingSettings(Settings):
 
     repetition_penalty: float = Field(
         1.0,
-        gt=0,
+        ge=0.01,
+        le=100,
         description="Divides positive and multiplies negative logits of every token seen so far; 1 is off.",
     )
     presence_penalty: float = Field(
@@ -26,7 +27,9 @@ class SamplingSettings(Settings):
     no_repeat_ngram: int = Field(
         0, ge=0, description="No run of this many tokens appears twice in prompt and answer; 0 is off."
     )
-    temperature: float = Field(0.0, ge=0, description="0 takes the likeliest token; 1 samples from the model as it is.")
+    temperature: float = Field(
+        0.0, ge=0, le=100, description="0 takes the likeliest token; 1 samples from the model as it is."
+    )
     top_k: int = Field(0, ge=0, description="Keep this many likeliest tokens; 0 keeps all.")
     top_p: float = Field(1.0, gt=0, le=1, description="Keep the likeliest tokens that together reach this probability.")
     min_p: float = Field(
