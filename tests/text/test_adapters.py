@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 
 from danlu.ledger.counts import Counts
-from danlu.text.adapters.table import ADAPTERS, choose
+from danlu.text.adapters.table import ADAPTERS, choose, kinds
 from danlu.text.problems import BadRow
 from danlu.text.readers import read_rows
 from danlu.text.records import Conversation, Document, Preference, Record
@@ -272,6 +272,7 @@ def test_documents(row: Row) -> None:
 def test_own_rows_come_back(record: Record) -> None:
     row = json.loads(json.dumps(record.to_row()))
     assert adapted(row, row["kind"]) == ("danlu", [record])
+    assert kinds(row) == [row["kind"]]
 
 
 def test_an_unknown_schema_shows_the_fields_and_the_nearest_adapters() -> None:
