@@ -145,7 +145,7 @@ def _exact_match(scores: Scores, language: Language) -> Table:
         *_head(["kind", "language", "n"], language),
         *(f"{model} ({say(t['form'], language)})" for model, t in models),
     ]
-    return Table(say("exact_match", language), head, rows, 2, say("how_errors", language))
+    return Table(say("exact_match", language), head, rows, 2, say("how_interval", language))
 
 
 def _interval(part: dict[str, Any]) -> Markup:

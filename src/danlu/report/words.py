@@ -85,13 +85,14 @@ WORDS: dict[str, tuple[str, str]] = {
     "shots": ("Shots", "示例数"),
     "task": ("Task", "任务"),
     "model": ("Model", "模型"),
+    "relation": ("relation", "关系"),
+    "sum": ("sum", "算术"),
     "kind": ("Kind", "类别"),
     "language": ("Language", "语言"),
     "all": ("all", "全部"),
     "en": ("English", "英文"),
     "zh": ("Chinese", "中文"),
     "n": ("n", "题数"),
-    "interval": ("95% interval", "95% 区间"),
     "loop_rate": ("Loop rate", "复读率"),
     "loop_rate_tokens": ("Loops, on tokens", "复读率（词元）"),
     "loop_rate_characters": ("Loops, on characters", "复读率（字符）"),
@@ -125,6 +126,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "how_errors": (
         "± is one standard error. “At chance” marks a score that guessing reaches in one of twenty tries or more.",
         "± 为一个标准误。“与随机无异”：瞎猜在二十次中至少有一次能达到该分数。",
+    ),
+    "how_interval": (
+        "± is one standard error; the small figures are the 95% Wilson interval.",
+        "± 为一个标准误；小字是 95% Wilson 区间。",
     ),
     "how_loops": (
         "A loop is an ending whose last phrase of at least 2 units stands at least 3 times in a row within "

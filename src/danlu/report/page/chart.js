@@ -21,16 +21,18 @@ for (const svg of document.querySelectorAll("svg.chart")) {
     pointer.style.opacity = 0.6;
     readout.replaceChildren(Object.assign(document.createElement("div"), { textContent: at }));
     for (const line of lines) {
+      const point = nearest(line.points, at);
+      if (Math.abs(point[0] - at) > (high - low) / 20) continue; // the line has ended before
       const row = document.createElement("div");
       const swatch = document.createElement("i");
       swatch.className = "b" + line.colour;
       swatch.style.cssText = "display:inline-block;width:10px;height:3px;margin-right:6px;vertical-align:middle";
-      row.append(swatch, `${line.name} ${nearest(line.points, at)[1]}`);
+      row.append(swatch, `${line.name} ${point[1]}`);
       readout.append(row);
     }
     readout.hidden = false;
     const offset = (drawn / svg.viewBox.baseVal.width) * box.width;
-    readout.style.top = svg.offsetTop + 8 + "px";
+    readout.style.top = box.top - svg.parentElement.getBoundingClientRect().top + 8 + "px";
     readout.style.left = (offset > box.width / 2 ? offset - readout.offsetWidth - 12 : offset + 12) + "px";
   });
   svg.addEventListener("pointerleave", () => {
