@@ -20,9 +20,7 @@ SHARE = 0.8  # of the free memory; the rest is for fragments and communication
 
 
 def fitting_rows(settings: TrainSettings, shape: ModelSettings, stream: Stream, world: World) -> int:
-    """Rows of a micro-batch: as many as memory holds and one device's share of the batch asks for; two or more for
-    pairs.
-    """
+    """Rows of a micro-batch: near as many as memory holds, and such that the last of a step leave little padding."""
     least = 2 if stream.unit == "pair" else 1
     if world.device.type == "cuda":
         free = torch.cuda.mem_get_info(world.device)[0] * SHARE - state_bytes(settings, shape, world.size)
@@ -30,7 +28,8 @@ def fitting_rows(settings: TrainSettings, shape: ModelSettings, stream: Stream, 
     else:
         room = CPU_TOKENS // stream.length
     examples = settings.batch * (2 if stream.unit == "pair" else 1)
-    return max(least, min(room, -(-examples // world.size)))
+    most = max(least, min(room, -(-examples // world.size)))
+    return stream.fullest_rows(settings.batch, world.size, most)
 
 
 def state_bytes(settings: TrainSettings, shape: ModelSettings, world_size: int) -> int:
