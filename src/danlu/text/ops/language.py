@@ -13,6 +13,7 @@ from danlu.text.settings import Language, LanguageStep
 
 _SAMPLE = 250  # characters with letters that the detector gets; more hardly change its answer
 _FEW_LETTERS = 20  # below this many, the detector guesses
+_HAN = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x323AF))
 MOSTLY_HAN = 0.5  # no need to ask the detector
 _JAPANESE = 0.1  # share of kana that only a quotation in another language stays below
 
@@ -45,28 +46,27 @@ def language_of(values: dict[str, Any], step: LanguageStep) -> Language:
 
 
 def _scripts(text: str) -> tuple[float, str, float]:
+    if text.isascii():
+        return (0.0, *_detected(text))
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    han = int(
-        np.count_nonzero(
-            _between(codes, 0x4E00, 0x9FFF) | _between(codes, 0x3400, 0x4DBF) | _between(codes, 0x20000, 0x323AF)
-        )
-    )
+    han = sum(int(np.count_nonzero(_between(codes, *block))) for block in _HAN)
     kana = int(np.count_nonzero(_between(codes, 0x3041, 0x30FF)))
     latin = _between(codes | 0x20, ord("a"), ord("z")) | _between(codes, 0xC0, 0x24F)
-    words = int(np.count_nonzero(latin[1:] & ~latin[:-1])) + int(latin[:1].sum())
+    words = int(np.count_nonzero(latin[1:] & ~latin[:-1])) + int(latin[0])
     written = han + kana + words
     if kana and kana >= _JAPANESE * written:
         return 0.0, "ja", 1.0
     share = han / written if written else 0.0
-    return (share, *(("zh", 1.0) if share >= MOSTLY_HAN else _detected(text, int(np.count_nonzero(latin)))))
+    return (share, *(("zh", 1.0) if share >= MOSTLY_HAN else _detected(text)))
 
 
 def _between(codes: np.ndarray, first: int, last: int) -> np.ndarray:
     return (codes >= first) & (codes <= last)
 
 
-def _detected(text: str, letters: int) -> tuple[str, float]:
+def _detected(text: str) -> tuple[str, float]:
     sample = " ".join(text[: 10 * _SAMPLE].split())[:_SAMPLE]
+    letters = sum(map(str.isalpha, sample))
     if letters < _FEW_LETTERS and sample.isascii():
         return ("en" if letters else ""), 1.0
     best = _detector().detect(sample.lower(), model="lite")[0]
