@@ -91,7 +91,7 @@ def test_low_precision_is_no_further_from_float64_than_the_plain_path(dtype: tor
         gradients(ours, head, hidden), gradients(plain, head, hidden), gradients(truth, exact, states), strict=True
     ):
         assert got.dtype == dtype
-        assert relative(got, best) <= 1.5 * relative(usual, best) + 1e-6
+        assert relative(got, best) <= 1.25 * relative(usual, best) + 1e-6
 
 
 def test_unlikely_labels_and_sure_predictions_stay_finite() -> None:
@@ -135,14 +135,14 @@ def test_a_tied_head_moves_with_its_embedding() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_formulas_for_cuda_are_those_of_the_cpu(dtype: torch.dtype) -> None:
-    head, hidden, labels, _ = example(30, dtype)
+    head, hidden, labels, weights = example(30, dtype)
     with torch.no_grad():
         logits = head.logits(hidden)
         plain, ours = logits.clone(), head(hidden, labels, entropy=True)
-        lse, chosen, best = plain_residual(plain, labels)
+        lse, chosen, best = plain_residual(plain, labels, weights)
         torch.testing.assert_close(ours.lse, lse)
         torch.testing.assert_close(ours.logp, chosen - lse)
         assert torch.equal(ours.correct, chosen >= best)
         torch.testing.assert_close(plain_statistics(logits, labels, True)[3], ours.entropy)
-        expected = logits.float().softmax(-1) - F.one_hot(labels, VOCABULARY)
+        expected = (logits.float().softmax(-1) - F.one_hot(labels, VOCABULARY)) * weights[:, None]
         torch.testing.assert_close(plain.float(), expected, atol=1e-2 if dtype == torch.bfloat16 else 1e-6, rtol=1e-2)

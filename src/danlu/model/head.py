@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-CHUNK_BYTES = {"cuda": 2_500_000_000, "cpu": 256_000_000}
+CHUNK_BYTES = {"cuda": 2_000_000_000, "cpu": 256_000_000}
 """Logits held at a time: large products are fast products, and both fit beside what training holds anyway."""
 
 
@@ -68,8 +68,9 @@ class Head(nn.Module):
     ) -> HeadOutput:
         """Losses of labels (int64) under hidden states, weighted for `nll` (float32, default 1).
 
-        `nll` is for objectives that are a weighted sum of log-probabilities, `logp` for all others. `entropy` may be
-        asked for where there are no gradients in the forward pass: with `logp`, or without gradients at all.
+        `nll` is for objectives that are a weighted sum of log-probabilities, `logp` for all others. A factor on the
+        loss (a loss scale over the tokens of the step) is best put into the weights: gradients are then rounded once.
+        `entropy` may be asked for where the forward pass makes no gradients: with `logp`, or without gradients at all.
         """
         weight, chunk = self.weight, self._chunk_tokens(hidden_ND)
         learns = torch.is_grad_enabled() and (hidden_ND.requires_grad or weight.requires_grad)
@@ -100,8 +101,8 @@ class _WeightedNLL(torch.autograd.Function):
         gradients = _Gradients(hidden, weight)
         outcomes = []
         for rows, logits in _chunks(hidden, weight, chunk):
-            outcomes.append(_residual(logits, labels[rows]))
-            gradients.add(rows, logits, weights[rows])
+            outcomes.append(_residual(logits, labels[rows], weights[rows]))
+            gradients.add(rows, logits)
         lse, chosen, best = _joined(outcomes, hidden, 3)
         ctx.gradients = gradients
         logp, correct = chosen - lse, chosen >= best
@@ -114,7 +115,7 @@ class _WeightedNLL(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
             raise RuntimeError("these gradients were made once and given away: run the forward pass again")
-        return gradients.hidden.mul_(d_nll), gradients.weight.mul_(d_nll), None, None, None
+        return *gradients.scaled(d_nll), None, None, None
 
 
 class _LogP(torch.autograd.Function):
@@ -138,26 +139,34 @@ class _LogP(torch.autograd.Function):
         hidden, weight, labels = ctx.saved_tensors
         gradients = _Gradients(hidden, weight)
         for rows, logits in _chunks(hidden, weight, ctx.chunk):
-            _residual(logits, labels[rows])
-            gradients.add(rows, logits, -d_logp[rows])
-        return gradients.hidden, gradients.weight, None, None, None
+            _residual(logits, labels[rows], -d_logp[rows])
+            gradients.add(rows, logits)
+        return *gradients.scaled(None), None, None, None
 
 
 class _Gradients:
-    """Gradients of Σ c · nll, gathered chunk by chunk out of softmax minus label."""
+    """Gradients with respect to hidden states and weight, gathered chunk by chunk out of those of the logits."""
 
     def __init__(self, hidden: Tensor, weight: Tensor) -> None:
         self._inputs = hidden, weight
         self.hidden = torch.empty_like(hidden)
-        self.weight = torch.zeros_like(weight)
+        # Sums over chunks are float32: rounding each of them to bf16 would show.
+        self.weight = torch.zeros_like(weight, dtype=_wide(weight))
 
-    def add(self, rows: slice, residual: Tensor, c: Tensor) -> None:
-        """Adds residual [n, V] of these rows; c scales the narrow factors, so the wide one is not passed over again."""
+    def add(self, rows: slice, d_logits: Tensor) -> None:
         hidden, weight = self._inputs
-        scale = c.to(hidden.dtype)[:, None]
-        torch.mm(residual, weight, out=self.hidden[rows])
-        self.hidden[rows] *= scale
-        self.weight.addmm_(residual.t(), hidden[rows] * scale)
+        torch.mm(d_logits, weight, out=self.hidden[rows])
+        if self.weight.dtype == hidden.dtype:
+            self.weight.addmm_(d_logits.t(), hidden[rows])
+        else:
+            self.weight += torch.mm(d_logits.t(), hidden[rows])
+
+    def scaled(self, factor: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Both, times `factor`, in their inputs' dtype."""
+        if factor is not None:
+            self.hidden *= factor
+            self.weight *= factor
+        return self.hidden, self.weight.to(self.hidden.dtype)
 
 
 def _chunks(hidden: Tensor, weight: Tensor, most: int) -> Iterator[tuple[slice, Tensor]]:
@@ -184,14 +193,17 @@ def _statistics(logits: Tensor, labels: Tensor, entropy: bool) -> tuple[Tensor, 
     """lse, the label's logit, the greatest logit and the entropy (0 where not asked for), each [n]."""
     if logits.is_cuda:
         return _compiled(plain_statistics)(_any_rows(logits), labels, entropy)
-    return _in_cache(logits, labels, entropy=entropy)
+    return _in_cache(logits, labels, None, entropy)
 
 
-def _residual(logits: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-    """Overwrites logits with softmax minus one-hot label; gives lse, the label's logit and the greatest, each [n]."""
+def _residual(logits: Tensor, labels: Tensor, c: Tensor) -> tuple[Tensor, ...]:
+    """Overwrites logits with c (softmax - one-hot label), the gradient of Σ c · nll.
+
+    Gives lse, the label's logit and the greatest, each [n].
+    """
     if logits.is_cuda:
-        return _compiled(plain_residual)(_any_rows(logits), labels)
-    return _in_cache(logits, labels, overwrite=True)[:3]
+        return _compiled(plain_residual)(_any_rows(logits), labels, c)
+    return _in_cache(logits, labels, c)[:3]
 
 
 def plain_statistics(logits: Tensor, labels: Tensor, entropy: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -203,12 +215,11 @@ def plain_statistics(logits: Tensor, labels: Tensor, entropy: bool) -> tuple[Ten
     return lse, chosen, wide.amax(-1), spread
 
 
-def plain_residual(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def plain_residual(logits: Tensor, labels: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The residual as one writes it down; compiled on CUDA."""
     lse, chosen, best, _ = plain_statistics(logits, labels, False)
-    columns = torch.arange(logits.shape[-1], device=logits.device)
-    probabilities = (logits.to(lse.dtype) - lse[:, None]).exp()
-    logits.copy_(torch.where(columns == labels[:, None], probabilities - 1, probabilities))
+    label = torch.arange(logits.shape[-1], device=logits.device) == labels[:, None]
+    logits.copy_(((logits.to(lse.dtype) - lse[:, None]).exp() - label.to(lse.dtype)) * c[:, None])
     return lse, chosen, best
 
 
@@ -216,20 +227,22 @@ _BLOCK = 4
 """Rows that a CPU core's cache holds in float32 for a vocabulary of some 150,000."""
 
 
-def _in_cache(logits: Tensor, labels: Tensor, *, entropy: bool = False, overwrite: bool = False) -> tuple[Tensor, ...]:
-    """Both for CPUs: a few rows at a time stay in the cache, and each logit is exponentiated once."""
+def _in_cache(logits: Tensor, labels: Tensor, c: Tensor | None, entropy: bool = False) -> tuple[Tensor, ...]:
+    """Both for CPUs: a few rows at a time stay in the cache, and each logit is exponentiated once. c: overwrite."""
     held = torch.empty(min(_BLOCK, len(logits)), logits.shape[1], dtype=_wide(logits))
     outcomes = []
-    for block, label in zip(logits.split(_BLOCK), labels[:, None].split(_BLOCK), strict=True):
+    for start in range(0, len(logits), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        block, label = logits[rows], labels[rows, None]
         best = block.amax(-1).to(held.dtype)
         chosen = block.gather(-1, label).squeeze(-1).to(held.dtype)
         softmax = torch.softmax(block, -1, dtype=held.dtype, out=held[: len(block)])
         # The greatest probability is 1 / Σ exp(logit - greatest), never below 1 / V.
         lse = best - softmax.amax(-1).log()
         outcomes.append((lse, chosen, best, lse - (softmax * block).sum(-1) if entropy else torch.zeros_like(lse)))
-        if overwrite:
+        if c is not None:
             softmax.scatter_add_(-1, label, torch.full_like(label, -1, dtype=held.dtype))
-            block.copy_(softmax)
+            torch.mul(softmax, c[rows, None], out=block)
     return _joined(outcomes, logits, 4)
 
 

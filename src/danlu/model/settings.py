@@ -21,18 +21,22 @@ class RopeScaling(Settings):
     )
     factor: float = Field(ge=1, description="How many times longer than the first training length.")
     original_max_positions: int | None = Field(
-        None, gt=0, description="llama3, yarn: the length of the first training, in tokens."
+        default=None, gt=0, description="llama3, yarn: the length of the first training, in tokens."
     )
     low_freq_factor: float | None = Field(
-        None, gt=0, description="llama3: wavelengths above original / this are divided by the factor (1.0)."
+        default=None, gt=0, description="llama3: wavelengths above original / this are divided by the factor (1.0)."
     )
     high_freq_factor: float | None = Field(
-        None, gt=0, description="llama3: wavelengths below original / this stay as they are (4.0)."
+        default=None, gt=0, description="llama3: wavelengths below original / this stay as they are (4.0)."
     )
-    beta_fast: float | None = Field(None, gt=0, description="yarn: turns above which a frequency stays as it is (32).")
-    beta_slow: float | None = Field(None, gt=0, description="yarn: turns below which it is divided by the factor (1).")
+    beta_fast: float | None = Field(
+        default=None, gt=0, description="yarn: turns above which a frequency stays as it is (32)."
+    )
+    beta_slow: float | None = Field(
+        default=None, gt=0, description="yarn: turns below which it is divided by the factor (1)."
+    )
     attention_factor: float | None = Field(
-        None, gt=0, description="yarn: factor on cosines and sines (null: 0.1 ln(factor) + 1)."
+        default=None, gt=0, description="yarn: factor on cosines and sines (null: 0.1 ln(factor) + 1)."
     )
 
     @model_validator(mode="after")
@@ -62,30 +66,34 @@ class ModelSettings(Settings):
     """
 
     from_folder: Path | None = Field(
-        None, alias="from", description="A Hugging Face folder or a checkpoint; then no other key may be given."
+        default=None, alias="from", description="A Hugging Face folder or a checkpoint; then no other key may be given."
     )
     family: Literal["qwen2", "qwen3", "llama", "mistral"] = Field(
-        "qwen2", description="The Hugging Face form in which checkpoints are written."
+        default="qwen2", description="The Hugging Face form in which checkpoints are written."
     )
-    vocab_size: int = Field(151_936, gt=0, description="Rows of the embedding; at least the tokenizer's size.")
-    hidden_size: int = Field(512, gt=0, description="Width of the residual stream.")
-    layers: int = Field(8, gt=0, description="Number of decoder blocks.")
-    heads: int = Field(8, gt=0, description="Query heads.")
-    kv_heads: int = Field(8, gt=0, description="Key and value heads; must divide heads (default: heads).")
-    head_dim: int | None = Field(None, gt=0, description="Size of a head (null: hidden_size / heads).")
-    mlp_size: int = Field(1_408, gt=0, description="Width of the gated MLP.")
-    activation: Literal["silu", "gelu"] = Field("silu", description="Gate: silu makes SwiGLU, gelu GeGLU.")
-    norm_eps: float = Field(1e-6, gt=0, description="Added to the mean square in RMSNorm.")
-    rope_theta: float = Field(10_000.0, gt=0, description="Base of the rotary position frequencies.")
-    rope_scaling: RopeScaling | None = Field(None, description="Stretching of rotary positions.")
-    max_positions: int = Field(32_768, gt=0, description="The longest sequence that the model is meant for, in tokens.")
-    qkv_bias: bool = Field(True, description="Biases on q, k and v; fixed by the family (default: as it has them).")
-    qk_norm: bool = Field(False, description="RMSNorm on query and key heads; fixed by the family likewise.")
+    vocab_size: int = Field(default=151_936, gt=0, description="Rows of the embedding; at least the tokenizer's size.")
+    hidden_size: int = Field(default=512, gt=0, description="Width of the residual stream.")
+    layers: int = Field(default=8, gt=0, description="Number of decoder blocks.")
+    heads: int = Field(default=8, gt=0, description="Query heads.")
+    kv_heads: int = Field(default=8, gt=0, description="Key and value heads; must divide heads (default: heads).")
+    head_dim: int | None = Field(default=None, gt=0, description="Size of a head (null: hidden_size / heads).")
+    mlp_size: int = Field(default=1_408, gt=0, description="Width of the gated MLP.")
+    activation: Literal["silu", "gelu"] = Field(default="silu", description="Gate: silu makes SwiGLU, gelu GeGLU.")
+    norm_eps: float = Field(default=1e-6, gt=0, description="Added to the mean square in RMSNorm.")
+    rope_theta: float = Field(default=10_000.0, gt=0, description="Base of the rotary position frequencies.")
+    rope_scaling: RopeScaling | None = Field(default=None, description="Stretching of rotary positions.")
+    max_positions: int = Field(
+        default=32_768, gt=0, description="The longest sequence that the model is meant for, in tokens."
+    )
+    qkv_bias: bool = Field(
+        default=True, description="Biases on q, k and v; fixed by the family (default: as it has them)."
+    )
+    qk_norm: bool = Field(default=False, description="RMSNorm on query and key heads; fixed by the family likewise.")
     sliding_window: int | None = Field(
-        None, gt=0, description="A token sees this many tokens, itself included (null: all before it)."
+        default=None, gt=0, description="A token sees this many tokens, itself included (null: all before it)."
     )
-    tie_embeddings: bool = Field(True, description="The head uses the embedding's weight.")
-    init_std: float = Field(0.02, gt=0, description="Standard deviation of random initial weights.")
+    tie_embeddings: bool = Field(default=True, description="The head uses the embedding's weight.")
+    init_std: float = Field(default=0.02, gt=0, description="Standard deviation of random initial weights.")
 
     @model_validator(mode="before")
     @classmethod
