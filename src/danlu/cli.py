@@ -6,14 +6,12 @@ import importlib
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
 
 if TYPE_CHECKING:
-    import click
-
     from danlu.config import Settings
     from danlu.recipe.settings import Recipe
 
@@ -51,7 +49,7 @@ def with_settings(*places: str) -> type[TyperCommand]:
     """A command whose help lists every setting of the classes at `places` ("module:Class" or "module:Class prefix")."""
 
     class Command(TyperCommand):
-        def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        def format_help(self, ctx: Any, formatter: Any) -> None:  # typer's own click has no public types
             super().format_help(ctx, formatter)
             for place in places:
                 target, _, prefix = place.partition(" ")
@@ -194,7 +192,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the page; the first run's `report` when left out.")
     ] = None,
-    language: Annotated[str, typer.Option(help="en or zh.")] = "en",
+    language: Annotated[Literal["en", "zh"], typer.Option(help="Of the page.")] = "en",
 ) -> None:
     """Draws runs into one page, several over each other."""
     from danlu.report.report import report as write_report

@@ -13,44 +13,64 @@ class SamplingSettings(Settings):
     """How the next token is chosen and when an answer ends. The filters apply in the order in which they are listed."""
 
     repetition_penalty: float = Field(
-        1.0,
+        default=1.0,
         ge=0.01,
         le=100,
         description="Divides positive and multiplies negative logits of every token seen so far; 1 is off.",
     )
     presence_penalty: float = Field(
-        0.0, ge=-2, le=2, description="Subtracted from the logit of each token that the answer already holds."
+        default=0.0, ge=-2, le=2, description="Subtracted from the logit of each token that the answer already holds."
     )
     frequency_penalty: float = Field(
-        0.0, ge=-2, le=2, description="Subtracted from a token's logit once for each time that the answer holds it."
+        default=0.0,
+        ge=-2,
+        le=2,
+        description="Subtracted from a token's logit once for each time that the answer holds it.",
     )
     no_repeat_ngram: int = Field(
-        0, ge=0, description="No run of this many tokens appears twice in prompt and answer; 0 is off."
+        default=0, ge=0, description="No run of this many tokens appears twice in prompt and answer; 0 is off."
     )
     temperature: float = Field(
-        0.0, ge=0, le=100, description="0 takes the likeliest token; 1 samples from the model as it is."
+        default=0.0, ge=0, le=100, description="0 takes the likeliest token; 1 samples from the model as it is."
     )
-    top_k: int = Field(0, ge=0, description="Keep this many likeliest tokens; 0 keeps all.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Keep the likeliest tokens that together reach this probability.")
+    top_k: int = Field(default=0, ge=0, description="Keep this many likeliest tokens; 0 keeps all.")
+    top_p: float = Field(
+        default=1.0, gt=0, le=1, description="Keep the likeliest tokens that together reach this probability."
+    )
     min_p: float = Field(
-        0.0, ge=0, le=1, description="Drop tokens below this share of the likeliest one's probability."
+        default=0.0, ge=0, le=1, description="Drop tokens below this share of the likeliest one's probability."
     )
     stop: list[Annotated[str, Field(min_length=1)]] = Field(
-        [], description="Texts that end the answer; they are not part of it."
+        default=[], description="Texts that end the answer; they are not part of it."
     )
-    seed: int | None = Field(None, description="The same seed gives the same answer; null draws a new one each time.")
-    max_tokens: int = Field(512, ge=1, description="The longest answer in tokens; the window may end it earlier.")
+    seed: int | None = Field(
+        default=None, description="The same seed gives the same answer; null draws a new one each time."
+    )
+    max_tokens: int = Field(
+        default=512, ge=1, description="The longest answer in tokens; the window may end it earlier."
+    )
     logprobs: int | None = Field(
-        None, ge=0, le=20, description="Keep log-probabilities of chosen tokens and of this many alternatives."
+        default=None, ge=0, le=20, description="Keep log-probabilities of chosen tokens and of this many alternatives."
+    )
+
+
+class ChatSampling(SamplingSettings):
+    """Sampling with the defaults of a conversation."""
+
+    temperature: float = Field(
+        default=0.7, ge=0, le=100, description="0 takes the likeliest token; higher is more varied."
+    )
+    top_p: float = Field(
+        default=0.9, gt=0, le=1, description="Keep the likeliest tokens that together reach this probability."
     )
 
 
 class ChatSettings(Settings):
     """The terminal chat."""
 
-    language: Literal["en", "zh"] = Field("en", description="Language of the chat's own texts.")
-    system: str | None = Field(None, description="System prompt; null leaves it to the model's template.")
-    raw: bool = Field(False, description="Continue the typed text as it is, without a chat template: for base models.")
-    sampling: SamplingSettings = Field(
-        SamplingSettings(temperature=0.7, top_p=0.9), description="How answers are sampled."
+    language: Literal["en", "zh"] = Field(default="en", description="Language of the chat's own texts.")
+    system: str | None = Field(default=None, description="System prompt; null leaves it to the model's template.")
+    raw: bool = Field(
+        default=False, description="Continue the typed text as it is, without a chat template: for base models."
     )
+    sampling: ChatSampling = Field(default=ChatSampling(), description="How answers are sampled.")

@@ -41,31 +41,35 @@ class TrainingJob(Settings):
 
 def run_job(job: TrainingJob, out: Path) -> Path:
     """Trains, or goes on training, in this process or as one of torchrun's; gives the last checkpoint's folder."""
-    from danlu.tokens.pack import open_stream
     from danlu.tokens.template import Template
     from danlu.tokens.tokenizer import Tokenizer
     from danlu.train.loop import train
 
     tokenizer = Tokenizer.load(job.tokenizer)
     template = Template(tokenizer) if tokenizer.chat_template else None
-    decoder = _decoder(job, tokenizer)
-    padding = tokenizer.pad_id or 0
-    stream = open_stream(
-        job.packed,
-        job.data,
-        job.stage,
-        seed=job.seed,
-        epochs=job.train.epochs,
-        skip=job.train.skip,
-        padding_id=padding,
-    )
-    config = job.model_dump(mode="json", by_alias=True)
     return train(
-        job.train, _objective(job), decoder, tokenizer, template, stream, _held_out(job, padding), out, config=config
+        job.train,
+        objective_of(job),
+        _decoder(job, tokenizer),
+        tokenizer,
+        template,
+        training_stream(job),
+        _held_out(job),
+        out,
+        config=job.model_dump(mode="json", by_alias=True),
     )
 
 
-def _objective(job: TrainingJob) -> Objective:
+def training_stream(job: TrainingJob) -> Stream:
+    """The packed training data in the order of the job's seed."""
+    from danlu.tokens.pack import open_stream
+
+    epochs, skip = job.train.epochs, job.train.skip
+    return open_stream(job.packed, job.data, job.stage, seed=job.seed, epochs=epochs, skip=skip)
+
+
+def objective_of(job: TrainingJob) -> Objective:
+    """What the job minimises."""
     if isinstance(job.train, DPOTrainSettings):
         from danlu.train.objectives.dpo import DPO
 
@@ -97,14 +101,14 @@ def _decoder(job: TrainingJob, tokenizer: Tokenizer) -> Decoder:
     return decoder
 
 
-def _held_out(job: TrainingJob, padding: int) -> Mapping[str, Stream]:
+def _held_out(job: TrainingJob) -> Mapping[str, Stream]:
     from danlu.tokens.pack import folder_names, open_stream
 
     streams = {}
     for name, source in zip(folder_names(job.data.sources), job.data.sources, strict=True):
         one = job.data.model_copy(update={"sources": [source.model_copy(update={"name": name})]})
         try:
-            streams[name] = open_stream(job.packed, one, job.stage, split="held_out", padding_id=padding)
+            streams[name] = open_stream(job.packed, one, job.stage, split="held_out")
         except UserError:  # nothing of this source was held out
             continue
     return streams

@@ -23,18 +23,18 @@ class TrainingStage(Settings):
     """One training stage: its data and its run."""
 
     start: str | None = Field(
-        None,
+        default=None,
         description="Where the weights come from: a model folder, a checkpoint or a run, with `@epoch=2` behind it for "
         "the end of that epoch; null: from the training stage before it in this recipe, else from `model`.",
     )
     data: DataSettings = Field(description="What is read, and how it becomes rows.")
-    train: TrainSettings = Field(TrainSettings(), description="How it is trained.")
+    train: TrainSettings = Field(default=TrainSettings(), description="How it is trained.")
 
 
 class DPOStage(TrainingStage):
     """Direct preference optimisation on pairs."""
 
-    train: DPOTrainSettings = Field(DPOTrainSettings(), description="How it is trained.")
+    train: DPOTrainSettings = Field(default=DPOTrainSettings(), description="How it is trained.")
 
 
 class Recipe(Settings):
@@ -42,20 +42,26 @@ class Recipe(Settings):
 
     name: str = Field(description="The run's name, for plots and reports.")
     out: Path = Field(description="Folder of all that the run writes.")
-    data: Path = Field(Path(), description="Data root: relative paths of sources begin here.")
-    seed: int = Field(42, ge=0, description="Seed of initial weights, order and dropout of everything in the run.")
-    language: Literal["en", "zh"] = Field("en", description="Language of the report and of the closing summary.")
-    processes: int | None = Field(
-        None, gt=0, description="Training processes on this machine; null: one for each GPU, or one on a CPU."
+    data: Path = Field(default=Path(), description="Data root: relative paths of sources begin here.")
+    seed: int = Field(
+        default=42, ge=0, description="Seed of initial weights, order and dropout of everything in the run."
     )
-    sample: SampleSettings | None = Field(None, description="A generated bilingual world to learn from.")
-    clean: CleanSettings | None = Field(None, description="Cleaning of records.")
-    tokenizer: TokenizerSettings | None = Field(None, description="A tokenizer to load or to train.")
-    model: ModelSettings | None = Field(None, description="The decoder's shape, or the folder that it comes from.")
-    pretrain: TrainingStage | None = Field(None, description="Next-token training on documents.")
-    sft: TrainingStage | None = Field(None, description="Supervised fine-tuning on conversations.")
-    dpo: DPOStage | None = Field(None, description="Direct preference optimisation on pairs.")
-    evaluate: EvaluateSettings | None = Field(None, description="Measuring what each stage gave.")
+    language: Literal["en", "zh"] = Field(
+        default="en", description="Language of the report and of the closing summary."
+    )
+    processes: int | None = Field(
+        default=None, gt=0, description="Training processes on this machine; null: one for each GPU, or one on a CPU."
+    )
+    sample: SampleSettings | None = Field(default=None, description="A generated bilingual world to learn from.")
+    clean: CleanSettings | None = Field(default=None, description="Cleaning of records.")
+    tokenizer: TokenizerSettings | None = Field(default=None, description="A tokenizer to load or to train.")
+    model: ModelSettings | None = Field(
+        default=None, description="The decoder's shape, or the folder that it comes from."
+    )
+    pretrain: TrainingStage | None = Field(default=None, description="Next-token training on documents.")
+    sft: TrainingStage | None = Field(default=None, description="Supervised fine-tuning on conversations.")
+    dpo: DPOStage | None = Field(default=None, description="Direct preference optimisation on pairs.")
+    evaluate: EvaluateSettings | None = Field(default=None, description="Measuring what each stage gave.")
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from danlu.ledger.checkpoints import resolve_checkpoint
 from danlu.ledger.counts import Counts
@@ -101,8 +101,8 @@ def evaluate(settings: EvaluateSettings, models: Mapping[str, Path], out: Path) 
     return run(settings, {name: resolve_checkpoint(path) for name, path in models.items()}, out)
 
 
-def report(runs: list[Path], out: Path, language: str = "en") -> Path:
+def report(runs: list[Path], out: Path, language: Literal["en", "zh"] = "en") -> Path:
     """Draws runs into one page and gives its path."""
     from danlu.report.report import report as write
 
-    return write(runs, out, language)  # type: ignore[arg-type]
+    return write(runs, out, language)

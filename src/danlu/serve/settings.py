@@ -12,19 +12,23 @@ from danlu.config import Settings
 class ServeSettings(Settings):
     """The server. It answers this machine alone unless `host` says otherwise, and then only with a key."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; any but this machine's own needs an api_key.")
-    port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
+    host: str = Field(
+        default="127.0.0.1", description="Address to listen on; any but this machine's own needs an api_key."
+    )
+    port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
     api_key: str | None = Field(
-        None,
+        default=None,
         min_length=8,
         description="The key that requests must bring (Authorization: Bearer KEY); null asks for none.",
     )
-    name: str | None = Field(None, description="The model's name in the API; null takes the folder's name.")
-    max_tokens: int = Field(1024, ge=1, description="The longest answer where a request does not say.")
+    name: str | None = Field(default=None, description="The model's name in the API; null takes the folder's name.")
+    max_tokens: int = Field(default=1024, ge=1, description="The longest answer where a request does not say.")
     queue: int = Field(
-        64, ge=0, description="Answers that may wait beyond those being written; more are refused (429)."
+        default=64, ge=0, description="Answers that may wait beyond those being written; more are refused (429)."
     )
-    max_body: int = Field(1_000_000, ge=1, description="The largest request in bytes; larger ones are refused (413).")
+    max_body: int = Field(
+        default=1_000_000, ge=1, description="The largest request in bytes; larger ones are refused (413)."
+    )
 
     @model_validator(mode="after")
     def _key_for_others(self) -> ServeSettings:

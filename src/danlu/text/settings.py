@@ -25,37 +25,39 @@ class SourceSettings(Settings):
         description="A file, a folder (read with all below it), a pattern such as sft/*.jsonl.zst, or STAGE:SUBFOLDER."
     )
     name: str | None = Field(
-        None, description="What the source is called in reports and mixes; by default its path's last part."
+        default=None, description="What the source is called in reports and mixes; by default its path's last part."
     )
-    adapter: AdapterName = Field("auto", description="The schema of the rows; auto chooses by the fields of each row.")
+    adapter: AdapterName = Field(
+        default="auto", description="The schema of the rows; auto chooses by the fields of each row."
+    )
     weight: float = Field(
-        1.0,
+        default=1.0,
         gt=0,
         description="How often its rows come in a mix, relative to its size: 2 is twice as often as 1.",
     )
     limit: int | None = Field(
-        None, ge=1, description="Take this many rows at most, the first that `where` lets through."
+        default=None, ge=1, description="Take this many rows at most, the first that `where` lets through."
     )
     where: list[str] = Field(
-        [],
+        default=[],
         description="Conditions on columns of the raw row, which all must hold: 'quality_score >= 0.5', "
         "'langdetect == zh-cn', 'label.ability_en in math, coding'.",
     )
     include: list[str] = Field(
-        [], description="Under a folder, read only files whose path matches one of these patterns."
+        default=[], description="Under a folder, read only files whose path matches one of these patterns."
     )
     exclude: list[str] = Field(
-        [], description="Under a folder, leave out files whose path matches one of these patterns."
+        default=[], description="Under a folder, leave out files whose path matches one of these patterns."
     )
     document: DocumentUnit = Field(
-        "file",
+        default="file",
         description="What one document is in .txt and .md files: the file, a paragraph (blank lines between), a line.",
     )
     on_bad_row: Literal["skip", "stop"] = Field(
-        "skip", description="skip: count rows that cannot be used and go on; stop: end at the first."
+        default="skip", description="skip: count rows that cannot be used and go on; stop: end at the first."
     )
     max_bad_share: float = Field(
-        0.5, ge=0, le=1, description="With skip: end when more than this share of the rows cannot be used."
+        default=0.5, ge=0, le=1, description="With skip: end when more than this share of the rows cannot be used."
     )
 
     @model_validator(mode="after")
@@ -70,16 +72,17 @@ class SourceSettings(Settings):
 class StepSettings(Settings):
     """What all cleaning steps share."""
 
-    kinds: list[Kind] = Field(list(KINDS), description="The kinds of record that this step looks at.")
+    kinds: list[Kind] = Field(default=list(KINDS), description="The kinds of record that this step looks at.")
 
 
 class NormaliseStep(StepSettings):
     """Evens out how text is written; what it says stays."""
 
     op: Literal["normalise"] = "normalise"
-    nfc: bool = Field(True, description="Unicode NFC: one code point for a letter with its accent.")
+    nfc: bool = Field(default=True, description="Unicode NFC: one code point for a letter with its accent.")
     whitespace: bool = Field(
-        True, description="Cut blanks off line ends, blank lines off both ends, and more than two blank lines to two."
+        default=True,
+        description="Cut blanks off line ends, blank lines off both ends, and more than two blank lines to two.",
     )
 
 
@@ -87,8 +90,8 @@ class LengthStep(StepSettings):
     """Drops records with too few or too many characters."""
 
     op: Literal["length"] = "length"
-    min: int = Field(1, ge=0, description="Fewest characters, all messages of a conversation together.")
-    max: int | None = Field(None, ge=1, description="Most characters; null for no limit.")
+    min: int = Field(default=1, ge=0, description="Fewest characters, all messages of a conversation together.")
+    max: int | None = Field(default=None, ge=1, description="Most characters; null for no limit.")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -104,16 +107,16 @@ class LanguageStep(StepSettings):
     """Drops records in other languages."""
 
     op: Literal["language"] = "language"
-    keep: list[Language] = Field(["zh", "en", "mixed"], description="Languages that stay.")
+    keep: list[Language] = Field(default=["zh", "en", "mixed"], description="Languages that stay.")
     zh_share: float = Field(
-        0.5,
+        default=0.5,
         ge=0,
         le=1,
         description="Chinese from this share of Han characters among Han characters and Latin words on.",
     )
-    mixed_share: float = Field(0.1, ge=0, le=0.5, description="Between this share and zh_share: mixed.")
+    mixed_share: float = Field(default=0.1, ge=0, le=0.5, description="Between this share and zh_share: mixed.")
     confidence: float = Field(
-        0.5,
+        default=0.5,
         ge=0,
         le=1,
         description="A language other than English is believed from this confidence of the detector on.",
@@ -132,7 +135,7 @@ Step = Annotated[NormaliseStep | LengthStep | LanguageStep | ExactDedupStep, Fie
 class CleanSource(SourceSettings):
     """A source, and what its rows are read as."""
 
-    kind: Kind | None = Field(None, description="What the rows are read as; null: what the first row holds.")
+    kind: Kind | None = Field(default=None, description="What the rows are read as; null: what the first row holds.")
 
 
 class CleanSettings(Settings):
@@ -140,12 +143,14 @@ class CleanSettings(Settings):
 
     sources: list[CleanSource] = Field(description="Where the text comes from.")
     steps: list[Step] = Field(
-        [NormaliseStep(), ExactDedupStep()],
+        default=[NormaliseStep(), ExactDedupStep()],
         description="Steps in their order: {op: normalise}, {op: length, min: 50}, {op: language, keep: [zh, en]}, "
         "{op: exact_dedup}.",
     )
-    workers: int = Field(0, ge=0, description="Processes; 0: one for each core.")
-    task_bytes: int = Field(1 << 26, ge=1, description="Bytes of input that one task takes; memory grows with it.")
+    workers: int = Field(default=0, ge=0, description="Processes; 0: one for each core.")
+    task_bytes: int = Field(
+        default=1 << 26, ge=1, description="Bytes of input that one task takes; memory grows with it."
+    )
 
     @model_validator(mode="after")
     def _once_for_a_kind(self) -> Self:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -208,7 +208,7 @@ def _resumed(sample: Sample) -> float:
     settings = TrainSettings(learning_rate=1e-3, compile=False)
     begin, blank = _stepper(sample, way, DTYPES["float32"], world, settings)
     again, _ = _stepper(sample, way, DTYPES["float32"], world, settings)
-    state = {"step": 2, "epoch": 0.0, "held_out_loss": None, "fingerprints": {}}
+    state: dict[str, Any] = {"step": 2, "epoch": 0.0, "held_out_loss": None, "fingerprints": {}}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(4):
             begin.take(step, settings.learning_rate, settings.clip)

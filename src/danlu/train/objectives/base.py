@@ -29,13 +29,20 @@ class Objective(Protocol):
     `normaliser`; so neither micro-batches nor ranks nor packing change it.
     """
 
-    name: str
-    sums: tuple[str, ...]
-    """What `compute` gives for metrics, in order."""
-    schema: Mapping[str, Metric]
-    """What `report` gives."""
-    needs_reference: bool
-    """Whether batches must carry `doc["reference"]`, the starting weights' log-probability of each document."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        """What `compute` gives for metrics, in order."""
+
+    @property
+    def schema(self) -> Mapping[str, Metric]:
+        """What `report` gives."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether batches must carry `doc["reference"]`, the starting weights' log-probability of each document."""
 
     def normaliser(self, step: Step) -> float:
         """What the sum of a whole step is divided by, over all ranks; known on the host."""

@@ -1,0 +1,77 @@
+"""`danlu doctor`: proves on a user's own recipe what no loss curve shows, and tries the heaviest batch of its shape."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from danlu.config import check
+from danlu.ledger.checkpoints import resolve_checkpoint
+from danlu.ledger.errors import UserError
+from danlu.ledger.manifest import read_manifest
+from danlu.ledger.progress import duration
+from danlu.model.settings import ModelSettings
+from danlu.recipe.build import build_stages
+from danlu.recipe.job import TrainingJob, objective_of, training_stream
+from danlu.recipe.run import run_recipe
+from danlu.recipe.settings import Recipe
+
+
+def examine(recipe: Recipe) -> bool:
+    """Packs the recipe's data, then checks every training stage; prints it all and says whether all checks passed."""
+    console = Console(highlight=False)
+    run_recipe(recipe, until="pack")
+    jobs = [check(TrainingJob, stage.settings) for stage in build_stages(recipe) if stage.name in recipe.training()]
+    passed = [_examine(job, recipe, console) for job in jobs]
+    return all(passed)
+
+
+def _examine(job: TrainingJob, recipe: Recipe, console: Console) -> bool:
+    import torch
+
+    from danlu.model.decoder import Decoder
+    from danlu.model.parts import initialise
+    from danlu.train.heaviest import heaviest
+    from danlu.train.invariances import run_invariances
+
+    shape = _shape(job, recipe)
+    stream, objective = training_stream(job), objective_of(job)
+    checks = run_invariances(shape, objective, stream)
+    table = Table("what must change nothing", "apart by", "limit", "", title=f"{job.stage}: 2 layers, your texts")
+    for one in checks:
+        table.add_row(one.name, f"{one.measured:.1e}", f"{one.limit:.1e}", "✓" if one.passed else "✗ FAILED")
+    console.print(table)
+    decoder = Decoder.empty(shape)
+    initialise(decoder, job.seed)
+    try:
+        load = heaviest(job.train, objective, decoder, stream)
+    except torch.OutOfMemoryError:
+        console.print(
+            f"✗ {job.stage}: the heaviest batch does not fit: set {job.stage}.train.rows lower, or "
+            f"{job.stage}.train.recompute=true"
+        )
+        return False
+    packed = read_manifest(job.packed) or {}
+    seconds = packed.get("tokens", 0) * job.train.epochs / load.tokens_per_second
+    console.print(
+        f"{job.stage}, heaviest batch ({load.rows} × {stream.length} tokens, all in the loss): "
+        f"{load.peak_bytes / 2**30:.2f} GiB at the peak, {load.tokens_per_second:,.0f} tokens/s; "
+        f"at that rate the stage takes {duration(seconds)}"
+    )
+    return all(one.passed for one in checks)
+
+
+def _shape(job: TrainingJob, recipe: Recipe) -> ModelSettings:
+    """The decoder's shape; for a stage whose starting weights are not there yet, that of the recipe."""
+    from danlu.model.folder import decoder_settings
+
+    if job.model is not None:
+        return job.model
+    try:
+        return decoder_settings(resolve_checkpoint(Path(job.start or "")))
+    except UserError:
+        if recipe.model is not None and recipe.model.from_folder is None:
+            return recipe.model
+        raise
