@@ -36,7 +36,7 @@ def same(left: Encoded, right: Encoded) -> bool:
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     contents=st.lists(TEXT, min_size=2, max_size=8).filter(lambda contents: len(contents) % 2 == 0),
     system=st.booleans(),
@@ -65,7 +65,7 @@ def test_what_is_left_is_the_conversation_without_its_oldest_turns(
     assert left.text_bytes == fitting[0].text_bytes
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 @given(
     prompt=TEXT,
     answer=TEXT,

@@ -110,7 +110,7 @@ CONTENT = st.lists(
 ).map("".join)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 @given(
     system=st.one_of(st.none(), CONTENT),
     contents=st.lists(CONTENT, min_size=2, max_size=6).filter(lambda contents: len(contents) % 2 == 0),

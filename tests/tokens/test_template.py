@@ -128,7 +128,7 @@ def test_no_system_prompt_keeps_the_tools(qwen: Tokenizer) -> None:
     assert "You are Qwen" not in text
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=20)
 @given(text=st.text(min_size=1).filter(lambda text: text not in ("none", "default")))
 def test_a_system_text_stands_as_it_is(qwen: Tokenizer, text: str) -> None:
     template = Template(qwen, system=text)
