@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from danlu.ledger.checkpoints import resolve_checkpoint
+from rich.console import Console
+
 from danlu.ledger.counts import Counts
 from danlu.ledger.errors import Stopped, UserError
 from danlu.ledger.files import atomic_file
@@ -41,6 +43,7 @@ def tokenizer(settings: TokenizerSettings, out: Path) -> None:
     """Trains or loads a tokenizer and saves it in `out`, with the chat template that all later stages render with."""
     from danlu.text.source import read_records
     from danlu.tokens.bpe import train_tokenizer
+    from danlu.tokens.encode import terminator_id
     from danlu.tokens.template import Template
     from danlu.tokens.tokenizer import Tokenizer
 
@@ -51,6 +54,10 @@ def tokenizer(settings: TokenizerSettings, out: Path) -> None:
     else:
         made = Tokenizer.load(Path(str(settings.path)))
     template = Template(made, settings.system, settings.template)
+    ends = settings.terminator is not None or made.eos_id is not None
+    concerns = template.concerns(terminator_id(made, settings.terminator) if ends else None)
+    for concern in concerns:
+        Console(stderr=True, highlight=False).print(concern, style="yellow")
     template.tokenizer.save(out)
     write_manifest(
         out,
@@ -59,6 +66,7 @@ def tokenizer(settings: TokenizerSettings, out: Path) -> None:
             "fingerprint": made.fingerprint,
             "template": template.fingerprint,
             "stops": [made.token(stop) for stop in template.stop_ids],
+            "concerns": concerns,
             "counts": counts.as_dict(),
         },
     )
