@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import torch
 from danlu.ledger.errors import UserError
 from danlu.ledger.manifest import read_manifest
 from danlu.ledger.metrics import read_metrics, read_schema
+from danlu.tokens.settings import LossLimits
 from danlu.train.loop import train
 from danlu.train.objectives.next_token import NextToken
-from danlu.train.settings import TrainSettings
+from danlu.train.settings import DPOTrainSettings, TrainSettings
 
 FAST = {"batch": 8, "learning_rate": 1e-2, "rows": 4, "steps": 6}
 
@@ -107,3 +109,25 @@ def test_a_tracker_that_fails_never_stops_a_run(tmp_path: Path, capsys: pytest.C
 def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to train on"):
         tiny.run(tmp_path / "run", TrainSettings(**FAST, skip=[(0, 96)]))
+
+
+def test_data_outside_its_limits_is_refused(tmp_path: Path) -> None:
+    """Pairs of which none has a target; what was found is kept where all is well."""
+    settings = DPOTrainSettings(batch=8, rows=4, steps=2, limits=LossLimits(min_loss_share=0.99))
+    with pytest.raises(UserError, match=r"tokens in the loss: .*`min_loss_share` asks 99"):
+        tiny.run(tmp_path / "run", settings, "pair")
+    tiny.run(tmp_path / "run", settings.model_copy(update={"limits": LossLimits()}), "pair")
+    found = json.loads((tmp_path / "run" / "data_check.json").read_text())["found"]
+    assert found["rows"] == 192 and found["loss_share"] < 0.99
+
+
+def test_reference_log_probabilities_are_kept_and_used_again(tmp_path: Path) -> None:
+    settings = DPOTrainSettings(batch=8, rows=4, steps=2)
+    tiny.run(tmp_path / "one", settings, "pair", cache=tmp_path / "cache")
+    files = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()}
+    assert len(files) == 2, "training and held-out pairs"
+    tiny.run(tmp_path / "two", settings.model_copy(update={"beta": 0.5}), "pair", cache=tmp_path / "cache")
+    assert files == {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()}
+    rows = [read_metrics(tmp_path / name / "metrics.jsonl")[0] for name in ("one", "two")]
+    assert rows[0]["loss"] == rows[1]["loss"] == pytest.approx(math.log(2)), "at the start nothing was gained"
+    assert rows[0]["logp_chosen"] == rows[1]["logp_chosen"] and rows[0]["rewards_chosen"] == pytest.approx(0, abs=1e-6)

@@ -89,13 +89,20 @@ def decoder(dtype: torch.dtype = torch.float32, seed: int = 3) -> Decoder:
     return made
 
 
-def run(out: Path, settings: TrainSettings, unit: str = "document", data: Path | None = None, **more: Any) -> Path:
-    """One whole run on the CPU; the data lies beside `out`."""
+def run(
+    out: Path,
+    settings: TrainSettings,
+    unit: str = "document",
+    data: Path | None = None,
+    device: str = "cpu",
+    **more: Any,
+) -> Path:
+    """One whole run; the data lies beside `out`."""
     data = data or out.parent / "data"
     objective = DPO(settings) if isinstance(settings, DPOTrainSettings) else NextToken()
     held_out = {"counting": stream(data / "held_out", unit, 8, seed=9)}
     training = stream(data, unit, epochs=settings.epochs, skip=settings.skip)
-    return train(settings, objective, decoder(), tokenizer(), None, training, held_out, out, device="cpu", **more)
+    return train(settings, objective, decoder(), tokenizer(), None, training, held_out, out, device=device, **more)
 
 
 def launch(processes: int, runs: list[tuple[Path, TrainSettings]]) -> subprocess.Popen[str]:

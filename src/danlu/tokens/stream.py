@@ -110,8 +110,8 @@ class Stream:
         self.sets = [token_set for token_set, _ in sources]
         self.length, self.unit, self.pack, self.isolate = length, unit, pack, isolate
         self.skip = _merged(skip)
-        self._overlong: Overlong = overlong
-        self._answer_budget = length // 2 if answer_budget is None else answer_budget
+        self.overlong: Overlong = overlong
+        self.answer_budget = length // 2 if answer_budget is None else answer_budget
         self._columns, self._padding_id = columns or {}, padding_id
         _check(self.sets, unit, pack, isolate)
         sizes = [[self._examples_in(entry) for entry in token_set.shards] for token_set in self.sets]
@@ -147,8 +147,8 @@ class Stream:
             unit=self.unit,
             pack=self.pack,
             isolate=self.isolate,
-            overlong=self._overlong,
-            answer_budget=self._answer_budget,
+            overlong=self.overlong,
+            answer_budget=self.answer_budget,
             padding_id=self._padding_id,
         )
 
@@ -268,7 +268,7 @@ class Stream:
     def _fit(self, documents: list[Encoded]) -> Cut:
         if max(map(len, documents)) <= self.length:
             return Cut(documents, None)
-        return cut(documents, self.length, self._overlong, self._answer_budget, self._spelling.token_bytes)
+        return cut(documents, self.length, self.overlong, self.answer_budget, self._spelling.token_bytes)
 
     def _groups(self, taken: Sequence[Taken], rows: int, world: int) -> list[list[Run]]:
         """All micro-batches of a step, a multiple of `world`; each rank takes every world-th."""

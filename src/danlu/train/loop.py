@@ -20,6 +20,7 @@ from danlu.ledger.signals import Stop, graceful_stop
 from danlu.model.decoder import Decoder
 from danlu.tokens.prefetch import Prefetcher
 from danlu.train import checkpoint, held_out, parallel, reference, resume, retention, schedule
+from danlu.train.data_check import check_data
 from danlu.train.health import Health
 from danlu.train.journal import Journal
 from danlu.train.memory import fitting_rows
@@ -138,7 +139,7 @@ class Run:
 
     def go(self, stop: Stop) -> Path:
         """Trains from where `settings.resume` says to the end of the plan."""
-        self._make_room()
+        self._prepare()
         self._resume()
         steps = schedule.steps(
             self.stream,
@@ -287,11 +288,12 @@ class Run:
             beside = f"; {len(moved)} later ones were moved to {self.out / 'abandoned'}" if moved else ""
             print(f"going on from {choice.path}, {choice.why}{beside}", file=sys.stderr, flush=True)
 
-    def _make_room(self) -> None:
-        """Refuses to begin where the checkpoints of the whole run cannot fit."""
+    def _prepare(self) -> None:
+        """Refuses to begin where the data is outside its limits or the checkpoints of the whole run cannot fit."""
         if not self.world.main:
             return
         retention.sweep(self.out)
+        check_data(self.stream, self.task.tokenizer, self.settings.limits, self.out)
         epochs = self.plan.budget / self.stream.epoch
         count = retention.most_at_once(self.settings.save, self.plan.steps, epochs)
         each = checkpoint.expected_bytes(self.shape, self.settings)
