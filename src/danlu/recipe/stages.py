@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from danlu.ledger.checkpoints import resolve_checkpoint
 from rich.console import Console
 
+from danlu.ledger.checkpoints import resolve_checkpoint
 from danlu.ledger.counts import Counts
 from danlu.ledger.errors import Stopped, UserError
 from danlu.ledger.files import atomic_file
