@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from danlu.config import settings_from
 from danlu.infer.chat import chat
 from danlu.infer.chat_words import WORDS
 from danlu.infer.model import Model, load
-from danlu.infer.settings import ChatSettings, SamplingSettings
+from danlu.infer.settings import ChatSampling, ChatSettings
 
 ANSWER = "你好，Hello world👋！"
-QUIET = SamplingSettings(max_tokens=40)
+QUIET = ChatSampling(max_tokens=40)
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_settings_can_be_changed_and_mistakes_are_said(model: Model) -> None:
 
 def test_raw_mode(model: Model) -> None:
     shown = talk(
-        model, "/raw", "Hello", r"你\n", "/raw", "Hello", settings=ChatSettings(sampling=SamplingSettings(max_tokens=2))
+        model, "/raw", "Hello", r"你\n", "/raw", "Hello", settings=ChatSettings(sampling=ChatSampling(max_tokens=2))
     )
     words = WORDS["en"]
     assert shown == [words.raw_on, " world", words.backslash_n, "..", words.raw_off, "你好"]
@@ -80,7 +81,7 @@ def test_raw_mode(model: Model) -> None:
 
 def test_a_model_without_a_template_talks_raw(model: Model) -> None:
     model.template = None
-    shown = talk(model, "Hello", "/raw", settings=ChatSettings(language="zh", sampling=SamplingSettings(max_tokens=2)))
+    shown = talk(model, "Hello", "/raw", settings=ChatSettings(language="zh", sampling=ChatSampling(max_tokens=2)))
     assert shown == [WORDS["zh"].no_template, " world", WORDS["zh"].no_template]
 
 
@@ -101,10 +102,15 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(model: Model) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     lines = iter(["/raw", "∞", "Hello", "/exit"])
-    settings = ChatSettings(sampling=SamplingSettings(max_tokens=200))
+    settings = ChatSettings(sampling=ChatSampling(max_tokens=200))
     chat(model, settings, lambda prompt: next(lines), write)
     assert shown.count("∞") == 3 and "[stopped]" in "".join(shown) and "".join(shown).count("world") == 1
     assert model.engine.running == 0
+
+
+def test_a_changed_setting_leaves_the_defaults_of_a_conversation() -> None:
+    sampling = settings_from(ChatSettings, ["sampling.max_tokens=9"]).sampling
+    assert (sampling.temperature, sampling.top_p, sampling.max_tokens) == (0.7, 0.9, 9)
 
 
 def test_both_languages_say_the_same() -> None:

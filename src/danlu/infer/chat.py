@@ -37,7 +37,8 @@ class Chat:
 
     def __init__(self, model: Model, settings: ChatSettings, write: Callable[[str], object]) -> None:
         self.model, self.write = model, write
-        self.sampling, self.system, self.raw = settings.sampling, settings.system, settings.raw
+        self.sampling: SamplingSettings = settings.sampling
+        self.system, self.raw = settings.system, settings.raw
         self.words = WORDS[settings.language]
         self.history: list[Message] = []
         self.say(self.words.welcome.format(name=model.name))
