@@ -148,6 +148,14 @@ def test_pairs(tmp_path: Path, byte_tokenizer: Path) -> None:
     assert open_stream(tmp_path / "out", settings, "dpo").step(0, 12, rows=2).pairs == 12
 
 
+def test_too_many_bad_rows_end_it(tmp_path: Path, byte_tokenizer: Path) -> None:
+    rows = [said("你好", "hello"), *({"unknown": number} for number in range(9))]
+    settings = data(write_rows(tmp_path / "a.jsonl", rows), source={"max_bad_share": 0.8})
+    with pytest.raises(UserError, match="9 of 10 rows"):
+        pack(settings, byte_tokenizer, "sft", tmp_path / "out")
+    assert not (tmp_path / "out/manifest.json").exists()
+
+
 def test_mistakes_are_explained(tmp_path: Path, byte_tokenizer: Path) -> None:
     path = write_rows(tmp_path / "a.jsonl", [{"text": text} for text in TEXTS])
     with pytest.raises(UserError, match="concat"):

@@ -146,9 +146,11 @@ class Order:
         self._segments: list[_Segment] = []
         for start, weights in segments:
             counts = tuple(
-                max(round(weight * source.total), int(weight > 0 < source.total))
+                max(round(weight * source.total), 1 if weight and source.total else 0)
                 for weight, source in zip(weights, self._passes, strict=True)
             )
+            if not any(counts) and any(source.total for source in self._passes):
+                raise ValueError(f"from position {start} on no source has a weight")
             before = self._before(start) if self._segments else [0] * len(counts)
             self._segments.append(_Segment(start, Mixture(counts), before))
 

@@ -221,9 +221,9 @@ class _Packing:
             counts = _counts(parts)
             bad = [reason for reason in counts if reason.startswith("bad: ")]
             number = sum(counts[reason] for reason in bad)
-            if number > source.max_bad_share * (counts["rows"] + number):
+            if number > source.max_bad_share * counts["rows"]:
                 raise UserError(
-                    f"{number} of {counts['rows'] + number} rows cannot be used: {', '.join(bad)}",
+                    f"{number} of {counts['rows']} rows cannot be used: {', '.join(bad)}",
                     where=source.path,
                     do=f"mend the source, name its adapter, or raise max_bad_share (now {source.max_bad_share:g})",
                 )
