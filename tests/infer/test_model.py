@@ -13,6 +13,7 @@ import torch
 from danlu.infer.cache import Causal
 from danlu.infer.model import Model, load
 from danlu.ledger.errors import UserError
+from danlu.ledger.manifest import write_manifest
 
 ANSWER = "你好，Hello world👋！"
 ASK = [{"role": "user", "content": "在吗？ Anyone there? 🙂 <|im_end|>"}]
@@ -94,6 +95,19 @@ def test_mistakes_are_explained(model: Model, reciting_model: Path, tmp_path: Pa
         load(tmp_path / "absent")
     with pytest.raises(UserError, match="no dtype 'float'"):
         load(reciting_model, dtype="float")
+
+
+def test_another_tokenizer_or_template_than_in_training_is_refused(reciting_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "step-000000005"
+    shutil.copytree(reciting_model, folder)
+    model = load(folder)
+    assert model.template is not None
+    trained = {"tokenizer": model.tokenizer.fingerprint, "template": model.template.fingerprint}
+    write_manifest(folder, {"fingerprints": trained})
+    assert load(folder).chat(ASK) == ANSWER
+    write_manifest(folder, {"fingerprints": {**trained, "template": "another"}})
+    with pytest.raises(UserError, match="the template in this folder is not the one"):
+        load(folder)
 
 
 def test_a_model_without_a_template_only_continues(reciting_model: Path, tmp_path: Path) -> None:

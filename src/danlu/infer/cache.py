@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from danlu.model.attention import masked_attention
+from danlu.model.attention import HALF, masked_attention
 from danlu.model.decoder import Attend
 
 ROUND = 64  # row lengths are multiples of this, so that the cache seldom has to grow
@@ -111,6 +111,8 @@ class Causal:
 def causal_attention(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor) -> Tensor:
     """Each token sees itself and all before it: o_BTHD."""
     q, k, v = (x.transpose(1, 2) for x in (q_BTHD, k_BTKD, v_BTKD))
+    if q.is_cuda and q.dtype not in HALF:  # the kernel for float32 knows no grouped heads
+        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
 
 

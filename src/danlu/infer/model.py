@@ -17,6 +17,7 @@ from danlu.infer.settings import SamplingSettings
 from danlu.infer.text import TextStream
 from danlu.ledger.checkpoints import resolve_checkpoint
 from danlu.ledger.errors import UserError
+from danlu.ledger.manifest import read_manifest
 from danlu.model.decoder import Decoder
 from danlu.model.folder import load_decoder
 from danlu.model.settings import require_rows
@@ -177,9 +178,23 @@ def load(
         raise UserError(f"there is no dtype {dtype!r}", do="choose one of " + ", ".join(DTYPES))
     tokenizer = Tokenizer.load(folder)
     template = Template(tokenizer) if tokenizer.chat_template else None
+    _require_trained_with(folder, tokenizer, template)
     decoder = load_decoder(folder, DTYPES[dtype], torch.device(device))
     engine = Engine(decoder, max_batch=max_batch, max_tokens_in_cache=max_tokens_in_cache)
     return Model(engine, tokenizer, template, Path(path).resolve().name)
+
+
+def _require_trained_with(folder: Path, tokenizer: Tokenizer, template: Template | None) -> None:
+    """Raises UserError when a checkpoint says that it was trained with another tokenizer or chat template."""
+    trained = (read_manifest(folder) or {}).get("fingerprints", {})
+    found = {"tokenizer": tokenizer.fingerprint, "template": template.fingerprint if template else ""}
+    for name, own in found.items():
+        if trained.get(name) and trained[name] != own:
+            raise UserError(
+                f"the {name} in this folder is not the one that the model was trained with",
+                where=str(folder),
+                do=f"put the {name} back, or export the model (danlu export) to serve it with another on purpose",
+            )
 
 
 def _gather(pieces: list[str] | deque[str]) -> OnText:
