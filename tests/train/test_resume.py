@@ -74,12 +74,16 @@ def test_so_it_is_with_other_optimizers_and_formats(tmp_path: Path, optimizer: s
     assert losses(out)[0][1] == 4, "the ramp's batch"
 
 
-def test_a_finished_run_does_nothing_and_more_epochs_go_on(whole: Path, tmp_path: Path) -> None:
+def test_a_finished_run_does_nothing_and_more_epochs_go_on(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = back_to(whole, tmp_path / "run", 12)
     before = losses(out)
     assert tiny.run(out, settings()) == checkpoint_folder(out, 12)
     assert losses(out) == before
+    capsys.readouterr()
     assert tiny.run(out, settings(epochs=1.5)) == checkpoint_folder(out, 18)
+    assert "changed since: epochs: 1.0 → 1.5\n" in capsys.readouterr().err
     assert [row[:3] for row in losses(out)][: len(before)] == [row[:3] for row in before]
 
 

@@ -284,9 +284,16 @@ class Run:
         self.last = choice.path
         self.world.wait()
         if self.world.main:
-            moved = retention.set_aside(self.out, self.at.step)
-            beside = f"; {len(moved)} later ones were moved to {self.out / 'abandoned'}" if moved else ""
-            print(f"going on from {choice.path}, {choice.why}{beside}", file=sys.stderr, flush=True)
+            self._tell(choice)
+
+    def _tell(self, choice: resume.Choice) -> None:
+        """Says where the run goes on, and moves checkpoints of a line that is left out of the way."""
+        moved = retention.set_aside(self.out, self.at.step)
+        changed = resume.changed(choice, self.settings.model_dump(mode="json"))
+        told = [f"going on from {choice.path}, {choice.why}"]
+        told += [f"  {len(moved)} later checkpoints were moved to {self.out / 'abandoned'}"] if moved else []
+        told += [f"  changed since: {changed}"] if changed else []
+        print("\n".join(told), file=sys.stderr, flush=True)
 
     def _prepare(self) -> None:
         """Refuses to begin where the data is outside its limits or the checkpoints of the whole run cannot fit."""

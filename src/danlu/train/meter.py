@@ -32,10 +32,8 @@ PEAKS = {
 SCHEMA = {
     "tokens_per_second": Metric("tokens/s", "sum over ranks", "computed tokens, padding included"),
     "useful_share": Metric("share", "sum / sum", "tokens that are not padding"),
-    "mfu": Metric(
-        "share", "mean over ranks", "of the device's bf16 peak; attention counted for the tokens that are seen (causal)"
-    ),
-    "mfu_full": Metric("share", "mean over ranks", "the same with attention counted over whole rows (not causal)"),
+    "mfu": Metric("share", "mean over ranks", "of the device's bf16 peak; attention counted causally over rows"),
+    "mfu_full": Metric("share", "mean over ranks", "the same with attention counted as if not causal"),
     "time_data": Metric("share", "this step, main rank", "time waiting for batches"),
     "time_compute": Metric("share", "this step, main rank", "forward and backward passes, with their communication"),
     "time_optimizer": Metric("share", "this step, main rank", "clipping and the update"),

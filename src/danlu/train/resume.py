@@ -72,3 +72,10 @@ def check(choice: Choice, fingerprints: Mapping[str, str]) -> None:
         if saved[name] != mine:
             raise UserError(f"this checkpoint is of another {name}", where=str(choice.path), do=_ADVICE[name])
     verify(choice.path)
+
+
+def changed(choice: Choice, settings: Mapping[str, Any]) -> str:
+    """What the run now does otherwise than the one that saved the checkpoint, as "name: old → new, ..."."""
+    saved = choice.trainer["settings"]
+    differ = [name for name in settings if name != "resume" and saved.get(name) != settings[name]]
+    return ", ".join(f"{name}: {saved.get(name)} → {settings[name]}" for name in differ)
