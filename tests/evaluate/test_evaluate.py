@@ -104,3 +104,17 @@ def test_bad_questions_are_named(tiny_folder: Path, tmp_path: Path) -> None:
 def test_the_markdown_table_escapes_what_models_write() -> None:
     column = {"form": "raw", "answers": [{"prompt": "a|b", "answer": "<b>\nx", "ended": False, "loops": True}]}
     assert markdown({"m": column}).splitlines()[2] == r"| a\|b | &lt;b><br>x 🔁 … |"
+
+
+def test_sampled_answers_are_the_same_each_time_and_alone_count_for_repetition(
+    tiny_folder: Path, settings: EvaluateSettings, tmp_path: Path
+) -> None:
+    asked = settings.model_copy(update={"sampled": True, "references": None})
+    first, second = (evaluate(asked, {"sft": tiny_folder}, tmp_path / name)["sft"] for name in ("a", "b"))
+    assert first == second
+    assert first["sampled"]["n"] == first["repetition"]["n"] == len(QUESTIONS)
+    rows = {
+        task: (tmp_path / "a" / "samples" / "sft" / f"{task}.jsonl").read_text("utf-8")
+        for task in ("exact_match", "sampled")
+    }
+    assert rows["exact_match"] != rows["sampled"]

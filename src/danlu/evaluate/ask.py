@@ -1,4 +1,4 @@
-"""Greedy answers to questions, through the chat template or as plain text to be continued."""
+"""Answers to questions, through the chat template or as plain text to be continued."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Form = Literal["chat", "raw"]
 RAW_QUESTION = {"en": "Question: {}\nAnswer:", "zh": "问题：{}\n答案："}
 """How a model without a template is asked; its answer ends with the line."""
+GREEDY = SamplingSettings(temperature=0.0)
+AS_IT_IS = SamplingSettings(temperature=1.0, top_p=0.9, seed=0)
+"""What a model says by itself, without its least likely tokens, and the same every time."""
 
 
 @dataclass(slots=True)
@@ -37,16 +40,25 @@ def question_prompt(model: Model, question: str, language: str, form: Form) -> l
 
 
 def ask(
-    model: Model, prompts: Sequence[Sequence[int]], max_tokens: int, stop: list[str], window: int, bar: Bar
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    max_tokens: int,
+    stop: list[str],
+    window: int,
+    bar: Bar,
+    sampling: SamplingSettings = GREEDY,
 ) -> list[Answer]:
-    """The greedy answer to each prompt, in order, batched by the engine.
+    """The answer to each prompt, in order, batched by the engine; where `sampling` has a seed, each has its own.
 
     A prompt that leaves less than `max_tokens`, or half of the `window`, for its answer loses its beginning.
     """
-    sampling = SamplingSettings(temperature=0.0, max_tokens=max_tokens, stop=stop)
     most = window - min(max_tokens, window // 2)
     pieces = [_Pieces() for _ in prompts]
-    requests = [model.submit(prompt[-most:], sampling, piece) for prompt, piece in zip(prompts, pieces, strict=True)]
+    requests = []
+    for number, (prompt, piece) in enumerate(zip(prompts, pieces, strict=True)):
+        seed = None if sampling.seed is None else sampling.seed + number
+        own = sampling.model_copy(update={"max_tokens": max_tokens, "stop": stop, "seed": seed})
+        requests.append(model.submit(prompt[-most:], own, piece))
     for request in requests:
         model.engine.finish([request])
         bar.advance(1)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from danlu.evaluate.repetition import Answer, repetition
 from danlu.evaluate.settings import EvaluateSettings
 from danlu.evaluate.side_by_side import markdown
-from danlu.evaluate.tasks import Task, tasks
+from danlu.evaluate.tasks import SAMPLED, Task, tasks
 from danlu.ledger.checkpoints import resolve_checkpoint
 from danlu.ledger.errors import Stopped
 from danlu.ledger.files import atomic_file, fingerprint, sha256_file
@@ -103,13 +103,13 @@ class _Measured:
 
 
 def _repetition(measured: _Measured, planned: list[Task]) -> Results:
-    """Over all answers that the model gave, to questions, references and prompts, and by language."""
+    """Over the sampled answers, else over those to questions, references and prompts; in all and by language."""
     languages: dict[str, list[Answer]] = {}
-    for task in planned:
-        if task.answers:
-            for line in measured.samples(task).read_text("utf-8").splitlines():
-                row = json.loads(line)
-                languages.setdefault(row["language"], []).append(Answer(row["tokens"], row["text"], row["ended"]))
+    spoken = [task for task in planned if task.answers]
+    for task in [task for task in spoken if task.name == SAMPLED] or spoken:
+        for line in measured.samples(task).read_text("utf-8").splitlines():
+            row = json.loads(line)
+            languages.setdefault(row["language"], []).append(Answer(row["tokens"], row["text"], row["ended"]))
     if not languages:
         return {}
     whole = repetition([answer for answers in languages.values() for answer in answers])

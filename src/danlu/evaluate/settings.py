@@ -27,44 +27,59 @@ class EvaluateSettings(Settings):
     """What every model of a run is measured on. What is left empty is not measured."""
 
     held_out: dict[str, Path] = Field(
-        {},
+        default={},
         description="Bits per byte and perplexity on these folders of packed text, each under a name of your choice: "
         "`documents: pack/pretrain/held_out`.",
     )
     questions: Path | None = Field(
-        None,
+        default=None,
         description="Exact match and repetition on the rows of this .jsonl: question, answer (text or list of accepted "
         "texts), kind, language.",
     )
     references: Path | None = Field(
-        None, description="BLEU and ROUGE on the rows of this .jsonl, in the form of `questions`, with long answers."
+        default=None,
+        description="BLEU and ROUGE on the rows of this .jsonl, in the form of `questions`, with long answers.",
     )
-    prompts: list[str] = Field(PROMPTS, description="Prompts that every model answers greedily, side by side.")
-    multiple_choice: list[ChoiceName] = Field([], description="Multiple-choice sets, by log-likelihood of the choices.")
+    prompts: list[str] = Field(default=PROMPTS, description="Prompts that every model answers greedily, side by side.")
+    multiple_choice: list[ChoiceName] = Field(
+        default=[], description="Multiple-choice sets, by log-likelihood of the choices."
+    )
     choice_files: Path = Field(
-        Path("eval"), description="Folder of the multiple-choice files; a relative path begins at the data root."
+        default=Path("eval"),
+        description="Folder of the multiple-choice files; a relative path begins at the data root.",
     )
-    shots: int = Field(5, ge=0, le=5, description="Solved examples before each question, where a set has a dev part.")
+    shots: int = Field(
+        default=5, ge=0, le=5, description="Solved examples before each question, where a set has a dev part."
+    )
     limit: int | None = Field(
-        None, ge=1, description="At most this many questions of each subject or file; null: all of them."
+        default=None, ge=1, description="At most this many questions of each subject or file; null: all of them."
     )
     max_documents: int | None = Field(
-        None, ge=1, description="At most this many documents of each source for bits per byte; null: all of them."
+        default=None,
+        ge=1,
+        description="At most this many documents of each source for bits per byte; null: all of them.",
     )
     window: int | None = Field(
-        None,
+        default=None,
         ge=16,
         description="Longest text that is scored or asked in one piece: set it to the length that the models were "
         "trained at, where their config allows more; null: what the config allows.",
     )
     raw: list[str] = Field(
-        ["pretrain"],
+        default=["pretrain"],
         description="Models that continue plain text: asked as `Question: …`, without the chat template. Others are "
         "asked through it.",
     )
-    max_tokens: int = Field(64, ge=1, description="Longest answer to a question, in tokens.")
-    prompt_tokens: int = Field(200, ge=1, description="Longest answer to one of `prompts` or `references`, in tokens.")
-    batch: int = Field(32, ge=1, description="Sequences computed together.")
+    sampled: bool = Field(
+        default=False,
+        description="Ask `questions` a second time, sampling (temperature 1, top-p 0.9, a fixed seed for each), and "
+        "measure repetition on these answers alone: greedy answers hide a habit that comes now and then.",
+    )
+    max_tokens: int = Field(default=64, ge=1, description="Longest answer to a question, in tokens.")
+    prompt_tokens: int = Field(
+        default=200, ge=1, description="Longest answer to one of `prompts` or `references`, in tokens."
+    )
+    batch: int = Field(default=32, ge=1, description="Sequences computed together.")
 
     @model_validator(mode="after")
     def _once(self) -> Self:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from danlu.evaluate.ask import Form, ask, question_prompt
+from danlu.evaluate.ask import AS_IT_IS, GREEDY, Form, ask, question_prompt
 from danlu.evaluate.bits_per_byte import bits_per_byte, token_sets
 from danlu.evaluate.choice_sets import CHOICE_SETS, ChoiceSet
 from danlu.evaluate.exact_match import exact_match, matches
@@ -18,12 +18,14 @@ from danlu.evaluate.repetition import Answer
 from danlu.evaluate.rows import file_hash, language_of, read_questions
 from danlu.evaluate.settings import EvaluateSettings
 from danlu.evaluate.side_by_side import side_by_side
+from danlu.infer.settings import SamplingSettings
 from danlu.ledger.progress import progress
 
 if TYPE_CHECKING:
     from danlu.infer.model import Model
 
 Rows = Iterable[dict[str, Any]]
+SAMPLED = "sampled"
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,15 @@ class BitsPerByte(Task):
 class ExactMatch(Task):
     path: Path
     answers = True
+    sampling: SamplingSettings = GREEDY
 
     def inputs(self) -> Any:
-        return [file_hash(self.path), self.settings.limit, self.settings.max_tokens, self.settings.window]
+        limits = [self.settings.limit, self.settings.max_tokens, self.settings.window]
+        return [file_hash(self.path), *limits, self.sampling.model_dump()]
 
     def run(self, model: Model, form: Form, title: str) -> tuple[dict[str, Any], Rows]:
         questions = read_questions(self.path, self.settings.limit)
-        answers = _asked(model, questions, form, self.settings, self.settings.max_tokens, title)
+        answers = _asked(model, questions, form, self.settings, self.settings.max_tokens, title, self.sampling)
         rows = [
             {**question, **_row(answer), "right": matches(answer.text, question["answers"])}
             for question, answer in zip(questions, answers, strict=True)
@@ -144,6 +148,8 @@ def tasks(settings: EvaluateSettings) -> list[Task]:
     found: list[Task] = [SideBySide(settings, "side_by_side")] if settings.prompts else []
     if settings.questions:
         found.append(ExactMatch(settings, "exact_match", settings.questions))
+        if settings.sampled:
+            found.append(ExactMatch(settings, SAMPLED, settings.questions, AS_IT_IS))
     if settings.references:
         found.append(Overlap(settings, "overlap", settings.references))
     if settings.held_out:
@@ -162,11 +168,12 @@ def _asked(
     settings: EvaluateSettings,
     max_tokens: int,
     title: str,
+    sampling: SamplingSettings = GREEDY,
 ) -> list[Answer]:
     prompts = [question_prompt(model, each["question"], each["language"], form) for each in questions]
     with progress(title, len(prompts), "answers") as bar:
         stop = [] if form == "chat" else ["\n"]
-        return ask(model, prompts, max_tokens, stop, _window(model, settings), bar)
+        return ask(model, prompts, max_tokens, stop, _window(model, settings), bar, sampling)
 
 
 def _row(answer: Answer) -> dict[str, Any]:
