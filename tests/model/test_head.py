@@ -19,10 +19,10 @@ WIDTH, VOCABULARY = 12, 53
 def example(tokens: int, dtype: torch.dtype, seed: int = 0, tied: bool = False) -> tuple[Head, Tensor, Tensor, Tensor]:
     """A head, hidden states, labels and weights."""
     generator = torch.Generator().manual_seed(seed)
-    head = Head(WIDTH, VOCABULARY, nn.Embedding(VOCABULARY, WIDTH) if tied else None).to(dtype)
+    embedding = nn.Embedding(VOCABULARY, WIDTH, dtype=dtype) if tied else None
+    head = Head(WIDTH, VOCABULARY, embedding).to(dtype)
     with torch.no_grad():
-        source = head.linear if head.linear is not None else head._tied[0]
-        source.to(dtype).weight.copy_(torch.randn(VOCABULARY, WIDTH, generator=generator))
+        head.weight.copy_(torch.randn(VOCABULARY, WIDTH, generator=generator))
     hidden = torch.randn(tokens, WIDTH, generator=generator).to(dtype).requires_grad_()
     labels = torch.randint(VOCABULARY, (tokens,), generator=generator)
     weights = torch.rand(tokens, generator=generator) * (torch.rand(tokens, generator=generator) > 0.3)
