@@ -1,0 +1,154 @@
+"""From a recipe to a served model in one folder: what `danlu run` promises, on a world of seconds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import transformers
+
+import danlu
+from danlu.ledger.errors import UserError
+from danlu.ledger.manifest import read_manifest
+from danlu.ledger.metrics import read_metrics
+from danlu.recipe.doctor import examine
+from danlu.recipe.export import export_model
+from danlu.recipe.inspect import inspect_recipe
+from danlu.recipe.plan import print_plan
+from danlu.recipe.settings import load_recipe
+from danlu.recipe.smoke import smoked
+
+SMALL = Path(__file__).with_name("small.yaml")
+STAGES = ["sample", "clean", "tokenizer", "pack/pretrain", "pretrain", "pack/sft", "sft", "pack/dpo", "dpo", "evaluate"]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("run") / "small"
+    danlu.run(load_recipe(SMALL, [f"out={folder}"]))
+    return folder
+
+
+def states(out: Path, *overrides: str) -> dict[str, str]:
+    outcomes = danlu.run(load_recipe(SMALL, [f"out={out}", *overrides]))
+    return {outcome.stage.name: outcome.state for outcome in outcomes}
+
+
+def test_every_stage_leaves_its_proof(out: Path) -> None:
+    for stage in STAGES[:-1]:
+        assert read_manifest(out / stage) is not None, stage
+    for stage in ("pretrain", "sft", "dpo"):
+        rows = read_metrics(out / stage / "metrics.jsonl")
+        assert all(row["loss"] > 0 for row in rows if "loss" in row)
+    results = json.loads((out / "evaluate" / "results.json").read_text("utf-8"))
+    assert list(results) == ["pretrain", "sft", "dpo"]
+    assert {"exact_match", "bits_per_byte", "repetition", "side_by_side"} <= results["dpo"].keys()
+    assert "<svg" in (out / "report" / "index.html").read_text("utf-8")
+    assert (out / "sft" / "loss.png").is_file() or (out / "loss.png").is_file()
+
+
+def test_a_second_run_does_nothing_and_says_so(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(states(out).values()) == {"unchanged"}
+    printed = capsys.readouterr().out
+    assert "nothing to do" in printed
+    assert f"danlu chat {out / 'dpo'}" in printed.replace("\n", "")
+
+
+def test_a_changed_setting_reruns_just_what_depends_on_it(out: Path) -> None:
+    changed = states(out, "dpo.train.beta=0.3")
+    assert changed == {**dict.fromkeys(STAGES, "unchanged"), "dpo": "finished", "evaluate": "finished"}
+    assert states(out)["dpo"] == "restored"
+
+
+def test_the_last_checkpoint_opens_with_transformers(out: Path, tmp_path: Path) -> None:
+    export_model(out, tmp_path / "exported", "float32")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "exported")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "exported")
+    asked = [{"role": "user", "content": "你是谁？"}]
+    prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    theirs = model.generate(**prompt, max_new_tokens=8, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    ours = danlu.load(out).chat(asked, max_tokens=8)
+    assert ours == tokenizer.decode(theirs, skip_special_tokens=True)
+    with pytest.raises(UserError, match="exists"):
+        export_model(out, tmp_path / "exported", "float32")
+
+
+def test_inspect_shows_counts_and_rows(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = load_recipe(SMALL, [f"out={out}"])
+    inspect_recipe(recipe, None, None, tmp_path / "rows.html")
+    assert "assistant" in capsys.readouterr().out
+    assert 'class="loss"' in (tmp_path / "rows.html").read_text("utf-8")
+    inspect_recipe(recipe, "sft", 0, None)
+    assert "<|im_end|>" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no stage"):
+        inspect_recipe(recipe, "sfr", None, None)
+
+
+def test_a_plan_spends_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_plan(load_recipe(SMALL, [f"out={tmp_path / 'planned'}"]))
+    assert "pretrain" in capsys.readouterr().out
+    assert not (tmp_path / "planned").exists()
+
+
+def test_smoke_keeps_the_stages(tmp_path: Path) -> None:
+    recipe = load_recipe(SMALL, [f"out={tmp_path / 'small'}"])
+    small = smoked(recipe)
+    assert small.out == tmp_path / "small-smoke"
+    assert list(small.training()) == list(recipe.training())
+    assert small.sft is not None
+    assert small.sft.train.steps == 4
+
+
+def test_the_doctor_finds_nothing(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert examine(load_recipe(SMALL, [f"out={out}", "pretrain=null", "dpo=null"]))
+    assert "heaviest batch" in capsys.readouterr().out
+
+
+def test_two_processes_train_alike(out: Path, tmp_path: Path) -> None:
+    """The same recipe under torchrun: the losses of one process, to float32's rounding."""
+    danlu.run(load_recipe(SMALL, [f"out={tmp_path / 'two'}", "processes=2"]), until="pretrain")
+    one, two = (
+        [row["loss"] for row in read_metrics(folder / "pretrain" / "metrics.jsonl") if "loss" in row]
+        for folder in (out, tmp_path / "two")
+    )
+    assert two == pytest.approx(one, rel=1e-5)
+
+
+def test_a_source_of_a_stage_that_is_not_there(tmp_path: Path) -> None:
+    recipe = load_recipe(SMALL, [f"out={tmp_path}", "sample=null"])
+    with pytest.raises(UserError, match="does not have before clean"):
+        danlu.run(recipe)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["run", "nothing.yaml"], "no such file"),
+        (["run", str(SMALL), "sft.train.epoch=1"], "did you mean `epochs`"),
+        (["sft", str(SMALL), "sft=null"], "no stage `sft`"),
+        (["chat", "/no/such/model"], "no such file or folder"),
+        (["report", "/no/such/run"], "no such file or folder"),
+    ],
+)
+def test_mistakes_are_told_without_a_traceback(arguments: list[str], part: str) -> None:
+    ended = subprocess.run([sys.executable, "-m", "danlu.cli", *arguments], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert part in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("command", ["sample", "clean", "tokenizer", "pack", "pretrain", "sft", "dpo", "chat", "serve"])
+def test_help_lists_settings_with_defaults(command: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "danlu.cli", command, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"COLUMNS": "200", "PATH": "/usr/bin"},
+    )
+    assert "default" in ended.stdout
+    assert "meaning" in ended.stdout
