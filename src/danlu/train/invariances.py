@@ -24,7 +24,6 @@ from danlu.model.decoder import Decoder
 from danlu.model.parts import initialise, unfused_state
 from danlu.model.settings import ModelSettings
 from danlu.tokens.batch import Batch, Placed, Shape, make_batch
-from danlu.tokens.packing import best_fit
 from danlu.tokens.stream import Step
 from danlu.train import checkpoint, parallel
 from danlu.train.meter import Meter
@@ -98,7 +97,7 @@ PLAIN = Way("plain head", plain_head=True)
 WAYS = (
     Way("fused head, all examples at once"),
     Way("one example at a time, accumulated", together=1),
-    Way("packed into long rows", packed=True),
+    Way("packed end to end", packed=True),
     Way("activations recomputed", recompute=True),
     Way("two processes, sharded", together=2, processes=2),
 )
@@ -176,25 +175,24 @@ def _stepper(
 
 
 def _step(sample: Sample, way: Way, world: parallel.World) -> Step:
-    length = 3 * TOKENS if way.packed else TOKENS
-    groups = [_rows(examples, length, way.packed) for examples in _chunks(sample.examples, way.together)]
-    shape = Shape(max(map(len, groups)), length, length)
+    groups = [_runs(examples, way.packed) for examples in _chunks(sample.examples, way.together)]
+    rows = max(sum(-(-sum(map(len, run)) // TOKENS) for run in runs) for runs in groups)
+    shape = Shape(rows, TOKENS, TOKENS)
     texts = [text for texts in sample.examples for text in texts]
     reference = np.zeros(2 * len(sample.examples), np.float32)
     for text in texts:  # what a decoder that knows nothing would say
         reference[text.index] = -math.log(sample.shape.vocab_size) * np.count_nonzero(text.encoded.weights[1:])
-    batches = [make_batch(group, shape, None, {"reference": [reference]}) for group in groups]
+    batches = [make_batch(runs, shape, None, {"reference": [reference]}) for runs in groups]
     weight_sum = float(sum(batch.target_weights.sum(dtype=np.float64) for batch in batches))
     pairs = sum(len(texts) == 2 for texts in sample.examples)
     tokens = sum(map(len, texts))
     return Step(batches[world.rank :: world.size], 0, weight_sum, len(sample.examples), pairs, tokens, 0, 0.0)
 
 
-def _rows(examples: Sequence[list[Placed]], length: int, packed: bool) -> list[list[Placed]]:
+def _runs(examples: Sequence[list[Placed]], packed: bool) -> list[list[Placed]]:
+    """Texts end to end, crossing from row to row; or each on rows of its own."""
     texts = [text for example in examples for text in example]
-    if not packed:
-        return [[text] for text in texts]
-    return [[texts[number] for number in row] for row in best_fit([*map(len, texts)], length, length)]
+    return [texts] if packed else [[text] for text in texts]
 
 
 def _chunks(examples: list[list[Placed]], size: int) -> Iterator[list[list[Placed]]]:

@@ -45,12 +45,9 @@ class Network(nn.Module):
     def targets(self, batch: Batch[Tensor]) -> tuple[Tensor, Tensor]:
         """Labels [N] of the batch's targets and the hidden states [N, D] that predict them."""
         document_BT = batch.document.view_as(batch.tokens)
-        if batch.tokens.is_cuda or bool((document_BT[1:, 0] == document_BT[:-1, -1]).any()):
-            document_BT = document_BT.view(1, -1)  # documents cross rows; a mask by rows, where they do not, is smaller
-        tokens_BT, positions_BT = batch.tokens.view_as(document_BT), batch.positions.view_as(document_BT)
         attend = Documents(batch.cu, batch.max_length, document_BT, self.decoder.settings.sliding_window, self.dtype)
-        hidden_FD = self.decoder(tokens_BT, positions_BT, attend).flatten(0, 1)
-        return tokens_BT.flatten()[batch.targets], hidden_FD[batch.targets - 1]
+        hidden_FD = self.decoder(batch.tokens, batch.positions, attend).flatten(0, 1)
+        return batch.tokens.flatten()[batch.targets], hidden_FD[batch.targets - 1]
 
 
 def build(
