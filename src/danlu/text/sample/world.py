@@ -16,6 +16,7 @@ _PRONOUNS: dict[str, dict[Language, tuple[str, str]]] = {
     "man": {"zh": ("他", "他的"), "en": ("he", "his")},
     "thing": {"zh": ("它", "它的"), "en": ("it", "its")},
 }
+_MOST_VALUES = 12  # of a relation: rarer values would fall to pieces in a small tokenizer
 _VALUES: dict[str, tuple[Word, ...]] = {
     "job": lexicon.JOBS,
     "dish": lexicon.DISHES,
@@ -175,8 +176,8 @@ def _names(entities: list[Entity]) -> tuple[Word, ...]:
 def _facts(
     random: Random, entities: list[Entity], relation: Relation, values: dict[str, tuple[Word, ...]]
 ) -> list[Fact]:
-    """One fact for each entity in random order; every value is used about equally often."""
-    pool = values[relation.name]
+    """One fact for each entity in random order; every value is used about equally often, by two entities or more."""
+    pool = random.sample(values[relation.name], min(len(values[relation.name]), _MOST_VALUES, len(entities) // 2))
     dealt = [value for _ in range(0, len(entities), len(pool)) for value in random.sample(pool, len(pool))]
     facts = [Fact(entity, relation, value) for entity, value in zip(entities, dealt, strict=False)]
     random.shuffle(facts)
