@@ -9,7 +9,8 @@ from torch import Tensor
 from danlu.model.attention import HALF, masked_attention
 from danlu.model.decoder import Attend
 
-ROUND = 64  # row lengths are multiples of this, so that the cache seldom has to grow
+GROWN = 64  # row lengths are multiples of this, so that the cache seldom has to grow
+READ = 16  # and of this what a decoding step reads: few different shapes, and masks that kernels can load
 
 
 class Cache:
@@ -32,7 +33,7 @@ class Cache:
         if rows <= self.rows and length <= self.length:
             return
         wide = max(self.rows, min(2 ** (rows - 1).bit_length(), self.max_rows))
-        long = max(self.length, -(-length // ROUND) * ROUND)
+        long = max(self.length, -(-length // GROWN) * GROWN)
         exact = wide * long > self.max_tokens
         kept_rows, kept_length = self.rows, self.length
         self.rows, self.length = (rows, length) if exact else (wide, long)
@@ -66,7 +67,7 @@ class Cache:
     def decode(self, positions_B1: Tensor, longest: int) -> Attend:
         """Attention for the next token of rows 0 … B-1, of which the furthest is at position `longest`."""
         rows_B1 = torch.arange(len(positions_B1), device=positions_B1.device)[:, None]
-        length = min(-(-(longest + 1) // ROUND) * ROUND, self.length)
+        length = min(-(-(longest + 1) // READ) * READ, self.length)
         mask: Tensor | None = None
 
         def attend(layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor) -> Tensor:
