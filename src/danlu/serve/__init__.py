@@ -1,1 +1,1 @@
-"""serve"""
+"""The engine behind HTTP: OpenAI's API and a chat page."""
