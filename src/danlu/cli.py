@@ -197,7 +197,8 @@ def report(
     """Draws runs into one page, several over each other."""
     from danlu.report.report import report as write_report
 
-    print(write_report(runs, out or runs[0] / "report", language))
+    beside = runs[0] if runs[0].is_dir() else Path()
+    print(write_report(runs, out or beside / "report", language))
 
 
 @app.command()

@@ -204,8 +204,8 @@ def _override(content: dict[str, Any], places: dict[Place, str], override: str) 
 def _explain(cls: type[Settings], content: Any, places: dict[Place, str], details: ErrorDetails) -> str:
     """One error of pydantic's as "file:line: key: what (did you mean …?)"."""
     at = _real_place(content, details["loc"])
-    where = next((places[at[:end]] for end in range(len(at), -1, -1) if at[:end] in places), "settings")
-    key = ".".join(map(str, at)) or "recipe"
+    where = next((places[at[:end]] for end in range(len(at), -1, -1) if at[:end] in places), COMMAND_LINE)
+    key = ".".join(map(str, at))
     kind, given = details["type"], details.get("input")
     if kind == "extra_forbidden":
         known = _keys_at(cls, at[:-1])
@@ -216,7 +216,7 @@ def _explain(cls: type[Settings], content: Any, places: dict[Place, str], detail
         return f"{where}: `{key}` is missing\n  → set it in the file or as {key}=…"
     if kind == "value_error":
         message = details["msg"].removeprefix("Value error, ")
-        return f"{where}: `{key}`: {message}"
+        return f"{where}: `{key}`: {message}" if key else f"{where}: {message}"
     message = details["msg"].replace("Input should be", "should be")
     return f"{where}: `{key}`: {message}, but is {json.dumps(given, ensure_ascii=False, default=str)[:80]}"
 

@@ -54,7 +54,9 @@ class BitsPerByte(Task):
     def run(self, model: Model, form: Form, title: str) -> tuple[dict[str, Any], Rows]:
         values = {}
         for name, path in self.settings.held_out.items():
-            sets, most = token_sets(path), self.settings.max_documents
+            sets, most = [one for one in token_sets(path) if len(one)], self.settings.max_documents
+            if not sets:  # so little text that nothing was held out
+                continue
             with progress(
                 f"{title}, {name}", sum(min(len(each), most or len(each)) for each in sets), "documents"
             ) as bar:
