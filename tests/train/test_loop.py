@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from danlu.ledger.metrics import read_metrics, read_schema
 from danlu.tokens.settings import LossLimits
 from danlu.train.loop import train
 from danlu.train.objectives.next_token import NextToken
-from danlu.train.settings import DPOTrainSettings, TrainSettings
+from danlu.train.settings import DPOTrainSettings, SaveSettings, TrainSettings
 
 FAST = {"batch": 8, "learning_rate": 1e-2, "rows": 4, "steps": 6}
 
@@ -131,3 +132,18 @@ def test_reference_log_probabilities_are_kept_and_used_again(tmp_path: Path) -> 
     rows = [read_metrics(tmp_path / name / "metrics.jsonl")[0] for name in ("one", "two")]
     assert rows[0]["loss"] == rows[1]["loss"] == pytest.approx(math.log(2)), "at the start nothing was gained"
     assert rows[0]["logp_chosen"] == rows[1]["logp_chosen"] and rows[0]["rewards_chosen"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for a CPU with g++")
+def test_compiled_runs_one_after_the_other(tmp_path: Path) -> None:
+    """Stages of one process, batches of many layouts: the same losses, and the compiler's limit is never reached."""
+    save = SaveSettings(weights_only=True)
+    for unit, kind in (("document", TrainSettings), ("pair", DPOTrainSettings), ("document", TrainSettings)):
+        losses = []
+        for compiled in (False, True):
+            out = tmp_path / f"{unit} {compiled}"
+            shutil.rmtree(out, ignore_errors=True)
+            settings = kind(batch=8, rows=4, learning_rate=1e-3, steps=6, compile=compiled, evaluate_every=2, save=save)
+            tiny.run(out, settings, unit, data=tmp_path / "data")
+            losses.append([row["loss"] for row in read_metrics(out / "metrics.jsonl") if "loss" in row])
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)

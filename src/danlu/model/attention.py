@@ -52,10 +52,11 @@ class Documents:
 
     def __call__(self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor) -> Tensor:
         """Attention output [B, T, H, D]; K must divide H. The layer makes no difference here."""
-        if self.lengths is not None and not torch.compiler.is_compiling():
+        # A compiled graph that looked at lengths would be compiled again for each batch: it looks at the mask alone.
+        if not torch.compiler.is_compiling() and self.lengths is not None:
             return _each_document(q_BTHD, k_BTKD, v_BTKD, self.lengths, self.window)
         if self.mask is not None:
-            if self.lengths is not None:  # lengths in a compiled graph would have it compiled again for each batch
+            if self.mask.shape[-1] > k_BTKD.shape[1]:
                 k_BTKD, v_BTKD = (torch.cat([x.roll(1, 0), x], dim=1) for x in (k_BTKD, v_BTKD))
             return masked_attention(q_BTHD, k_BTKD, v_BTKD, self.mask)
         if q_BTHD.dtype not in HALF:

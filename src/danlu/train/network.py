@@ -45,7 +45,9 @@ class Network(nn.Module):
     def targets(self, batch: Batch[Tensor]) -> tuple[Tensor, Tensor]:
         """Labels [N] of the batch's targets and the hidden states [N, D] that predict them."""
         document_BT = batch.document.view_as(batch.tokens)
-        attend = Documents(batch.cu, batch.max_length, document_BT, self.decoder.settings.sliding_window, self.dtype)
+        length = batch.tokens.shape[1]  # few different bounds, as each is compiled by itself
+        bound = max(batch.max_length, length // 4) if torch.is_grad_enabled() else length
+        attend = Documents(batch.cu, bound, document_BT, self.decoder.settings.sliding_window, self.dtype)
         hidden_FD = self.decoder(batch.tokens, batch.positions, attend).flatten(0, 1)
         return batch.tokens.flatten()[batch.targets], hidden_FD[batch.targets - 1]
 
@@ -67,6 +69,7 @@ def build(
     decoder.recompute = settings.recompute
     on_gpu = world.device.type == "cuda"
     if on_gpu if settings.compile is None else settings.compile:
+        torch.compiler.reset()  # what earlier runs in this process compiled counts against a limit
         decoder.compile_blocks()
     network = kind(decoder, dtype)
     if world.size > 1:
