@@ -45,8 +45,8 @@ def test_nothing_changes_a_step(tmp_path: Path, shape: ModelSettings, objective:
 class MeanOfMeans(NextToken):
     """The wrong way to accumulate: every micro-batch counts alike, however many targets it has."""
 
-    def compute(self, network: Any, batch: Any) -> Any:
-        loss, sums = super().compute(network, batch)
+    def compute(self, network: Any, batch: Any, factor: float = 1.0) -> Any:
+        loss, sums = super().compute(network, batch, factor)
         return loss * 20 / batch.target_weights.sum(), sums
 
 

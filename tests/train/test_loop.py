@@ -29,8 +29,8 @@ class Explodes(NextToken):
     def __init__(self, when: range) -> None:
         self.when, self.calls = when, 0
 
-    def compute(self, network: Any, batch: Any) -> Any:
-        loss, sums = super().compute(network, batch)
+    def compute(self, network: Any, batch: Any, factor: float = 1.0) -> Any:
+        loss, sums = super().compute(network, batch, factor)
         self.calls += 1
         if self.calls - 1 in self.when:
             loss = loss * math.inf

@@ -41,7 +41,7 @@ EXAMPLES = 8
 TOKENS = 24  # of a text: enough for every kind of target, few enough for a minute
 SPARE = 64  # rows of the vocabulary that no text uses
 LIMITS = {torch.float64: 1e-9, torch.float32: 1e-5}
-BF16_SLACK = 1.05  # of the plain way's distance: two roundings of one result differ by chance
+BF16_SLACK = 1.01  # of the plain way's distance: sums in another order round a little differently
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,12 @@ WAYS = (
 class PlainNetwork(Network):
     """Decoder and head as one writes them down: all logits at once."""
 
-    def forward(self, batch: Batch[Tensor], needs: Needs) -> dict[str, Tensor]:
+    def forward(self, batch: Batch[Tensor], needs: Needs, factor: float = 1.0) -> dict[str, Tensor]:
         labels_N, hidden_ND = self.targets(batch)
         logits_NV = self.decoder.head.logits(hidden_ND)
         wide = torch.float64 if logits_NV.dtype == torch.float64 else torch.float32
         logp_N = logits_NV.to(wide).log_softmax(-1).gather(-1, labels_N[:, None]).squeeze(-1)
-        nll = -(logp_N * batch.target_weights).sum()
+        nll = -(logp_N * batch.target_weights).sum() * factor
         return {"nll": nll, "logp": logp_N, "correct": logits_NV.argmax(-1) == labels_N}
 
 

@@ -33,12 +33,13 @@ class Network(nn.Module):
         self.decoder = decoder
         self.dtype = dtype
 
-    def forward(self, batch: Batch[Tensor], needs: Needs) -> dict[str, Tensor]:
-        """Of `batch.targets`: "nll" [], the weighted sum, or "logp" [N], in float32 or better; and "correct" bool
-        [N].
+    def forward(self, batch: Batch[Tensor], needs: Needs, factor: float = 1.0) -> dict[str, Tensor]:
+        """Of `batch.targets`: "nll" [], the weighted sum times `factor`, or "logp" [N], in float32 or better; and
+        "correct" bool [N].
         """
         labels_N, hidden_ND = self.targets(batch)
-        out = self.decoder.head(hidden_ND, labels_N, batch.target_weights, needs=needs)
+        wide = torch.promote_types(hidden_ND.dtype, torch.float32)
+        out = self.decoder.head(hidden_ND, labels_N, batch.target_weights.to(wide) * factor, needs=needs)
         wanted = out.logp if out.nll is None else out.nll
         return {needs: wanted, "correct": out.correct}
 

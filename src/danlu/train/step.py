@@ -62,7 +62,7 @@ class Stepper:
         factor = self.scale.value / self.objective.normaliser(step)
         totals = torch.zeros(len(self.objective.sums), dtype=torch.float64, device=self.world.device)
         for micro in step.micro:
-            loss, sums = self.objective.compute(self.network, micro.torch(self.world.device))
-            (loss * factor).backward()
+            loss, sums = self.objective.compute(self.network, micro.torch(self.world.device), factor)
+            loss.backward()
             totals += torch.stack([value.double() for value in sums])
         return totals.tolist()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Forward(Protocol):
     """The network as an objective sees it."""
 
-    def __call__(self, batch: Batch[Tensor], needs: Literal["nll", "logp"]) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch[Tensor], needs: Literal["nll", "logp"], factor: float = 1.0) -> dict[str, Tensor]:
         """What the head gives for `batch.targets`: "nll" [], the weighted sum, or "logp" [N], and "correct" bool
         [N].
         """
@@ -48,8 +48,11 @@ class Objective(Protocol):
         """What the sum of a whole step is divided by, over all ranks; known on the host."""
         ...
 
-    def compute(self, network: Forward, batch: Batch[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The loss summed over a micro-batch, to be differentiated, and the detached `sums`."""
+    def compute(self, network: Forward, batch: Batch[Tensor], factor: float = 1.0) -> tuple[Tensor, list[Tensor]]:
+        """The loss summed over a micro-batch times `factor`, to be differentiated, and the detached `sums`.
+
+        `factor` comes in here because a gradient that is multiplied later is rounded a second time.
+        """
         ...
 
     def report(self, sums: Mapping[str, float], normaliser: float, text_bytes: int) -> dict[str, float]:

@@ -44,7 +44,7 @@ class DPO:
     def normaliser(self, step: Step) -> float:
         return float(step.pairs)
 
-    def compute(self, network: Forward, batch: Batch[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def compute(self, network: Forward, batch: Batch[Tensor], factor: float = 1.0) -> tuple[Tensor, list[Tensor]]:
         logp_D, length_D = document_logp(network, batch)
         chosen_P, rejected_P = pair_slots(batch)
         reference_D = batch.doc["reference"].to(logp_D.dtype)
@@ -61,7 +61,7 @@ class DPO:
                 logp_D[chosen_P].sum(),
                 logp_D[rejected_P].sum(),
             ]
-        return losses_P.sum(), sums
+        return losses_P.sum() * factor, sums
 
     def losses(self, gain_D: Tensor, length_D: Tensor, chosen_P: Tensor, rejected_P: Tensor) -> Tensor:
         """The loss of each pair [P]. `gain_D` is a document's log-probability less the reference's, `length_D` its

@@ -35,10 +35,10 @@ class NextToken:
     def normaliser(self, step: Step) -> float:
         return step.weight_sum
 
-    def compute(self, network: Forward, batch: Batch[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        out = network(batch, needs="nll")
+    def compute(self, network: Forward, batch: Batch[Tensor], factor: float = 1.0) -> tuple[Tensor, list[Tensor]]:
+        out = network(batch, needs="nll", factor=factor)
         counted_N = batch.target_weights != 0
-        return out["nll"], [out["nll"].detach(), (out["correct"] & counted_N).sum(), counted_N.sum()]
+        return out["nll"], [out["nll"].detach() / factor, (out["correct"] & counted_N).sum(), counted_N.sum()]
 
     def report(self, sums: Mapping[str, float], normaliser: float, text_bytes: int) -> dict[str, float]:
         metrics = {"loss": sums["nll"] / normaliser, "accuracy": sums["correct"] / max(sums["targets"], 1.0)}
