@@ -38,7 +38,7 @@ docs: .venv/installed-dev
 	touch $@
 
 lock: .venv/installed-dev
-	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
+	(sed -n 1p requirements.lock; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//') > .lock && mv .lock requirements.lock
 
 clean:
 	rm -rf .venv site
