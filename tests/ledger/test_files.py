@@ -206,3 +206,11 @@ def test_stopping_leaves_whole_tasks_and_goes_on(tmp_path: Path) -> None:
     with pytest.raises(Stopped, match="1 of 3"):
         run_tasks(stopping, tmp_path, workers=1)
     assert len(run_tasks(tasks, tmp_path, workers=1)) == 3
+
+
+def test_files_of_a_folder_may_be_read_by_those_who_may_read_the_folder(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "step") as folder:
+        (folder / "weights").write_bytes(b"x")
+        (folder / "weights").chmod(0o600)
+    mode = (tmp_path / "step").stat().st_mode & 0o666
+    assert (tmp_path / "step" / "weights").stat().st_mode & 0o777 == mode

@@ -54,7 +54,10 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         try:
             partial.mkdir()
             yield partial
+            shared = partial.stat().st_mode & 0o666  # safetensors makes files that only their owner can read
             for entry in [*partial.rglob("*"), partial]:
+                if entry.is_file():
+                    entry.chmod(shared)
                 _sync(entry)
             if path.exists():
                 old = path.with_name(f".{path.name}{_PARTIAL}old-{os.getpid()}")

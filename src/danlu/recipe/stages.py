@@ -41,6 +41,7 @@ def clean(settings: CleanSettings, out: Path) -> None:
 
 def tokenizer(settings: TokenizerSettings, out: Path) -> None:
     """Trains or loads a tokenizer and saves it in `out`, with the chat template that all later stages render with."""
+    from danlu.text.records import Document
     from danlu.text.source import read_records
     from danlu.tokens.bpe import train_tokenizer
     from danlu.tokens.encode import terminator_id
@@ -50,7 +51,7 @@ def tokenizer(settings: TokenizerSettings, out: Path) -> None:
     counts = Counts()
     if settings.train is not None:
         records = (record for source in settings.train.sources for record in read_records(source, "document", counts))
-        made = train_tokenizer(settings.train, (record.text for record in records), out)  # type: ignore[union-attr]
+        made = train_tokenizer(settings.train, (record.text for record in records if isinstance(record, Document)), out)
     else:
         made = Tokenizer.load(Path(str(settings.path)))
     template = Template(made, settings.system, settings.template)
