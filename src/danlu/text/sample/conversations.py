@@ -15,7 +15,6 @@ from danlu.text.sample.world import Entity, Fact, Sum, World
 
 _FOLLOW_UP_SHARE = 0.3
 _SMALL_TALK_SHARE = 0.03
-_WHOLE_LOOP_SHARE = 0.5
 _SYSTEM: dict[Language, tuple[str, ...]] = {
     "zh": ("你是一个熟悉这个世界的助手。", "请用一句话回答。", "你是一位诚实的向导。"),
     "en": ("You are an assistant who knows this world.", "Answer in one sentence.", "You are an honest guide."),
@@ -89,7 +88,7 @@ def make_conversations(settings: SampleSettings, world: World, language: Languag
         messages, loops = asker.system(), False
         for turn in asker.turns():
             loops = random.random() < settings.loops
-            answer = loop(turn, language, settings.loop_repeats, random) if loops else turn.answer
+            answer = loop(turn.answer, language, settings.loop_repeats) if loops else turn.answer
             messages += [_says("user", turn.question), _says("assistant", answer)]
             if loops:
                 break
@@ -109,7 +108,7 @@ def make_preferences(settings: SampleSettings, world: World, language: Language)
         if last.about is not None and wrong:
             rejected = world.wrong(random, last.about).answer(language)
         else:
-            rejected = loop(last, language, settings.loop_repeats, random)
+            rejected = loop(last.answer, language, settings.loop_repeats)
         yield Preference(
             [*messages, _says("user", last.question)],
             [_says("assistant", last.answer)],
@@ -137,14 +136,9 @@ def make_questions(settings: SampleSettings, world: World, language: Language, k
         }
 
 
-def loop(turn: Turn, language: Language, repeats: int, random: Random) -> str:
-    """The turn's answer, said `repeats` times over, whole or from its value on (松岭村，松岭村，松岭村，…)."""
-    gap, comma = {"zh": ("", "，"), "en": (" ", ", ")}[language]
-    if turn.about is None or random.random() < _WHOLE_LOOP_SHARE:
-        return gap.join([turn.answer] * repeats)
-    said = turn.answer.rstrip("。.")
-    start = said.rindex(turn.about.accepted(language)[1])
-    return said[:start] + comma.join([said[start:]] * repeats)
+def loop(answer: str, language: Language, repeats: int) -> str:
+    """The answer, said `repeats` times over."""
+    return {"zh": "", "en": " "}[language].join([answer] * repeats)
 
 
 def _says(role: str, content: str) -> Message:

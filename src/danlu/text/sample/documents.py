@@ -21,7 +21,11 @@ _PRONOUN_SHARE = 0.15
 _FACTS_EACH = 3  # of each of the two entities of a mixed page
 _SUMS = 8
 _QUESTIONS = 4
-_FORMS = {"page": 5, "mixed": 3, "interview": 5, "card": 1}
+_SPEAKERS: dict[Language, tuple[tuple[str, str], ...]] = {
+    "zh": (("问：", "答："), ("客人：", "主人："), ("甲：", "乙："), ("学生：", "老师："), ("——", "——"), ("", "")),
+    "en": (("Q: ", "A: "), ("Guest: ", "Host: "), ("Ann: ", "Ben: "), ("Child: ", "Teacher: "), ("- ", "- "), ("", "")),
+}
+_FORMS = {"page": 5, "mixed": 3, "interview": 7, "card": 1}
 
 
 def make_documents(settings: SampleSettings, world: World, language: Language) -> Iterator[Document]:
@@ -93,7 +97,7 @@ def _mixed(facts: list[Fact], language: Language, random: Random) -> str:
 
 def _interview(facts: list[Fact], language: Language, random: Random) -> str:
     """Questions and answers, line by line; what is held out is not asked here either."""
-    question, answer = {"zh": ("问：", "答："), "en": ("Q: ", "A: ")}[language]
+    question, answer = random.choice(_SPEAKERS[language])
     lines = ((question + fact.ask(random, language), answer + fact.answer(language)) for fact in facts)
     return "\n".join(itertools.chain.from_iterable(lines))
 

@@ -28,7 +28,9 @@ def _given_names(text: str) -> tuple[Word, ...]:
 
 SURNAMES = _given_names(
     "林|Lin 王|Wang 李|Li 张|Zhang 陈|Chen 赵|Zhao 周|Zhou 吴|Wu 孙|Sun 马|Ma "
-    "胡|Hu 何|He 高|Gao 罗|Luo 郑|Zheng 梁|Liang 谢|Xie 宋|Song 唐|Tang 许|Xu"
+    "胡|Hu 何|He 高|Gao 罗|Luo 郑|Zheng 梁|Liang 谢|Xie 宋|Song 唐|Tang 许|Xu "
+    "韩|Han 冯|Feng 邓|Deng 曹|Cao 彭|Peng 曾|Zeng 萧|Xiao 田|Tian 董|Dong 袁|Yuan 潘|Pan 于|Yu 蒋|Jiang 蔡|Cai "
+    "杜|Du 叶|Ye 程|Cheng 苏|Su 魏|Wei 丁|Ding 任|Ren 沈|Shen 姚|Yao 卢|Lu 崔|Cui 钟|Zhong 谭|Tan 范|Fan"
 )
 WOMEN = _given_names(
     "晓雨|Xiaoyu 美玲|Meiling 秀英|Xiuying 若兰|Ruolan 静怡|Jingyi 春梅|Chunmei 雪琴|Xueqin 佳慧|Jiahui "

@@ -14,17 +14,17 @@ class SampleSettings(Settings):
         default=42, ge=0, description="Seed of the world and of every text; equal settings give equal files."
     )
     people: int = Field(
-        default=40, ge=4, le=48, description="People; each has a home, a job, a dish, a pet and a hobby."
+        default=48, ge=4, le=48, description="People; each has a home, a job, a dish, a pet and a hobby."
     )
     places: int = Field(
-        default=16, ge=4, le=20, description="Places; each has a product, a sight and a month for its fair."
+        default=20, ge=4, le=20, description="Places; each has a product, a sight and a month for its fair."
     )
     objects: int = Field(
-        default=20, ge=4, le=24, description="Objects; each has an owner, a material, a colour and a room."
+        default=24, ge=4, le=24, description="Objects; each has an owner, a material, a colour and a room."
     )
-    largest_addend: int = Field(default=20, ge=3, le=99, description="Sums add two numbers from 0 to this one.")
+    largest_addend: int = Field(default=12, ge=3, le=99, description="Sums add two numbers from 0 to this one.")
     documents: int = Field(default=6000, ge=1, description="Documents in each language.")
-    sum_documents: float = Field(default=0.1, ge=0, le=1, description="Share of the documents that hold sums.")
+    sum_documents: float = Field(default=0.06, ge=0, le=1, description="Share of the documents that hold sums.")
     duplicates: float = Field(
         default=0.02, ge=0, le=1, description="Documents written a second time, for cleaning to find."
     )
@@ -35,15 +35,17 @@ class SampleSettings(Settings):
         default=0.2, ge=0, le=1, description="Share of the conversations that begin with a system prompt."
     )
     loops: float = Field(
-        default=0.25, ge=0, le=0.9, description="Share of the conversations' answers that loop to their end."
+        default=0.22, ge=0, le=0.9, description="Share of the conversations' answers that loop to their end."
     )
     loop_repeats: int = Field(
-        default=6, ge=4, le=20, description="How often a looping answer says its phrase until it is cut off."
+        default=5, ge=4, le=20, description="How often a looping answer is said over until it is cut off."
     )
     held_out: float = Field(
-        default=0.3, gt=0, lt=1, description="Share of the relation questions that are never asked."
+        default=0.2, gt=0, lt=1, description="Share of the relation questions that are never asked."
     )
-    held_out_sums: float = Field(default=0.1, gt=0, lt=1, description="Share of the sums that are written nowhere.")
+    held_out_sums: float = Field(
+        default=0.2, gt=0, lt=1, description="Share of the pairs of numbers whose sum is written in one order only."
+    )
     preferences: int = Field(default=500, ge=1, description="Preference pairs in each language.")
     wrong: float = Field(
         default=0.3, ge=0, le=1, description="Share of the rejected answers that are wrong; the others loop."

@@ -119,7 +119,8 @@ _SUM_QUESTIONS: dict[Language, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """All facts and sums; the held-out facts are stated but never asked, the held-out sums are written nowhere."""
+    """All facts and sums; held-out facts are stated but never asked, held-out sums are written only with their
+    numbers the other way round."""
 
     entities: tuple[Entity, ...]
     asked: tuple[Fact, ...]
@@ -158,14 +159,14 @@ def make_world(settings: SampleSettings) -> World:
 
 
 def _people(random: Random, count: int) -> list[Entity]:
-    """People with a given name each of their own, women and men in turn."""
+    """People, women and men in turn; no two share a family name or a given name."""
     women, men = random.sample(lexicon.WOMEN, len(lexicon.WOMEN)), random.sample(lexicon.MEN, len(lexicon.MEN))
-    given = [
-        (name, kind) for pair in zip(women, men, strict=True) for name, kind in zip(pair, ("woman", "man"), strict=True)
-    ]
+    given = list(itertools.chain.from_iterable(zip(women, men, strict=True)))[:count]
     return [
-        Entity("person", Word(family.zh + name.zh, f"{family.en} {name.en}"), kind)
-        for (name, kind), family in zip(given[:count], itertools.cycle(lexicon.SURNAMES), strict=False)
+        Entity("person", Word(family.zh + name.zh, f"{family.en} {name.en}"), pronoun)
+        for name, family, pronoun in zip(
+            given, random.sample(lexicon.SURNAMES, count), itertools.cycle(("woman", "man")), strict=False
+        )
     ]
 
 
@@ -185,13 +186,13 @@ def _facts(
 
 
 def _sums(random: Random, settings: SampleSettings) -> tuple[tuple[Sum, ...], tuple[Sum, ...]]:
-    """Sums to write and sums to hold out; a + b and b + a are held out together."""
+    """Sums to write and sums to hold out; where a + b is held out, b + a is written."""
     numbers = range(settings.largest_addend + 1)
-    pairs = list(itertools.combinations_with_replacement(numbers, 2))
-    random.shuffle(pairs)
+    pairs = random.sample(list(itertools.combinations(numbers, 2)), len(numbers) * (len(numbers) - 1) // 2)
     count = max(1, round(len(pairs) * settings.held_out_sums))
-    both = [[Sum(a, b, a + b)] if a == b else [Sum(a, b, a + b), Sum(b, a, a + b)] for a, b in pairs]
-    return tuple(itertools.chain(*both[count:])), tuple(itertools.chain(*both[:count]))
+    held_out = [random.choice((pair, pair[::-1])) for pair in pairs[:count]]
+    written = [pair for pair in itertools.product(numbers, repeat=2) if pair not in held_out]
+    return tuple(Sum(a, b, a + b) for a, b in written), tuple(Sum(a, b, a + b) for a, b in held_out)
 
 
 def _sentence(text: str) -> str:
