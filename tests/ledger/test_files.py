@@ -214,3 +214,12 @@ def test_files_of_a_folder_may_be_read_by_those_who_may_read_the_folder(tmp_path
         (folder / "weights").chmod(0o600)
     mode = (tmp_path / "step").stat().st_mode & 0o666
     assert (tmp_path / "step" / "weights").stat().st_mode & 0o777 == mode
+
+
+def test_the_checkpoint_at_the_end_of_an_epoch(tmp_path: Path) -> None:
+    for step, epoch in ((5, 0.6), (9, 1.02), (17, 2.0), (20, 2.4)):
+        write_manifest(checkpoint_folder(tmp_path, step), {"epoch": epoch})
+    assert resolve_checkpoint(Path(f"{tmp_path}@epoch=2")) == checkpoint_folder(tmp_path, 17)
+    assert resolve_checkpoint(Path(f"{tmp_path}@epoch=1")) == checkpoint_folder(tmp_path, 9)
+    with pytest.raises(UserError, match=r"epochs 0\.6, 1\.02, 2, 2\.4"):
+        resolve_checkpoint(Path(f"{tmp_path}@epoch=3"))

@@ -18,10 +18,11 @@ from danlu.recipe.doctor import examine
 from danlu.recipe.export import export_model
 from danlu.recipe.inspect import inspect_recipe
 from danlu.recipe.plan import print_plan
-from danlu.recipe.settings import load_recipe
+from danlu.recipe.settings import TRAINING, load_recipe
 from danlu.recipe.smoke import smoked
 
 SMALL = Path(__file__).with_name("small.yaml")
+RECIPES = Path(__file__).parents[2] / "recipes"
 STAGES = ["sample", "clean", "tokenizer", "pack/pretrain", "pretrain", "pack/sft", "sft", "pack/dpo", "dpo", "evaluate"]
 
 
@@ -152,3 +153,41 @@ def test_help_lists_settings_with_defaults(command: str) -> None:
     )
     assert "default" in ended.stdout
     assert "meaning" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("overrides", "part"),
+    [
+        (["sft.data.pack=concat"], "would cut through the conversations"),
+        (["model.max_positions=64"], "beyond model.max_positions"),
+        (["model.vocab_size=128"], "needs a row for every entry"),
+        (["tokenizer=null"], "needs a tokenizer"),
+        (["model=null"], "needs weights to start from"),
+    ],
+)
+def test_contradictions_stop_before_any_work(overrides: list[str], part: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=part):
+        load_recipe(SMALL, [f"out={tmp_path}", *overrides])
+
+
+def test_weights_that_are_not_there_stop_before_any_work(tmp_path: Path) -> None:
+    recipe = load_recipe(SMALL, [f"out={tmp_path / 'new'}", "pretrain=null", f"sft.start={tmp_path / 'none'}@epoch=2"])
+    with pytest.raises(UserError, match="no checkpoint from the end of epoch 2"):
+        danlu.run(recipe)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_reads_and_gets_small(recipe: Path) -> None:
+    loaded = load_recipe(recipe)
+    for name, section in smoked(loaded).training().items():
+        assert section.train.steps == 4
+        assert section.data.unit(TRAINING[TRAINING.index(name)])
+
+
+def test_a_recipe_whose_start_is_missing_still_smokes(tmp_path: Path) -> None:
+    small = smoked(load_recipe(RECIPES / "mini_qwen_1b" / "dpo.yaml", [f"out={tmp_path / 'q'}"]))
+    assert small.dpo is not None
+    assert small.dpo.start is None
+    assert small.model is not None
+    assert small.model.layers == 2

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from danlu.ledger.errors import UserError
+from danlu.ledger.manifest import read_manifest
 
 FOLDER = "checkpoints"
+EPOCH = "@epoch="
 
 
 def checkpoint_folder(out: Path, step: int) -> Path:
@@ -22,8 +24,12 @@ def list_checkpoints(out: Path) -> list[Path]:
 def resolve_checkpoint(path: Path) -> Path:
     """The folder with config.json that `path` means: itself, or the newest checkpoint of a stage or run.
 
+    With `@epoch=2` behind a stage's folder: the checkpoint at the end of that epoch.
     Raises UserError where there is none.
     """
+    folder, at, epoch = str(path).partition(EPOCH)
+    if at:
+        return _end_of_epoch(Path(folder), epoch)
     if (path / "config.json").is_file():
         return path
     for stage in (path, path / "dpo", path / "sft", path / "pretrain"):
@@ -36,4 +42,19 @@ def resolve_checkpoint(path: Path) -> Path:
         "no model here: neither config.json nor checkpoints",
         where=str(path),
         do="name a Hugging Face folder, a checkpoint (…/checkpoints/step-…), a stage or a run that has trained",
+    )
+
+
+def _end_of_epoch(stage: Path, epoch: str) -> Path:
+    """The first checkpoint of a stage at or after the end of an epoch, and before the end of the next."""
+    known = [((read_manifest(path) or {}).get("epoch", 0.0), path) for path in list_checkpoints(stage)]
+    if epoch.isdigit():
+        for reached, path in known:
+            if int(epoch) <= reached < int(epoch) + 1:
+                return path
+    there = ", ".join(f"{reached:g}" for reached, _ in known) or "none"
+    raise UserError(
+        f"no checkpoint from the end of epoch {epoch}: those here are from epochs {there}",
+        where=str(stage),
+        do="train it with save.every_epoch: true, or name another checkpoint",
     )

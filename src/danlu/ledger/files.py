@@ -71,6 +71,13 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
+def make_folder(path: Path) -> Path:
+    """Makes a folder and those above it where they are not there; gives `path`. Raises UserError where that fails."""
+    with _explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def sha256_file(path: Path) -> str:
     """The hex SHA-256 of a file's bytes."""
     with path.open("rb") as handle:
@@ -142,7 +149,7 @@ def _explained(path: Path) -> Iterator[None]:
             raise UserError(
                 "the disk is full; nothing half-written was left", where=str(path), do="free some space, then run again"
             ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT):
             raise UserError(
                 "this place cannot be written", where=str(path), do="choose another output folder (out=...)"
             ) from error

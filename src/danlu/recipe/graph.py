@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from danlu.ledger.files import atomic_file, fingerprint
+from danlu.ledger.files import atomic_file, fingerprint, make_folder
 
 RECORD = "stage.json"
 PARKED = ".parked"
@@ -80,7 +80,7 @@ def run_stages(stages: list[Stage]) -> Iterator[Outcome]:
             if restored and restored.finished:
                 yield Outcome(stage, "restored", parked=parked)
                 continue
-        stage.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(stage.folder)
         before = read_record(stage.folder)
         spent = before.seconds if before else 0.0
         _write_record(stage.folder, Record(key, finished=False, seconds=spent))

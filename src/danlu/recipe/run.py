@@ -8,6 +8,7 @@ from rich.console import Console
 
 from danlu.config import check
 from danlu.evaluate.settings import EvaluateSettings
+from danlu.ledger.checkpoints import EPOCH, resolve_checkpoint
 from danlu.ledger.errors import UserError
 from danlu.ledger.progress import duration
 from danlu.recipe import stages
@@ -23,8 +24,10 @@ def run_recipe(recipe: Recipe, until: str | None = None) -> list[Outcome]:
     Raises UserError for a stage that the recipe does not have.
     """
     console = Console(highlight=False)
+    wanted = _wanted(build_stages(recipe), until)
+    _require_starts(recipe, wanted)
     outcomes = []
-    for outcome in run_stages(_wanted(build_stages(recipe), until)):
+    for outcome in run_stages(wanted):
         console.print(_line(outcome))
         outcomes.append(outcome)
     changed = [outcome for outcome in outcomes if outcome.state != "unchanged"]
@@ -43,6 +46,17 @@ def evaluate_models(recipe: Recipe, models: list[Path]) -> None:
     *_, stage = _wanted(build_stages(recipe), "evaluate")
     settings = check(EvaluateSettings, stage.settings)
     stages.evaluate(settings, {str(model): model for model in models}, recipe.out / "evaluate-other")
+
+
+def _require_starts(recipe: Recipe, wanted: list[Stage]) -> None:
+    """Raises UserError now, and not hours later, where weights to start from are neither there nor made on the way."""
+    names = {stage.name for stage in wanted}
+    made = [recipe.out / name for name in recipe.training()]
+    for name, section in recipe.training().items():
+        if name in names and section.start is not None:
+            folder = Path(section.start.partition(EPOCH)[0])
+            if not any(folder == stage or stage in folder.parents for stage in made):
+                resolve_checkpoint(Path(section.start))
 
 
 def _wanted(all_stages: list[Stage], until: str | None) -> list[Stage]:

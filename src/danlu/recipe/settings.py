@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from danlu.config import Settings, load_settings
 from danlu.evaluate.settings import EvaluateSettings
+from danlu.ledger.errors import UserError
 from danlu.model.settings import ModelSettings
 from danlu.text.sample.settings import SampleSettings
 from danlu.text.settings import CleanSettings
@@ -74,7 +75,29 @@ class Recipe(Settings):
             raise ValueError(
                 f"{trained[0]} needs weights to start from: add a `model:` section or `{trained[0]}.start`."
             )
+        for name in TRAINING:
+            if section := getattr(self, name):
+                self._fits(name, section)
         return self
+
+    def _fits(self, name: TrainingName, section: TrainingStage) -> None:
+        """Raises ValueError for what would otherwise come out only when the stage's turn comes."""
+        try:
+            section.data.unit(name)
+        except UserError as error:
+            raise ValueError(f"{name}.data: {error.what}: {error.do}.") from None
+        model = self.model if self.model and self.model.from_folder is None else None
+        if model and section.data.length > model.max_positions:
+            raise ValueError(
+                f"{name}.data.length ({section.data.length}) is beyond model.max_positions ({model.max_positions}): "
+                "lower the one or raise the other."
+            )
+        learned = self.tokenizer.train.vocab_size if self.tokenizer and self.tokenizer.train else 0
+        if model and learned > model.vocab_size:
+            raise ValueError(
+                f"tokenizer.train.vocab_size ({learned}) is beyond model.vocab_size ({model.vocab_size}): "
+                "the embedding needs a row for every entry."
+            )
 
     def training(self) -> dict[str, TrainingStage]:
         """The training stages that the recipe has, in order."""

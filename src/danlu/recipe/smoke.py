@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from danlu.ledger.checkpoints import EPOCH, list_checkpoints
+from danlu.model.settings import ModelSettings
 from danlu.recipe.settings import Recipe, TrainingStage
 from danlu.text.settings import SourceSettings
 
@@ -20,9 +22,8 @@ def smoked(recipe: Recipe) -> Recipe:
     It writes beside the real run, to `out`-smoke, and takes the weights it starts from out of there too. The way from
     text to report, the templates, the objectives and the schedules stay as they are.
     """
-    small: dict[str, object] = {"out": _beside(recipe.out), "processes": 1}
-    if recipe.model:
-        small["model"] = _shape(recipe)
+    shape = _shape(recipe.model or ModelSettings(), recipe)
+    small: dict[str, object] = {"out": _beside(recipe.out), "processes": 1, "model": shape}
     for name, section in recipe.training().items():
         small[name] = _training(recipe, section)
     if recipe.clean:
@@ -43,9 +44,7 @@ def _moved(path: Path, recipe: Recipe) -> Path:
     return path
 
 
-def _shape(recipe: Recipe) -> object:
-    model = recipe.model
-    assert model is not None
+def _shape(model: ModelSettings, recipe: Recipe) -> ModelSettings:
     if model.from_folder is not None:
         return model.model_copy(update={"from_folder": _moved(model.from_folder, recipe)})
     small = {"hidden_size": 64, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": None, "mlp_size": 128}
@@ -73,11 +72,15 @@ def _training(recipe: Recipe, section: TrainingStage) -> TrainingStage:
             "compile": False,
         }
     )
-    start = section.start
-    if start is not None:
-        folder, at, epoch = start.partition("@")
-        start = f"{_moved(Path(folder), recipe)}{at}{epoch}"
-    return section.model_copy(update={"data": data, "train": train, "start": start})
+    return section.model_copy(update={"data": data, "train": train, "start": _start(recipe, section)})
+
+
+def _start(recipe: Recipe, section: TrainingStage) -> str | None:
+    """The starting weights out of the smoke run; None, for random ones, where no smoke run has made them."""
+    if section.start is None:
+        return None
+    moved = _moved(Path(section.start.partition(EPOCH)[0]), recipe)
+    return str(moved) if list_checkpoints(moved) else None
 
 
 def _few(sources: Sequence[SourceSettings]) -> list[SourceSettings]:
