@@ -15,7 +15,7 @@ import pytest
 from danlu.ledger.checkpoints import checkpoint_folder, resolve_checkpoint
 from danlu.ledger.counts import EXAMPLES, Counts
 from danlu.ledger.errors import Stopped, UserError
-from danlu.ledger.files import atomic_file, atomic_folder, fingerprint, require_space
+from danlu.ledger.files import atomic_file, atomic_folder, fingerprint, require_space, sole_user
 from danlu.ledger.manifest import read_manifest, write_manifest
 from danlu.ledger.metrics import Metric, MetricsWriter, cut_back, read_metrics, read_schema
 from danlu.ledger.tasks import Task, run_tasks
@@ -223,3 +223,18 @@ def test_the_checkpoint_at_the_end_of_an_epoch(tmp_path: Path) -> None:
     assert resolve_checkpoint(Path(f"{tmp_path}@epoch=1")) == checkpoint_folder(tmp_path, 9)
     with pytest.raises(UserError, match=r"epochs 0\.6, 1\.02, 2, 2\.4"):
         resolve_checkpoint(Path(f"{tmp_path}@epoch=3"))
+
+
+def test_a_folder_has_one_user_at_a_time(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from danlu.ledger.files import sole_user\n"
+        "with sole_user(pathlib.Path(sys.argv[1])): print('in')"
+    )
+    with sole_user(tmp_path):
+        refused = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+        )
+    assert "another danlu is at work" in refused.stderr
+    assert (
+        subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, check=True).stdout == b"in\n"
+    )

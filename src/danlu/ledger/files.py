@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from typing import IO, Any
 
 from danlu.ledger.errors import UserError
 
+LOCK = ".lock"
 _PARTIAL = ".partial-"
 
 
@@ -76,6 +78,23 @@ def make_folder(path: Path) -> Path:
     with _explained(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+@contextmanager
+def sole_user(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of `folder` until the block ends, however it ends.
+
+    Raises UserError where another process has it.
+    """
+    path = make_folder(folder) / LOCK
+    with _explained(path), path.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                "another danlu is at work in this folder", where=str(folder), do="wait for it, or choose another out=…"
+            ) from None
+        yield
 
 
 def sha256_file(path: Path) -> str:

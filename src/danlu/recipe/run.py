@@ -10,6 +10,7 @@ from danlu.config import check
 from danlu.evaluate.settings import EvaluateSettings
 from danlu.ledger.checkpoints import EPOCH, resolve_checkpoint
 from danlu.ledger.errors import UserError
+from danlu.ledger.files import sole_user
 from danlu.ledger.progress import duration
 from danlu.recipe import stages
 from danlu.recipe.build import build_stages
@@ -26,17 +27,18 @@ def run_recipe(recipe: Recipe, until: str | None = None) -> list[Outcome]:
     console = Console(highlight=False)
     wanted = _wanted(build_stages(recipe), until)
     _require_starts(recipe, wanted)
-    outcomes = []
-    for outcome in run_stages(wanted):
-        console.print(_line(outcome))
-        outcomes.append(outcome)
-    changed = [outcome for outcome in outcomes if outcome.state != "unchanged"]
-    if not changed:
-        console.print("nothing to do: every stage is up to date")
-    if until is None:
+    with sole_user(recipe.out):
+        outcomes = []
+        for outcome in run_stages(wanted):
+            console.print(_line(outcome))
+            outcomes.append(outcome)
+        changed = any(outcome.state != "unchanged" for outcome in outcomes)
+        if not changed:
+            console.print("nothing to do: every stage is up to date")
         page = recipe.out / "report" / "index.html"
-        if changed or not page.is_file():
-            page = stages.report([recipe.out], recipe.out / "report", recipe.language)
+        if until is None and (changed or not page.is_file()):
+            stages.report([recipe.out], recipe.out / "report", recipe.language)
+    if until is None:
         print_summary(recipe, page, console)
     return outcomes
 
