@@ -41,6 +41,8 @@ class Batch(Generic[Array]):
     """int64 [N]: flat indices of tokens with weight ≠ 0, padded with 1; the hidden state at index - 1 predicts one."""
     target_weights: Array
     """float32 [N]: their weights, 0 for the padding."""
+    target_text: Array
+    """bool [N]: which of them spell text; stop tokens and other markup do not."""
     source: Array
     """int32 [D]: which source of the stream a document is from; -1 for padding and for rows of mixed sources."""
     doc: dict[str, Array]
@@ -147,7 +149,8 @@ def make_batch(
     document = np.repeat(np.arange(used, dtype=np.int32), layout.lengths)
     weights[cu[:used]] = 0.0
     found = np.flatnonzero(weights)
-    targets, target_weights = _padded(found, weights, shape.bucket)
+    spelt = np.zeros(len(found), np.int64) if token_bytes is None else token_bytes[tokens[found]].astype(np.int64)
+    targets, target_weights, target_text = _padded(found, weights[found], spelt > 0, shape.bucket)
     block = (shape.rows, shape.length)
     return Batch(
         tokens=tokens.reshape(block),
@@ -157,13 +160,14 @@ def make_batch(
         document=document,
         targets=targets,
         target_weights=target_weights,
+        target_text=target_text,
         source=layout.source,
         doc=layout.documents(columns or {}),
         tok={},
         max_length=min(shape.length, 1 << (max(layout.lengths) - 1).bit_length()),
         target_count=len(found),
         real_tokens=sum(len(placed) for run in runs for placed in run),
-        text_bytes=0 if token_bytes is None else int(token_bytes[tokens[found]].sum(dtype=np.int64)),
+        text_bytes=int(spelt.sum()),
     )
 
 
@@ -227,12 +231,11 @@ class _Layout:
         return named
 
 
-def _padded(found: np.ndarray, weights: np.ndarray, bucket: int) -> tuple[np.ndarray, np.ndarray]:
-    count = max(1, -(-len(found) // bucket)) * bucket
-    targets = np.ones(count, np.int64)
-    target_weights = np.zeros(count, np.float32)
-    targets[: len(found)], target_weights[: len(found)] = found, weights[found]
-    return targets, target_weights
+def _padded(
+    found: np.ndarray, weights: np.ndarray, text: np.ndarray, bucket: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    more = max(1, -(-len(found) // bucket)) * bucket - len(found)
+    return np.pad(found, (0, more), constant_values=1), np.pad(weights, (0, more)), np.pad(text, (0, more))
 
 
 def _each_array(value: Any, convert: Any) -> Any:

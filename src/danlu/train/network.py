@@ -34,14 +34,14 @@ class Network(nn.Module):
         self.dtype = dtype
 
     def forward(self, batch: Batch[Tensor], needs: Needs, factor: float = 1.0) -> dict[str, Tensor]:
-        """Of `batch.targets`: "nll" [], the weighted sum times `factor`, or "logp" [N], in float32 or better; and
-        "correct" bool [N].
+        """Of `batch.targets`: "logp" [N] and "correct" bool [N]; with "nll" that, the weighted sum times `factor`, too,
+        and gradients go through it instead. All in float32 or better.
         """
         labels_N, hidden_ND = self.targets(batch)
         wide = torch.promote_types(hidden_ND.dtype, torch.float32)
         out = self.decoder.head(hidden_ND, labels_N, batch.target_weights.to(wide) * factor, needs=needs)
-        wanted = out.logp if out.nll is None else out.nll
-        return {needs: wanted, "correct": out.correct}
+        found = {"logp": out.logp, "correct": out.correct}
+        return found if out.nll is None else {"nll": out.nll, **found}
 
     def targets(self, batch: Batch[Tensor]) -> tuple[Tensor, Tensor]:
         """Labels [N] of the batch's targets and the hidden states [N, D] that predict them."""

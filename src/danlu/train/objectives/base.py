@@ -18,8 +18,8 @@ class Forward(Protocol):
     """The network as an objective sees it."""
 
     def __call__(self, batch: Batch[Tensor], needs: Literal["nll", "logp"], factor: float = 1.0) -> dict[str, Tensor]:
-        """What the head gives for `batch.targets`: "nll" [], the weighted sum, or "logp" [N], and "correct" bool
-        [N].
+        """What the head gives for `batch.targets`: "logp" [N] and "correct" bool [N]; with "nll" that, the weighted
+        sum times `factor`, too, and gradients go through it instead.
         """
         ...
 

@@ -20,7 +20,7 @@ class NextToken:
     """Sum of w(t) * -log p(t) over the targets, divided by the sum of their weights in the whole step."""
 
     name = "next_token"
-    sums = ("nll", "correct", "targets")
+    sums = ("nll", "correct", "targets", "text_nll")
     needs_reference = False
     schema: ClassVar[Mapping[str, Metric]] = {
         "loss": Metric("nats/token", "weighted mean", "negative log-likelihood of the tokens in the loss"),
@@ -28,7 +28,7 @@ class NextToken:
         "bits_per_byte": Metric(
             "bits/byte",
             "sum / sum",
-            "the same over the UTF-8 bytes of text that these tokens spell, stop tokens included",
+            "bits of the tokens in the loss that spell text, over the UTF-8 bytes they spell",
         ),
     }
 
@@ -38,10 +38,11 @@ class NextToken:
     def compute(self, network: Forward, batch: Batch[Tensor], factor: float = 1.0) -> tuple[Tensor, list[Tensor]]:
         out = network(batch, needs="nll", factor=factor)
         counted_N = batch.target_weights != 0
-        return out["nll"], [out["nll"].detach() / factor, (out["correct"] & counted_N).sum(), counted_N.sum()]
+        correct, text_nll = (out["correct"] & counted_N).sum(), -(out["logp"].detach() * batch.target_text).sum()
+        return out["nll"], [out["nll"].detach() / factor, correct, counted_N.sum(), text_nll]
 
     def report(self, sums: Mapping[str, float], normaliser: float, text_bytes: int) -> dict[str, float]:
         metrics = {"loss": sums["nll"] / normaliser, "accuracy": sums["correct"] / max(sums["targets"], 1.0)}
         if text_bytes:
-            metrics["bits_per_byte"] = sums["nll"] / math.log(2) / text_bytes
+            metrics["bits_per_byte"] = sums["text_nll"] / math.log(2) / text_bytes
         return metrics
