@@ -92,7 +92,7 @@ def run(tmp_path: Path) -> Path:
             "tokens": 1000,
             "tokens_by_role": {"user": 400, "assistant": 500, "none": 100},
             "tokens_in_loss_by_role": {"assistant": 500},
-            "cuts": {"oldest turns cut": {"count": 3, "examples": ["a.jsonl:9"]}},
+            "cuts": {"oldest turns left out": 3},
         },
         "sources": {
             "s": {
@@ -147,7 +147,7 @@ def test_the_page_holds_everything_and_needs_nothing(run: Path, tmp_path: Path, 
     assert "http" not in re.sub(r"http-equiv", "", html)
     assert "<img" not in html
     assert EVIL in page.text
-    for text in ("1.500 ", "95.0%", "30.0%", "26.0% ± 1.0", "oldest turns cut", "bad: no answer", "17"):
+    for text in ("1.500 ", "95.0%", "30.0%", "26.0% ± 1.0", "oldest turns left out", "bad: no answer", "17"):
         assert text.strip() in page.text
     for key in ("at_chance", "loops", "evaluation", "inspection", "side_by_side"):
         assert say(key, language) in page.text
@@ -181,7 +181,8 @@ def test_a_run_is_laid_over_a_published_log(run: Path, tmp_path: Path, shared_da
 
 def test_what_was_dropped_is_told_with_its_places(run: Path) -> None:
     manifest = load_run(run).stages[0].manifest
-    assert flow.dropped(manifest) == [("oldest turns cut", 3, "a.jsonl:9"), ("bad: no answer", 2, "a.jsonl:4")]
+    assert flow.dropped(manifest) == [("oldest turns left out", 3, ""), ("bad: no answer", 2, "a.jsonl:4")]
+    assert flow.dropped({"cut_or_dropped": {"prompt cut": 4}}) == [("prompt cut", 4, "")]
     assert flow.taken(manifest, None) == [("bytes", 1234567), ("rows", 800)]
 
 

@@ -60,6 +60,8 @@ def _counted(manifest: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     sources = manifest.get("sources", {})
     parts = [manifest, *(sources.values() if isinstance(sources, dict) else ())]
     tables = [part.get(name, {}) for part in parts for name in ("counts", "read", "left_out", "dropped")]
-    tables += [manifest.get(split, {}).get("cuts", {}) for split in ("train", "held_out")]
     for table in tables:
         yield from ((reason, entry) for reason, entry in table.items() if isinstance(entry, dict))
+    cuts = [manifest.get(split, {}).get("cuts", {}) for split in ("train", "held_out")]
+    for table in (*cuts, manifest.get("cut_or_dropped", {})):
+        yield from ((reason, {"count": count, "examples": []}) for reason, count in table.items())
