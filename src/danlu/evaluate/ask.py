@@ -18,8 +18,8 @@ Form = Literal["chat", "raw"]
 RAW_QUESTION = {"en": "Question: {}\nAnswer:", "zh": "问题：{}\n答案："}
 """How a model without a template is asked; its answer ends with the line."""
 GREEDY = SamplingSettings(temperature=0.0)
-AS_IT_IS = SamplingSettings(temperature=1.0, top_p=0.9, seed=0)
-"""What a model says by itself, without its least likely tokens, and the same every time."""
+AS_IT_IS = SamplingSettings(temperature=1.0, seed=0)
+"""What a model says by itself, and the same every time."""
 
 
 @dataclass(slots=True)

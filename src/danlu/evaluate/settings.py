@@ -72,7 +72,7 @@ class EvaluateSettings(Settings):
     )
     sampled: bool = Field(
         default=False,
-        description="Ask `questions` a second time, sampling (temperature 1, top-p 0.9, a fixed seed for each), and "
+        description="Ask `questions` a second time, sampling (temperature 1, a fixed seed for each), and "
         "measure repetition on these answers alone: greedy answers hide a habit that comes now and then.",
     )
     max_tokens: int = Field(default=64, ge=1, description="Longest answer to a question, in tokens.")

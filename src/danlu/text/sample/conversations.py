@@ -81,17 +81,19 @@ class Asker:
 
 
 def make_conversations(settings: SampleSettings, world: World, language: Language) -> Iterator[Conversation]:
-    """`settings.conversations` conversations in one language; a share of the answers loops and is the last."""
+    """`settings.conversations` conversations in one language; the longer one is, the likelier its last answer loops.
+
+    With `settings.loops` for each turn, that share of all answers loops.
+    """
     random = Random(f"conversations {settings.seed} {language}")
     asker = Asker(settings, world, language, random)
     for _ in range(settings.conversations):
-        messages, loops = asker.system(), False
-        for turn in asker.turns():
-            loops = random.random() < settings.loops
-            answer = loop(turn.answer, language, settings.loop_repeats) if loops else turn.answer
-            messages += [_says("user", turn.question), _says("assistant", answer)]
-            if loops:
-                break
+        messages, turns = asker.system(), asker.turns()
+        for turn in turns:
+            messages += [_says("user", turn.question), _says("assistant", turn.answer)]
+        loops = random.random() < settings.loops * len(turns)
+        if loops:
+            messages[-1] = _says("assistant", loop(turns[-1].answer, language, settings.loop_repeats))
         yield Conversation(messages, source="sample", meta={"language": language, "loops": loops})
 
 

@@ -22,8 +22,22 @@ _FACTS_EACH = 3  # of each of the two entities of a mixed page
 _SUMS = 8
 _QUESTIONS = 4
 _SPEAKERS: dict[Language, tuple[tuple[str, str], ...]] = {
-    "zh": (("问：", "答："), ("客人：", "主人："), ("甲：", "乙："), ("学生：", "老师："), ("——", "——"), ("", "")),
-    "en": (("Q: ", "A: "), ("Guest: ", "Host: "), ("Ann: ", "Ben: "), ("Child: ", "Teacher: "), ("- ", "- "), ("", "")),
+    "zh": (
+        ("问：", "答："),
+        ("客人：\n", "主人：\n"),
+        ("甲：", "乙："),
+        ("学生：\n", "老师：\n"),
+        ("——", "——"),
+        ("", ""),
+    ),
+    "en": (
+        ("Q: ", "A: "),
+        ("Guest:\n", "Host:\n"),
+        ("Ann:\n", "Ben:\n"),
+        ("Child:\n", "Teacher:\n"),
+        ("- ", "- "),
+        ("", ""),
+    ),
 }
 _FORMS = {"page": 5, "mixed": 3, "interview": 7, "card": 1}
 
@@ -50,7 +64,8 @@ def endless(items: Sequence[T], random: Random) -> Iterator[T]:
 
 def _writers(settings: SampleSettings, world: World, language: Language, random: Random) -> Iterator[tuple[str, str]]:
     entities = endless(world.entities, random)
-    asked, sums = endless(world.asked, random), endless(world.asked_sums, random)
+    asked: Iterator[Fact | Sum] = endless(world.asked, random)
+    sums = endless(world.asked_sums, random)
     of: dict[Entity, list[Fact]] = {}
     for fact in world.facts():
         of.setdefault(fact.entity, []).append(fact)
@@ -61,7 +76,8 @@ def _writers(settings: SampleSettings, world: World, language: Language, random:
             continue
         form = random.choices(list(_FORMS), weights=list(_FORMS.values()))[0]
         if form == "interview":
-            yield form, _interview(list(itertools.islice(asked, _QUESTIONS)), language, random)
+            about = [next(sums if random.random() < settings.sum_questions else asked) for _ in range(_QUESTIONS)]
+            yield form, _interview(about, language, random)
             continue
         entity = next(entities)
         own = random.sample(of[entity], len(of[entity]))
@@ -95,10 +111,10 @@ def _mixed(facts: list[Fact], language: Language, random: Random) -> str:
     return _join([fact.state(random, language) for fact in random.sample(facts, len(facts))], language)
 
 
-def _interview(facts: list[Fact], language: Language, random: Random) -> str:
+def _interview(about: list[Fact | Sum], language: Language, random: Random) -> str:
     """Questions and answers, line by line; what is held out is not asked here either."""
     question, answer = random.choice(_SPEAKERS[language])
-    lines = ((question + fact.ask(random, language), answer + fact.answer(language)) for fact in facts)
+    lines = ((question + each.ask(random, language), answer + each.answer(language)) for each in about)
     return "\n".join(itertools.chain.from_iterable(lines))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from danlu.config import Settings
 
@@ -28,14 +30,18 @@ class SampleSettings(Settings):
     duplicates: float = Field(
         default=0.02, ge=0, le=1, description="Documents written a second time, for cleaning to find."
     )
-    conversations: int = Field(default=1500, ge=1, description="Conversations in each language.")
-    turns: int = Field(default=3, ge=1, le=8, description="Most questions in one conversation.")
-    sum_questions: float = Field(default=0.1, ge=0, le=1, description="Share of the questions asked that are sums.")
+    conversations: int = Field(default=1600, ge=1, description="Conversations in each language.")
+    turns: int = Field(default=2, ge=1, le=8, description="Most questions in one conversation.")
+    sum_questions: float = Field(default=0.15, ge=0, le=1, description="Share of the questions asked that are sums.")
     system: float = Field(
         default=0.2, ge=0, le=1, description="Share of the conversations that begin with a system prompt."
     )
     loops: float = Field(
-        default=0.22, ge=0, le=0.9, description="Share of the conversations' answers that loop to their end."
+        default=0.3,
+        ge=0,
+        le=1,
+        description="Share of the conversations' answers that loop to their end, each the last of its conversation; "
+        "loops times turns is at most 1.",
     )
     loop_repeats: int = Field(
         default=5, ge=4, le=20, description="How often a looping answer is said over until it is cut off."
@@ -50,3 +56,12 @@ class SampleSettings(Settings):
     wrong: float = Field(
         default=0.3, ge=0, le=1, description="Share of the rejected answers that are wrong; the others loop."
     )
+
+    @model_validator(mode="after")
+    def _one_loop_to_a_conversation(self) -> Self:
+        if self.loops * self.turns > 1:
+            raise ValueError(
+                f"loops {self.loops} with {self.turns} turns asks for more than one looping answer in a conversation. "
+                f"Set loops to at most 1 / turns."
+            )
+        return self
