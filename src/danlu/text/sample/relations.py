@@ -1,7 +1,8 @@
 """The relations of the world: how each is stated and asked, in many ways and both languages.
 
 In a phrase, `{s}` is the subject, `{p}` the subject as an owner (林晓雨的, Lin Xiaoyu's) and `{v}` the value. The first
-statement of a relation is also the form of an answer, so that one sentence answers each question exactly.
+statement of a relation is also the form of an answer, so that one sentence answers each question exactly. No English
+answer begins with a place: at the beginning of a text a name is another token, which only this one answer would teach.
 """
 
 from __future__ import annotations
@@ -186,10 +187,10 @@ RELATIONS = (
         ),
         en=(
             (
+                "The pride of {s} is its {v}.",
                 "{s} is famous for {v}.",
                 "{s} is known everywhere for {v}.",
                 "When people hear of {s}, they think of {v}.",
-                "The pride of {s} is {v}.",
                 "Many travel to {s} for {v}.",
             ),
             (

@@ -30,14 +30,14 @@ class SampleSettings(Settings):
     duplicates: float = Field(
         default=0.02, ge=0, le=1, description="Documents written a second time, for cleaning to find."
     )
-    conversations: int = Field(default=1600, ge=1, description="Conversations in each language.")
+    conversations: int = Field(default=3200, ge=1, description="Conversations in each language.")
     turns: int = Field(default=2, ge=1, le=8, description="Most questions in one conversation.")
     sum_questions: float = Field(default=0.15, ge=0, le=1, description="Share of the questions asked that are sums.")
     system: float = Field(
         default=0.2, ge=0, le=1, description="Share of the conversations that begin with a system prompt."
     )
     loops: float = Field(
-        default=0.3,
+        default=0.22,
         ge=0,
         le=1,
         description="Share of the conversations' answers that loop to their end, each the last of its conversation; "
