@@ -243,6 +243,6 @@ ROOMS = _words("""
     博物馆|the museum
     学校|the school
     茶馆|the teahouse
-    车间|the workshop
+    祠堂|the ancestral hall
     庭院|the courtyard
 """)

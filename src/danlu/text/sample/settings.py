@@ -54,7 +54,7 @@ class SampleSettings(Settings):
     )
     preferences: int = Field(default=500, ge=1, description="Preference pairs in each language.")
     wrong: float = Field(
-        default=0.2, ge=0, le=1, description="Share of the rejected answers that are wrong; the others loop."
+        default=0.3, ge=0, le=1, description="Share of the rejected answers that are wrong; the others loop."
     )
 
     @model_validator(mode="after")
