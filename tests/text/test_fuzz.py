@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from danlu.text.adapters.table import ADAPTERS, NESTED, choose, kinds
 from danlu.text.ops.contents import text_of
@@ -15,9 +16,11 @@ from danlu.text.ops.normalise import normalise
 from danlu.text.ops.table import OPERATORS
 from danlu.text.problems import BadRow
 from danlu.text.records import Conversation, content_hash
-from danlu.text.settings import KINDS, NormaliseStep
+from danlu.text.settings import KINDS, Step
+from danlu.text.steps.basic import NormaliseStep
 from danlu.text.structure import checked
 
+STEP: TypeAdapter[Any] = TypeAdapter(Step)
 WORDS = st.sampled_from([
     "human", "gpt", "user", "assistant", "system", "tool", "function_call", "document", "conversation", "preference",
     "问", "", " ", "[]", "[{}]", "{", "None", '{"name": "f"}',
@@ -51,8 +54,11 @@ def shapes(row: dict[str, Any]) -> None:
                 assert kinds(row)
                 if isinstance(sound, Conversation):
                     assert sound.messages[-1]["role"] == "assistant"
-                for operator in OPERATORS.values():
-                    assert operator.measure is None or all(operator.measure([sound]).values())
+                for name, operator in OPERATORS.items():
+                    if operator.measure:
+                        step = STEP.validate_python({"op": name})
+                        columns = operator.measure([sound], step)
+                        assert columns and {len(column) for column in columns.values()} == {1}
 
 
 @settings(max_examples=100, deadline=None)

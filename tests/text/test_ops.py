@@ -17,8 +17,9 @@ from danlu.ledger.counts import Counts
 from danlu.text.ops import exact_dedup, language, length
 from danlu.text.ops.normalise import normal_text, normalise
 from danlu.text.records import Conversation, Document, Preference
-from danlu.text.settings import ExactDedupStep, LanguageStep, LengthStep, NormaliseStep, SourceSettings
+from danlu.text.settings import SourceSettings
 from danlu.text.source import read_records
+from danlu.text.steps.basic import ExactDedupStep, LanguageStep, LengthStep, NormaliseStep
 
 STEP = NormaliseStep()
 AWKWARD = st.text(
@@ -81,7 +82,7 @@ def test_every_text_of_a_record_is_normalised_and_nothing_else() -> None:
 @given(st.lists(st.text(max_size=9), min_size=1, max_size=5), st.integers(0, 9), st.integers(1, 9))
 def test_length(texts: list[str], least: int, span: int) -> None:
     step = LengthStep(min=least, max=least + span)
-    for text, value in zip(texts, length.measure([Document(text) for text in texts])["characters"], strict=True):
+    for text, value in zip(texts, length.measure([Document(text) for text in texts], step)["characters"], strict=True):
         verdict = length.judge({"characters": value}, step)
         assert (verdict is None) == (least <= len(text) <= least + span)
         assert verdict is None or verdict[1] == len(text)
@@ -114,7 +115,7 @@ LANGUAGES = {
 
 @pytest.mark.parametrize(("wanted", "text"), [(name, text) for name, texts in LANGUAGES.items() for text in texts])
 def test_languages(wanted: str, text: str) -> None:
-    columns = language.measure([Document(text)])
+    columns = language.measure([Document(text)], LanguageStep())
     values = {name: column[0] for name, column in columns.items()}
     assert language.language_of(values, LanguageStep()) == wanted
     assert (language.judge(values, LanguageStep(keep=[wanted])) is None) and language.judge(
@@ -132,7 +133,7 @@ def test_languages(wanted: str, text: str) -> None:
 )
 def test_languages_of_real_documents(shared_data: Path, path: str, wanted: set[str]) -> None:
     source = SourceSettings(path=str(shared_data / path), limit=300)
-    columns = language.measure(list(read_records(source, "document", Counts())))
+    columns = language.measure(list(read_records(source, "document", Counts())), LanguageStep())
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     right = sum(language.language_of(row, LanguageStep()) in wanted for row in rows)
     assert right >= 0.99 * len(rows)

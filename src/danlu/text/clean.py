@@ -17,7 +17,6 @@ from danlu.text.adapters.table import kinds
 from danlu.text.clean_tasks import judge, measure
 from danlu.text.files import source_files, source_name
 from danlu.text.ops.exact_dedup import BUCKET_ROWS, find_twins
-from danlu.text.ops.table import OPERATORS
 from danlu.text.readers import Piece, read_rows
 from danlu.text.settings import KINDS, CleanSettings, CleanSource, Kind
 from danlu.text.survey import groups, survey
@@ -88,11 +87,7 @@ class _Cleaning:
     def _measure(self, parts: list[_Part]) -> list[dict[str, Any]]:
         tasks = []
         for part in parts:
-            steps = [
-                step.model_dump() if OPERATORS[step.op].change else {"op": step.op}
-                for step in self.settings.steps
-                if part.kind in step.kinds
-            ]
+            steps = [step.measuring() for step in self.settings.steps if part.kind in step.kinds]
             arguments = {**self._reads(part), "steps": steps, "out": str(self._columns(part))}
             tasks.append(Task(f"measure {part.name}", measure, arguments, part.files, [self._columns(part)]))
         return self._run(tasks, "measure", self.input_bytes)

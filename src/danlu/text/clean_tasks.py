@@ -21,8 +21,10 @@ from danlu.text.ops.table import OPERATORS
 from danlu.text.problems import BadRow
 from danlu.text.readers import Piece
 from danlu.text.records import Record
-from danlu.text.settings import Kind, LanguageStep, SourceSettings, Step
+from danlu.text.settings import SourceSettings, Step
 from danlu.text.source import read_pieces
+from danlu.text.steps.base import Kind
+from danlu.text.steps.basic import LanguageStep
 from danlu.text.structure import checked
 
 BATCH = 256  # records in memory
@@ -110,7 +112,7 @@ def _measured(records: list[Record], steps: list[Step]) -> dict[str, list[Any]]:
         if operator.change:
             records = [operator.change(record, step) for record in records]
         if operator.measure:
-            columns.update({f"{step.op}.{name}": values for name, values in operator.measure(records).items()})
+            columns.update({f"{step.op}.{name}": list(values) for name, values in operator.measure(records, step).items()})
     return columns
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from danlu.config import Settings
+from danlu.text.steps.base import KINDS, LANGUAGES, Kind
+from danlu.text.steps.basic import BasicStep, ExactDedupStep, NormaliseStep
 
 DocumentUnit = Literal["file", "paragraph", "line"]
-Kind = Literal["document", "conversation", "preference"]
-KINDS: tuple[Kind, ...] = ("document", "conversation", "preference")
 AdapterName = Literal[
     "auto", "danlu", "openai", "sharegpt", "firefly", "moss", "oasst", "message_pairs", "ranked_turns", "hh",
     "comparisons", "ranked_alpaca", "prompt_pairs", "belle_turns", "alpaca", "dolly", "firefly_tasks", "questions",
@@ -69,67 +70,7 @@ class SourceSettings(Settings):
         return self
 
 
-class StepSettings(Settings):
-    """What all cleaning steps share."""
-
-    kinds: list[Kind] = Field(default=list(KINDS), description="The kinds of record that this step looks at.")
-
-
-class NormaliseStep(StepSettings):
-    """Evens out how text is written; what it says stays."""
-
-    op: Literal["normalise"] = "normalise"
-    nfc: bool = Field(default=True, description="Unicode NFC: one code point for a letter with its accent.")
-    whitespace: bool = Field(
-        default=True,
-        description="Cut blanks off line ends, blank lines off both ends, and more than two blank lines to two.",
-    )
-
-
-class LengthStep(StepSettings):
-    """Drops records with too few or too many characters."""
-
-    op: Literal["length"] = "length"
-    min: int = Field(default=1, ge=0, description="Fewest characters, all messages of a conversation together.")
-    max: int | None = Field(default=None, ge=1, description="Most characters; null for no limit.")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.max is not None and self.max < self.min:
-            raise ValueError(f"min ({self.min}) is above max ({self.max}), so nothing would be kept. Swap them.")
-        return self
-
-
-Language = Literal["zh", "en", "mixed", "other"]
-
-
-class LanguageStep(StepSettings):
-    """Drops records in other languages."""
-
-    op: Literal["language"] = "language"
-    keep: list[Language] = Field(default=["zh", "en", "mixed"], description="Languages that stay.")
-    zh_share: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="Chinese from this share of Han characters among Han characters and Latin words on.",
-    )
-    mixed_share: float = Field(default=0.1, ge=0, le=0.5, description="Between this share and zh_share: mixed.")
-    confidence: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="A language other than English is believed from this confidence of the detector on.",
-    )
-
-
-class ExactDedupStep(StepSettings):
-    """Keeps the first of records that say the same, over all sources of a kind, in the order of the sources."""
-
-    op: Literal["exact_dedup"] = "exact_dedup"
-
-
-Step = Annotated[NormaliseStep | LengthStep | LanguageStep | ExactDedupStep, Field(discriminator="op")]
+Step = Annotated[BasicStep, Field(discriminator="op")]
 
 
 class CleanSource(SourceSettings):
@@ -153,9 +94,12 @@ class CleanSettings(Settings):
     )
 
     @model_validator(mode="after")
-    def _once_for_a_kind(self) -> Self:
-        for kind in KINDS:
-            ops = [step.op for step in self.steps if kind in step.kinds]
+    def _once_for_a_record(self) -> Self:
+        for kind, language in product(KINDS, LANGUAGES):
+            ops = [step.op for step in self.steps if kind in step.kinds and language in step.languages]
             if twice := {op for op in ops if ops.count(op) > 1}:
-                raise ValueError(f"The step {min(twice)} comes twice for {kind}s. Give each a `kinds` of its own.")
+                raise ValueError(
+                    f"The step {min(twice)} comes twice for {kind}s in {language}. Give each its own `kinds` or "
+                    "`languages`."
+                )
         return self

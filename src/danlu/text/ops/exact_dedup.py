@@ -9,13 +9,13 @@ import numpy as np
 
 from danlu.ledger.files import atomic_file
 from danlu.text.records import Record, content_hash
-from danlu.text.settings import ExactDedupStep
+from danlu.text.steps.basic import ExactDedupStep
 
 BUCKET_ROWS = 1 << 22  # hashes that one task holds at a time: about 200 MB with their order
 HASH = "exact_dedup.hash"
 
 
-def measure(records: list[Record]) -> dict[str, list[Any]]:
+def measure(records: list[Record], step: ExactDedupStep) -> dict[str, list[Any]]:
     """`hash`: of the content."""
     return {"hash": [np.uint64(content_hash(record)) for record in records]}
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from danlu.text.ops.contents import text_of
 from danlu.text.records import Record
-from danlu.text.settings import Language, LanguageStep
+from danlu.text.steps.base import Language
+from danlu.text.steps.basic import LanguageStep
 
 _SAMPLE = 250  # characters with letters that the detector gets; more hardly change its answer
 _FEW_LETTERS = 20  # below this many, the detector guesses
@@ -18,7 +19,7 @@ MOSTLY_HAN = 0.5  # no need to ask the detector
 _JAPANESE = 0.1  # share of kana that only a quotation in another language stays below
 
 
-def measure(records: list[Record]) -> dict[str, list[Any]]:
+def measure(records: list[Record], step: LanguageStep) -> dict[str, list[Any]]:
     """`han`: the share of Han characters among Han characters, kana and Latin words; 0 for Japanese.
 
     `detected` and `confidence`: the detector's language and how sure it is of it, where not most is Han.

@@ -6,10 +6,10 @@ from typing import Any
 
 from danlu.text.ops.contents import messages_of
 from danlu.text.records import Document, Record
-from danlu.text.settings import LengthStep
+from danlu.text.steps.basic import LengthStep
 
 
-def measure(records: list[Record]) -> dict[str, list[Any]]:
+def measure(records: list[Record], step: LengthStep) -> dict[str, list[Any]]:
     """`characters`: of a document, or of all messages."""
     return {"characters": [_characters(record) for record in records]}
 

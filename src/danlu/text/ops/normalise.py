@@ -7,7 +7,7 @@ import unicodedata
 
 from danlu.text.ops.contents import with_text
 from danlu.text.records import Record
-from danlu.text.settings import NormaliseStep
+from danlu.text.steps.basic import NormaliseStep
 
 _LINE_ENDS = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 _BLANKS = "\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u202f\u205f"

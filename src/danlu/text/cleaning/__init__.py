@@ -1,0 +1,1 @@
+"""What `clean` is made of: column files, the tasks that measure, decide and write, and gathering across records."""

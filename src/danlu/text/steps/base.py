@@ -1,0 +1,66 @@
+"""What the settings of all cleaning steps share."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from danlu.config import Settings
+
+Kind = Literal["document", "conversation", "preference"]
+KINDS: tuple[Kind, ...] = ("document", "conversation", "preference")
+Language = Literal["zh", "en", "mixed", "other"]
+LANGUAGES: tuple[Language, ...] = ("zh", "en", "mixed", "other")
+
+
+class Range(Settings):
+    """Bounds of a measured value; both may be reached."""
+
+    min: float | None = Field(default=None, description="The least value that stays; null: no bound.")
+    max: float | None = Field(default=None, description="The greatest value that stays; null: no bound.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min is not None and self.max is not None and self.max < self.min:
+            raise ValueError(f"min ({self.min:g}) is above max ({self.max:g}), so nothing would be kept. Swap them.")
+        return self
+
+    def judge(self, name: str, value: float | None) -> tuple[str, float] | None:
+        """("`name` too low" or "too high", value); None inside the bounds, and for what could not be measured."""
+        if value is None:
+            return None
+        if self.min is not None and value < self.min:
+            return f"{name} too low", value
+        if self.max is not None and value > self.max:
+            return f"{name} too high", value
+        return None
+
+
+class StepSettings(Settings):
+    """A step's own `op: Literal[NAME] = NAME` and settings come in a class below this one.
+
+    Settings are of three sorts, so that as little as possible is done again when one is changed: `decides` names those
+    that only the operator's `judge` reads, `gathers` those that its `gather`, `judge` and `edit` read; on all others
+    what is measured and changed depends.
+    """
+
+    decides: ClassVar[frozenset[str]] = frozenset({"min", "max"})
+    gathers: ClassVar[frozenset[str]] = frozenset()
+
+    kinds: list[Kind] = Field(default=list(KINDS), description="The kinds of record that this step looks at.")
+    languages: list[Language] = Field(
+        default=list(LANGUAGES), description="The languages of records that this step looks at."
+    )
+
+    def files(self) -> list[str]:
+        """Files and folders that the step reads, such as word lists: what is in them counts as a setting."""
+        return []
+
+    def measuring(self) -> dict[str, Any]:
+        """The settings on which its columns and changes depend."""
+        return self.model_dump(exclude={"kinds", "languages", *self.decides, *self.gathers})
+
+    def gathering(self) -> dict[str, Any]:
+        """The settings on which its findings depend, beside the columns."""
+        return self.model_dump(exclude={"kinds", "languages", *self.decides})
