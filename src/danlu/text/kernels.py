@@ -1,0 +1,294 @@
+"""What statistics share: the characters of a batch of records as arrays, with their classes, lines, words and hashes.
+
+A batch is handled as one array of code points, so that the cost of a step does not depend on how short records are.
+Spans and n-grams lie record after record; `bounds[r]` and `bounds[r + 1]` are where record r begins and ends in them.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cache, cached_property
+
+import numpy as np
+
+from danlu.text.function_words import CHINESE
+from danlu.text.ops.contents import text_of
+from danlu.text.records import Record
+
+_BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse
+_INVERSE = pow(_BASE, -1, 1 << 64)
+_MIX = np.uint64(0xD6E8FEB86659FD93)
+_STRIDE = 1 << 10
+_NEAR = 1 << 15  # hashes whose table the processor's cache holds
+
+
+class Class(IntEnum):
+    """What a character is; in an order in which the questions asked most are ranges."""
+
+    NEWLINE = 0  # "\n" alone: the step `normalise` makes all line ends so
+    BLANK = 1  # all other white space
+    LETTER = 2  # of any script but Chinese and Japanese, with its marks
+    DIGIT = 3  # decimal digits, full-width ones too
+    NUMBER = 4  # ①, ½, Ⅳ
+    KANA = 5
+    HAN = 6
+    FUNCTION = 7  # Han characters that are function words
+    APOSTROPHE = 8
+    FULL_STOP = 9  # ".", which ends a sentence only before white space
+    END = 10  # marks that end a sentence wherever they stand
+    PUNCTUATION = 11  # all other of Unicode's punctuation, ASCII and full-width
+    SYMBOL = 12  # Unicode's symbols: mathematics, currency, arrows, lines of boxes, emoji
+    OTHER = 13  # control and format characters, private use, unassigned
+
+
+CLASSES = len(Class)
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Stretches [start, end) of a batch's characters, in order, none beyond its record."""
+
+    start: np.ndarray
+    end: np.ndarray
+    bounds: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return self.end - self.start
+
+    @property
+    def counts(self) -> np.ndarray:
+        """How many each record has."""
+        return np.diff(self.bounds)
+
+
+@dataclass(frozen=True, slots=True)
+class Ngrams:
+    """The n-grams of units (characters, words) inside records: where each begins among the units, and its hash."""
+
+    first: np.ndarray
+    hashes: np.ndarray
+    bounds: np.ndarray
+
+
+class Batch(list[Record]):
+    """Records that several steps look at: what they share is computed once, when the first needs it."""
+
+    @cached_property
+    def codes(self) -> Codes:
+        return Codes([text_of(record) for record in self])
+
+
+def codes_of(records: list[Record]) -> Codes:
+    """The characters of a batch, or of any list of records."""
+    return records.codes if isinstance(records, Batch) else Codes([text_of(record) for record in records])
+
+
+class Codes:
+    """The characters of texts, one after the other, with a line end behind each that is none of its characters."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        joined = "\n".join([*texts, ""])
+        self.points = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)
+        self.lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        self.bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths + 1)])
+
+    @cached_property
+    def classes(self) -> np.ndarray:
+        """The `Class` of each character, uint8."""
+        return _class_table().take(self.points)
+
+    @cached_property
+    def class_counts(self) -> np.ndarray:
+        """[records, CLASSES]: how many characters of each class a record has."""
+        rows = len(self.lengths)
+        cells = np.repeat(np.arange(rows) * CLASSES, self.lengths + 1) + self.classes
+        counts = np.bincount(cells, minlength=rows * CLASSES).reshape(rows, CLASSES)
+        counts[:, Class.NEWLINE] -= 1
+        return counts
+
+    def shares(self, *classes: Class) -> np.ndarray:
+        """The share of characters of these classes in each record; 0 in an empty one."""
+        return self.class_counts[:, list(classes)].sum(1) / np.maximum(self.lengths, 1)
+
+    @cached_property
+    def lines(self) -> Spans:
+        """Lines that are not blank, without white space at both ends."""
+        return self._joined(self._spans(*_runs(self.classes > Class.BLANK)), self.classes == Class.NEWLINE)
+
+    @cached_property
+    def sentences(self) -> Spans:
+        """From the first word to the last between marks that end sentences, or lines."""
+        classes = self.classes
+        stops = (classes[:-1] == Class.FULL_STOP) & (classes[1:] <= Class.BLANK)
+        ends = (classes == Class.NEWLINE) | (classes == Class.END)
+        ends[:-1] |= stops
+        return self._joined(self.words, ends)
+
+    @cached_property
+    def words(self) -> Spans:
+        """Han characters and kana one by one, and runs of other letters and digits, with apostrophes inside."""
+        classes = self.classes
+        running = (classes - np.uint8(Class.LETTER)) <= Class.NUMBER - Class.LETTER
+        inside = np.flatnonzero(classes == Class.APOSTROPHE)  # the last character is a line end
+        running[inside] = (classes[inside - 1] == Class.LETTER) & (classes[inside + 1] == Class.LETTER)
+        alone = (classes - np.uint8(Class.KANA)) <= Class.FUNCTION - Class.KANA
+        starts, ends = _edges(running)
+        return self._spans(np.flatnonzero(starts | alone), np.flatnonzero(ends | alone) + 1)
+
+    @cached_property
+    def word_hashes(self) -> np.ndarray:
+        return self.hashes(self.words)
+
+    def hashes(self, spans: Spans) -> np.ndarray:
+        """uint64: the same for the same characters, in every batch."""
+        start = spans.start
+        low, high = _powers(_INVERSE, len(self.points))
+        shift = low[start % _STRIDE] * high[start // _STRIDE]
+        content = (self._sums[spans.end] - self._sums[start]) * shift
+        return (content + spans.lengths.astype(np.uint64) * _MIX) * _MIX  # NULs add to the length alone
+
+    @cached_property
+    def _sums(self) -> np.ndarray:
+        """Sums of the characters before each place, times powers: `hashes` are differences of two."""
+        size = len(self.points)
+        low, high = _powers(_BASE, size)
+        terms = np.zeros(size + 1, np.uint64)
+        np.multiply((high[:, None] * low).reshape(-1)[:size], self.points, out=terms[1:])
+        return np.cumsum(terms, out=terms)
+
+    def _spans(self, start: np.ndarray, end: np.ndarray) -> Spans:
+        return Spans(start, end, np.searchsorted(start, self.bounds))
+
+    def _joined(self, spans: Spans, ends: np.ndarray) -> Spans:
+        """Spans between which none of the `ends` stands, as one; every line end behind a record is such an end."""
+        if not len(spans.start):
+            return spans
+        place = np.cumsum(ends, dtype=np.uint32)[spans.start]
+        first = np.concatenate([np.zeros(1, np.int64), np.flatnonzero(place[1:] != place[:-1]) + 1])
+        last = np.append(first[1:], len(place)) - 1
+        return self._spans(spans.start[first], spans.end[last])
+
+
+def ngrams(units: np.ndarray, bounds: np.ndarray, n: int) -> Ngrams:
+    """The n-grams of units, given as uint64 code points or hashes; none across records."""
+    hashes = rolling_hashes(units, n)
+    inside = np.ones(len(hashes), bool)
+    across = (bounds[1:-1, None] - np.arange(1, n)).reshape(-1)
+    inside[across[(across >= 0) & (across < len(hashes))]] = False
+    first = np.flatnonzero(inside)
+    return Ngrams(first, hashes[first], np.searchsorted(first, bounds))
+
+
+def rolling_hashes(units: np.ndarray, n: int) -> np.ndarray:
+    """The polynomial hash of every n neighbours among uint64 units, modulo 2^64: doubled from half of n."""
+    if n == 1 or len(units) < n:
+        return units[: max(0, len(units) - n + 1)]
+    half = n // 2
+    hashes = rolling_hashes(units, half)
+    whole = hashes[:-half] * np.uint64(pow(_BASE, half, 1 << 64)) + hashes[half:]
+    return whole[:-1] * np.uint64(_BASE) + units[n - 1 :] if n % 2 else whole
+
+
+def seen_before(hashes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Which hashes stood earlier in their record."""
+    records = np.arange(len(bounds) - 1, dtype=np.uint64) * _MIX  # equals in two records shall differ
+    keys = hashes + np.repeat(records, np.diff(bounds))
+    pieces, begin = [np.zeros(0, bool)], 0
+    while begin < len(keys):
+        near = np.searchsorted(bounds, begin + _NEAR, "right") - 1
+        end = bounds[near] if bounds[near] > begin else bounds[np.searchsorted(bounds, begin, "right")]
+        pieces.append(_seen(keys[begin:end]))
+        begin = end
+    return np.concatenate(pieces)
+
+
+def _seen(keys: np.ndarray) -> np.ndarray:
+    """A hash table filled by all keys at once: the first key on a place takes it, and its equals find it there.
+
+    Keys that find another on their place go on to the next round, with other places.
+    """
+    bits = max(1, (2 * len(keys) - 1).bit_length())
+    table = np.empty(1 << bits, np.uint32)
+    seen = np.zeros(len(keys), bool)
+    left, mixed, asked = np.arange(len(keys), dtype=np.uint32), keys * _MIX, keys
+    while len(left):
+        place = (mixed >> np.uint64(64 - bits)).view(np.int64)
+        table[place[::-1]] = left[::-1]  # the last one written stays, which is the first key
+        first = table[place]
+        equal = keys[first] == asked
+        seen[left[equal]] = (first != left)[equal]
+        other = np.flatnonzero(~equal)
+        left, asked = left[other], asked[other]
+        mixed = (mixed[other] ^ mixed[other] >> np.uint64(29)) * _MIX
+    return seen
+
+
+def sums(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """The sum of values for each record."""
+    total = np.concatenate([np.zeros(1, np.int64), np.cumsum(values, dtype=np.int64)])
+    return total[bounds[1:]] - total[bounds[:-1]]
+
+
+def _edges(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where runs begin, and their last places."""
+    starts, ends = mask.copy(), mask.copy()
+    starts[1:] &= ~mask[:-1]
+    ends[:-1] &= ~mask[1:]
+    return starts, ends
+
+
+def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    starts, ends = _edges(mask)
+    return np.flatnonzero(starts), np.flatnonzero(ends) + 1
+
+
+def _powers(base: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """base^0, base^1 … below the stride, and powers a stride apart up to `size`."""
+    low = np.full(_STRIDE, base, np.uint64)
+    low[0] = 1
+    high = np.full(size // _STRIDE + 1, pow(base, _STRIDE, 1 << 64), np.uint64)
+    high[0] = 1
+    return np.multiply.accumulate(low), np.multiply.accumulate(high)
+
+
+@cache
+def _class_table() -> np.ndarray:
+    """The class of every code point."""
+    table = np.full(0x110000, Class.OTHER, np.uint8)
+    for first, last in ((0, 0x1FFFF), (0xE0000, 0xE01FF)):  # in other planes are Han characters, or nothing
+        points = range(first, last + 1)
+        table[first : last + 1] = [_BY_CATEGORY.get(unicodedata.category(chr(point)), Class.OTHER) for point in points]
+    letters = table == Class.LETTER
+    for first, last in ((0x3041, 0x30FF), (0x31F0, 0x31FF), (0xFF66, 0xFF9D)):
+        table[first : last + 1][letters[first : last + 1]] = Class.KANA
+    for first, last in ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF)):
+        table[first : last + 1] = Class.HAN  # those too that this Python's Unicode does not know yet
+    for first, last in ((0xFE00, 0xFE0F), (0xE0100, 0xE01EF)):
+        table[first : last + 1] = Class.OTHER  # variation selectors, as in emoji, are marks to Unicode
+    for characters, found in _BY_CHARACTER.items():
+        table[[ord(character) for character in characters]] = found
+    return table
+
+
+_BY_CATEGORY = {
+    **dict.fromkeys(("Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me"), Class.LETTER),
+    **dict.fromkeys(("Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po"), Class.PUNCTUATION),
+    **dict.fromkeys(("Sm", "Sc", "Sk", "So"), Class.SYMBOL),
+    **dict.fromkeys(("Zs", "Zl", "Zp"), Class.BLANK),
+    "Nd": Class.DIGIT,
+    "Nl": Class.NUMBER,
+    "No": Class.NUMBER,
+}
+_BY_CHARACTER = {
+    "\n": Class.NEWLINE,
+    "\t\r\x0b\x0c\x1c\x1d\x1e\x1f\x85": Class.BLANK,
+    ".": Class.FULL_STOP,
+    "。！？；!?…｡": Class.END,
+    "'’": Class.APOSTROPHE,
+    "々〇": Class.HAN,
+    "".join(CHINESE): Class.FUNCTION,
+}
