@@ -162,7 +162,7 @@ def test_a_second_call_does_nothing_and_a_threshold_moves_without_measuring(
     out = tmp_path / "out"
     clean(settings(raw, task_bytes=2_000), out)
     before = {file: file.stat().st_mtime_ns for file in out.rglob("part-*")}
-    monkeypatch.setattr(length, "_characters", lambda record: pytest.fail("measured again"))
+    monkeypatch.setattr(length, "characters_of", lambda record: pytest.fail("measured again"))
     clean(settings(raw, task_bytes=2_000), out)
     assert {file: file.stat().st_mtime_ns for file in out.rglob("part-*")} == before
     longer = [{**step, **({"min": 30} if step["op"] == "length" else {})} for step in STEPS]

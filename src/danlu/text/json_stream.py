@@ -26,18 +26,20 @@ def parse(text: str) -> Any:
         raise BadRow("broken JSON", str(error)) from None
 
 
-def items(chunks: Iterator[bytes], on_bad: Callable[[BadRow, int], None]) -> Iterator[tuple[int, Any]]:
+def items(
+    chunks: Iterator[bytes], on_bad: Callable[[BadRow, int], None], longest: int = MAX_ROW
+) -> Iterator[tuple[int, Any]]:
     """(number from 1, value) of a top-level array's items, or of values that stand one after another.
 
     `on_bad` gets each item that cannot be parsed. Where the items of an array start on lines of their own, reading
     goes on with the next item; elsewhere the rest of the file is lost, and that is what `on_bad` is told.
     """
-    yield from _Items(chunks, on_bad)
+    yield from _Items(chunks, on_bad, longest)
 
 
 class _Items:
-    def __init__(self, chunks: Iterator[bytes], on_bad: Callable[[BadRow, int], None]) -> None:
-        self._chunks, self._on_bad = chunks, on_bad
+    def __init__(self, chunks: Iterator[bytes], on_bad: Callable[[BadRow, int], None], longest: int) -> None:
+        self._chunks, self._on_bad, self._longest = chunks, on_bad, longest
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
         self._text, self._at, self._ended = "", 0, False
         self._damage: BadRow | None = None
@@ -79,8 +81,8 @@ class _Items:
                     raise BadRow("broken JSON", error.msg) from None
             except (RecursionError, ValueError) as error:
                 raise BadRow("broken JSON", str(error)) from None
-            if len(self._text) - self._at > MAX_ROW:
-                raise BadRow("broken JSON", f"an item longer than {MAX_ROW >> 20} MB")
+            if len(self._text) - self._at > self._longest:
+                raise BadRow("broken JSON", f"an item longer than {self._longest >> 20} MB, or one without an end")
             self._fill(max(1, len(self._text) - self._at))  # at least twice as much: parsing again stays linear
 
     def _resynchronise(self, number: int) -> bool:

@@ -19,7 +19,7 @@ from danlu.text.settings import DocumentUnit
 from danlu.text.streams import COMPRESSED, MAX_ROW, Line, byte_chunks, decode, lines
 
 PARQUET_BATCH = 256  # rows
-Columns = Set[str] | None
+PARQUET_BATCH_BYTES = 1 << 23
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,31 +45,47 @@ class Piece:
     first_line: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What of a file is read: `document` says what one row of a .txt or .md file is."""
+
+    document: DocumentUnit = "file"
+    columns: Set[str] | None = None
+    """Where known, it spares parquet files the decoding of nested columns that nobody asks for."""
+    lines: Set[int] | None = None
+    """The numbers of the rows to read; None for all."""
+    longest: int = MAX_ROW
+    """Bytes; a longer row is a bad row, of which little is ever in memory."""
+
+    def has(self, line: int) -> bool:
+        return self.lines is None or line in self.lines
+
+
+EVERYTHING = Wanted()
+
+
 def read_rows(
-    path: Path, on_bad: OnBad = refuse, *, document: DocumentUnit = "file", columns: Columns = None
+    path: Path, on_bad: OnBad = refuse, *, document: DocumentUnit = "file", columns: Set[str] | None = None
 ) -> Iterator[Row]:
     """The rows of one file, or of all data files under a folder in the order of their names.
 
     `on_bad` is told of each row that cannot be read, of cut-off and of empty files; by default it ends with a
-    UserError. `document` says what one row of a .txt or .md file is. `columns`, where known, spares parquet files the
-    decoding of nested columns that nobody asked for.
+    UserError. `document` and `columns` are those of `Wanted`.
     """
     from danlu.text.files import data_files
 
     for file in data_files(path):
-        yield from read_piece(Piece(str(file)), on_bad, document=document, columns=columns)
+        yield from read_piece(Piece(str(file)), on_bad, Wanted(document, columns))
 
 
-def read_piece(
-    piece: Piece, on_bad: OnBad = refuse, *, document: DocumentUnit = "file", columns: Columns = None
-) -> Iterator[Row]:
+def read_piece(piece: Piece, on_bad: OnBad = refuse, wanted: Wanted = EVERYTHING) -> Iterator[Row]:
     """The rows of a part of a file, as `read_rows` gives them."""
     path = Path(piece.file)
     form = file_form(path)
     if form is None:
         raise UserError(f"no reader for {path.suffix or 'a file without an ending'}", where=piece.file, do=_READABLE)
     bad = partial(_report, on_bad, piece.file)
-    numbered = _READERS[form](piece, bad, document, columns)
+    numbered = _READERS[form](piece, bad, wanted)
     count = 0
     while True:
         try:
@@ -80,6 +96,8 @@ def read_piece(
             bad(damage, piece.first_line + count)
             return
         count += 1
+        if not wanted.has(number):
+            continue
         try:
             yield Row(_fields(fields), piece.file, number)
         except BadRow as problem:
@@ -104,17 +122,17 @@ def _report(on_bad: OnBad, file: str, bad: BadRow, number: int) -> None:
     on_bad(bad, f"{file}:{number}")
 
 
-def _lines(piece: Piece, bad: BadAt) -> Iterator[Line]:
-    for line in lines(byte_chunks(Path(piece.file), piece.start, piece.stop), piece.first_line):
+def _lines(piece: Piece, bad: BadAt, wanted: Wanted) -> Iterator[Line]:
+    for line in lines(byte_chunks(Path(piece.file), piece.start, piece.stop), piece.first_line, wanted.longest):
         if line.too_long:
-            bad(BadRow("line too long", f"more than {MAX_ROW >> 20} MB"), line.number)
+            bad(BadRow("line too long", f"more than {wanted.longest / 1e6:g} MB"), line.number)
         else:
             yield line
 
 
-def _jsonl(piece: Piece, bad: BadAt, document: DocumentUnit, columns: Columns) -> Numbered:
-    for line in _lines(piece, bad):
-        if not line.content.strip():
+def _jsonl(piece: Piece, bad: BadAt, wanted: Wanted) -> Numbered:
+    for line in _lines(piece, bad, wanted):
+        if not wanted.has(line.number) or not line.content.strip():
             continue
         try:
             yield line.number, json_stream.parse(decode(line.content))
@@ -122,14 +140,14 @@ def _jsonl(piece: Piece, bad: BadAt, document: DocumentUnit, columns: Columns) -
             bad(problem if line.ended else BadRow("cut-off last line", str(problem)), line.number)
 
 
-def _json(piece: Piece, bad: BadAt, document: DocumentUnit, columns: Columns) -> Numbered:
-    return json_stream.items(byte_chunks(Path(piece.file)), bad)
+def _json(piece: Piece, bad: BadAt, wanted: Wanted) -> Numbered:
+    return json_stream.items(byte_chunks(Path(piece.file)), bad, wanted.longest)
 
 
-def _csv(piece: Piece, bad: BadAt, document: DocumentUnit, columns: Columns) -> Numbered:
+def _csv(piece: Piece, bad: BadAt, wanted: Wanted) -> Numbered:
     # The limit is the process's and 128 KB by default, which a document may well pass.
-    csv.field_size_limit(MAX_ROW)
-    text = (line.content.decode("utf-8", "surrogateescape") + "\n" for line in _lines(piece, bad))
+    csv.field_size_limit(wanted.longest)
+    text = (line.content.decode("utf-8", "surrogateescape") + "\n" for line in _lines(piece, bad, wanted))
     tabs = ".tsv" in Path(piece.file).suffixes
     reader = csv.reader(text, delimiter="\t" if tabs else ",", strict=True)
     names = next(reader, [])
@@ -150,7 +168,7 @@ def _csv(piece: Piece, bad: BadAt, document: DocumentUnit, columns: Columns) -> 
             bad(BadRow("broken CSV", f"{len(cells)} cells under {len(names)} column names"), number)
 
 
-def _parquet(piece: Piece, bad: BadAt, document: DocumentUnit, columns: Columns) -> Numbered:
+def _parquet(piece: Piece, bad: BadAt, wanted: Wanted) -> Numbered:
     import pyarrow
     from pyarrow import parquet
 
@@ -160,30 +178,47 @@ def _parquet(piece: Piece, bad: BadAt, document: DocumentUnit, columns: Columns)
         raise BadRow("damaged file", f"parquet: {error}") from None
     with file:
         nested = pyarrow.types.is_nested
-        names = [c.name for c in file.schema_arrow if columns is None or c.name in columns or not nested(c.type)]
+        asked = wanted.columns
+        names = [c.name for c in file.schema_arrow if asked is None or c.name in asked or not nested(c.type)]
         number = piece.first_line
         for group in range(piece.start, file.num_row_groups if piece.stop is None else piece.stop):
-            after = number + file.metadata.row_group(group).num_rows
+            stored = file.metadata.row_group(group)
+            after = number + stored.num_rows
+            batch_rows = max(1, PARQUET_BATCH_BYTES * stored.num_rows // max(stored.total_byte_size, 1))
             try:
-                for batch in file.iter_batches(PARQUET_BATCH, [group], names, use_threads=False):
-                    yield from enumerate(batch.to_pylist(), number)
+                for batch in file.iter_batches(min(PARQUET_BATCH, batch_rows), [group], names, use_threads=False):
+                    yield from _parquet_rows(batch, number, bad, wanted)
                     number += batch.num_rows
             except (pyarrow.ArrowException, OSError) as error:
                 bad(BadRow("damaged row group", f"{after - number} rows lost: {error}"), number)
             number = after
 
 
-def _text(piece: Piece, bad: BadAt, document: DocumentUnit, columns: Columns) -> Numbered:
-    start, parts, size = 1, [], 0
-    for line in _lines(piece, bad):
+def _parquet_rows(batch: Any, number: int, bad: BadAt, wanted: Wanted) -> Numbered:
+    if batch.nbytes <= wanted.longest:
+        if wanted.lines is None or any(wanted.has(number + row) for row in range(batch.num_rows)):
+            yield from enumerate(batch.to_pylist(), number)
+        return
+    for row in range(batch.num_rows):
+        one = batch.slice(row, 1)
+        if one.nbytes > wanted.longest:
+            bad(BadRow("row too long", f"more than {wanted.longest / 1e6:g} MB"), number + row)
+        else:
+            yield number + row, one.to_pylist()[0]
+
+
+def _text(piece: Piece, bad: BadAt, wanted: Wanted) -> Numbered:
+    start, parts, size = piece.first_line, [], 0
+    for line in _lines(piece, bad, wanted):
         content = line.content.removesuffix(b"\r")
         parts.append(content)
         size += len(content)
-        if document == "line" or (document == "paragraph" and not content.strip()):
+        if wanted.document == "line" or (wanted.document == "paragraph" and not content.strip()):
             yield from _document(start, parts, bad)
             start, parts, size = line.number + 1, [], 0
-        if size > MAX_ROW:
-            raise BadRow("document too long", f"more than {MAX_ROW >> 20} MB; set document: paragraph or line")
+        if size > wanted.longest:
+            mb = wanted.longest / 1e6
+            raise BadRow("document too long", f"more than {mb:g} MB; set document: paragraph or line")
     yield from _document(start, parts, bad)
 
 

@@ -54,6 +54,11 @@ class SourceSettings(Settings):
         default="file",
         description="What one document is in .txt and .md files: the file, a paragraph (blank lines between), a line.",
     )
+    max_row_bytes: int = Field(
+        default=1 << 24,
+        ge=1,
+        description="Longer lines, rows and documents are skipped and counted; the memory of a process grows with it.",
+    )
     on_bad_row: Literal["skip", "stop"] = Field(
         default="skip", description="skip: count rows that cannot be used and go on; stop: end at the first."
     )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from danlu.ledger.counts import Counts
 from danlu.ledger.errors import UserError
 from danlu.text.adapters.table import NESTED, choose
 from danlu.text.files import source_files, source_name
 from danlu.text.problems import BadRow
-from danlu.text.readers import Piece, Row, read_piece
+from danlu.text.readers import Piece, Row, Wanted, read_piece
 from danlu.text.records import Record
 from danlu.text.select import Condition
 from danlu.text.settings import Kind, SourceSettings
@@ -33,12 +33,34 @@ def read_records(source: SourceSettings, kind: Kind, counts: Counts) -> Iterator
 
 def read_pieces(source: SourceSettings, kind: Kind, pieces: Iterable[Piece], counts: Counts) -> Iterator[Record]:
     """The records in parts of a source's files, as `read_records` gives them."""
+    return (record for _, record in read_places(source, kind, pieces, counts))
+
+
+class Place(NamedTuple):
+    """Where a record stands: the number of the piece, the row's number in its file, the record's in the row."""
+
+    piece: int
+    line: int
+    item: int
+
+
+def read_places(
+    source: SourceSettings,
+    kind: Kind,
+    pieces: Iterable[Piece],
+    counts: Counts,
+    lines: Mapping[int, Set[int]] | None = None,
+) -> Iterator[tuple[Place, Record]]:
+    """The records with their places; with `lines`, by piece, only those of these rows: others are hardly looked at."""
     reading = _Reading(source, kind, counts)
     taken = 0
-    for piece in pieces:
-        for row in read_piece(piece, reading.unreadable, document=source.document, columns=reading.columns):
+    for number, piece in enumerate(pieces):
+        if lines is not None and number not in lines:
+            continue
+        for row in read_piece(piece, reading.unreadable, reading.wanted(None if lines is None else lines[number])):
             records = reading.records(row)
-            yield from records
+            for item, record in enumerate(records):
+                yield Place(number, row.line, item), record
             taken += bool(records)
             if source.limit is not None and taken >= source.limit:
                 return
@@ -53,7 +75,11 @@ class _Reading:
         self._root = _root(Path(source.path))
         self._file, self._short = "", ""
         self._rows, self._bad, self._first_bad = 0, 0, ""
-        self.columns = NESTED | {part for c in self._conditions for part in (c.column, c.column.split(".")[0])}
+        self._columns = NESTED | {part for c in self._conditions for part in (c.column, c.column.split(".")[0])}
+
+    def wanted(self, lines: Set[int] | None) -> Wanted:
+        """What is read of a piece."""
+        return Wanted(self._source.document, self._columns, lines, self._source.max_row_bytes)
 
     def unreadable(self, problem: BadRow, where: str) -> None:
         """Counts what a reader could not give as a row."""

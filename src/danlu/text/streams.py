@@ -18,7 +18,7 @@ BOM = b"\xef\xbb\xbf"
 
 class Line(NamedTuple):
     number: int  # from 1
-    content: bytes  # without its \n; empty where the line was longer than MAX_ROW
+    content: bytes  # without its \n; empty where the line was too long
     ended: bool  # False for a last line without a line end
     too_long: bool = False
 
@@ -39,24 +39,30 @@ def byte_chunks(path: Path, start: int = 0, stop: int | None = None) -> Iterator
                 yield chunk
 
 
-def lines(chunks: Iterator[bytes], first: int = 1) -> Iterator[Line]:
-    """Lines with their numbers from `first` on; a byte order mark at the start is taken off."""
+def lines(chunks: Iterator[bytes], first: int = 1, longest: int = MAX_ROW) -> Iterator[Line]:
+    """Lines with their numbers from `first` on; a byte order mark at the start is taken off.
+
+    Of a line of more than `longest` bytes no more than that and a chunk is ever in memory.
+    """
     number, open_line, too_long, fresh = first, bytearray(), False, True
     for chunk in chunks:
         start, *others = (chunk.removeprefix(BOM) if fresh else chunk).split(b"\n")
         fresh = False
         open_line += b"" if too_long else start
+        if len(open_line) > longest:
+            open_line, too_long = bytearray(), True
         for part in others:
             yield Line(number, bytes(open_line), True, too_long)
-            number, open_line, too_long = number + 1, bytearray(part), False
-        if len(open_line) > MAX_ROW:
-            open_line, too_long = bytearray(), True
+            too_long = len(part) > longest
+            number, open_line = number + 1, bytearray() if too_long else bytearray(part)
     if open_line or too_long:
         yield Line(number, bytes(open_line), False, too_long)
 
 
 def decode(content: bytes) -> str:
-    """UTF-8 as text. Raises BadRow for other encodings, naming the likely one."""
+    """UTF-8 as text. Raises BadRow for other encodings, naming the likely one, and for nothing but NUL bytes."""
+    if content[:1] == b"\0" and not content.strip(b"\0 \t\r\n"):
+        raise BadRow("only NUL bytes", f"{len(content)} of them, as a crash leaves them")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:

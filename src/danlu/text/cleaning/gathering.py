@@ -8,49 +8,46 @@ from pathlib import Path
 from typing import Any
 
 from danlu.ledger.tasks import Task
-
-Part = dict[str, Any]
-"""A part as a task gets it among its arguments: plain JSON. Look into it with the functions of `parts`."""
+from danlu.text.cleaning.live import LivePart
 
 
 @dataclass(frozen=True, slots=True)
 class Gathering:
     """All records of one kind, part by part. A record is (task, row): the number of its part and its place there.
 
-    Work goes into tasks, whose functions stand at the top of a module and take JSON-like arguments; a part is one.
-    Memory must not depend on the corpus: cut what crosses parts into buckets by hash, about `rows` / 4 million.
+    Work goes into tasks, whose functions stand at the top of a module; among their arguments are parts, whose methods
+    `columns`, `texts`, `records` and `origins` read in bounded memory. Memory must not depend on the corpus: what
+    crosses parts is cut into buckets by hash, their number by `rows`.
 
         def gather(gathering: Gathering, step: ExactDedupStep) -> list[Path]:
-            buckets = 1 + sum(gathering.rows) // BUCKET_ROWS
+            buckets = 1 + gathering.rows // BUCKET_ROWS
             found = [gathering.folder / f"twins-{bucket:05d}.parquet" for bucket in range(buckets)]
-            gathering.run(
-                [
-                    Task(
-                        f"twins {bucket}",
-                        find_twins,
-                        {"parts": gathering.parts, "bucket": bucket, "buckets": buckets, "out": str(path)},
-                        outputs=[path],
-                    )
-                    for bucket, path in enumerate(found)
-                ],
-                "find equals",
-            )
+            tasks = [
+                Task(
+                    f"twins {bucket}",
+                    find_twins,
+                    {"parts": gathering.parts, "bucket": bucket, "buckets": buckets, "out": str(path)},
+                    outputs=[path],
+                )
+                for bucket, path in enumerate(found)
+            ]
+            gathering.run(tasks, "find equals")
             return found
 
-    Within a task, of `danlu.text.cleaning.parts`:
-
-        live_columns(part, ["hash"])    (rows, {"hash": array}) a batch: own columns of the rows alive at this step
-        texts(part, rows)               (row, text) of the given rows in rising order, as they are at this step
-        origins(part, rows)             "file:line" of the given rows, by which a twin is named
+        def find_twins(parts: list[LivePart], bucket: int, buckets: int, out: str) -> int:
+            for part in parts:
+                for rows, columns in part.columns(["hash"]):
+                    ...
     """
 
-    parts: list[Part]
-    rows: list[int]
-    """How many records each part has."""
-    characters: list[int]
-    """How many characters of text each part has."""
+    parts: list[LivePart]
     folder: Path
-    """For findings and for what tasks leave for later tasks; another folder whenever columns, rows alive or settings
-    differ, so inputs of tasks need no naming, and what lies here under a task's name is right."""
+    """For findings and for what tasks leave for later tasks. Another folder whenever columns, rows alive or settings
+    differ, so `inputs` of tasks need to name only what other tasks of this gathering wrote."""
     run: Callable[[list[Task], str], list[Any]]
     """(tasks, title): runs them in the worker processes, those already done left out; their results in order."""
+
+    @property
+    def rows(self) -> int:
+        """How many records there are, dead ones too."""
+        return sum(part.rows for part in self.parts)

@@ -18,6 +18,13 @@ def text_of(record: Record) -> str:
     )
 
 
+def characters_of(record: Record) -> int:
+    """How many characters a document has, or all messages together."""
+    if isinstance(record, Document):
+        return len(record.text)
+    return sum(len(message["content"]) for message in messages_of(record))
+
+
 def messages_of(record: Record) -> Iterator[Message]:
     """All messages of a conversation, or of a preference with both its answers; none of a document."""
     if isinstance(record, Document):

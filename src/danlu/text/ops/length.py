@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from danlu.text.ops.contents import messages_of
-from danlu.text.records import Document, Record
+from danlu.text.ops.contents import characters_of
+from danlu.text.records import Record
 from danlu.text.steps.basic import LengthStep
 
 
 def measure(records: list[Record], step: LengthStep) -> dict[str, list[Any]]:
     """`characters`: of a document, or of all messages."""
-    return {"characters": [_characters(record) for record in records]}
+    return {"characters": [characters_of(record) for record in records]}
 
 
 def judge(values: dict[str, Any], step: LengthStep) -> tuple[str, Any] | None:
@@ -22,9 +22,3 @@ def judge(values: dict[str, Any], step: LengthStep) -> tuple[str, Any] | None:
     if step.max is not None and characters > step.max:
         return "too long", characters
     return None
-
-
-def _characters(record: Record) -> int:
-    if isinstance(record, Document):
-        return len(record.text)
-    return sum(len(message["content"]) for message in messages_of(record))
