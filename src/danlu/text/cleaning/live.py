@@ -28,12 +28,11 @@ class LivePart:
 
     def columns(self, names: list[str]) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
         """(rows, {name: arrow array}) stretch by stretch: the step's own columns, of the rows that are alive when its
-        turn comes and whose language it looks at."""
-        own = self.turns[-1]
-        values = ColumnReader(own.columns, names)
+        turn comes and whose language it looks at. Without names it gives rows also to a step that measures nothing."""
+        values = ColumnReader(self.turns[-1].columns, names) if names else None
         for rows in self._alive():
-            table = values.take(rows)
-            yield rows, {name: table.column(name).combine_chunks() for name in names}
+            table: Any = values.take(rows) if values else {}
+            yield rows, {name: table[name].combine_chunks() for name in names}
 
     def records(self, rows: np.ndarray) -> Iterator[tuple[int, Record]]:
         """The given rows, which rise, as they are at the step's turn; a batch of them is in memory.
