@@ -1,0 +1,49 @@
+"""How much of a record was said before in it, by n-grams of characters and of words."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from danlu.text.kernels import Class, Codes, codes_of, ngrams, seen_before, sums
+from danlu.text.ops.operator import Column
+from danlu.text.records import Record
+from danlu.text.steps.statistics import RepetitionStep
+
+
+def measure(records: list[Record], step: RepetitionStep) -> dict[str, Column]:
+    """`characters` and `words`: the share of a record's characters that lie in an n-gram which stood earlier in it.
+
+    With n-grams g_1 … g_m of a record in order and R = {i: g_i = g_j for some j < i}, it is the number of characters
+    that the n-grams in R cover together, each counted once, over the number of all characters: (k - 1) / k for a text
+    said k times over. So count Rae et al. 2021 (Gopher, arXiv:2112.11446, appendix A.1.1) characters in duplicate
+    n-grams. N-grams of characters instead of words are from Laurençon et al. 2022 (ROOTS, arXiv:2303.03915), whose
+    ratio counts the most frequent ones only. White space is left out among characters, so that indented code repeats
+    nothing by it; what stands between the words of an n-gram counts with them.
+    """
+    codes = codes_of(records)
+    return {"characters": _characters(codes, step.character_n), "words": _words(codes, step.word_n)}
+
+
+def _characters(codes: Codes, n: int) -> np.ndarray:
+    dark = np.flatnonzero(codes.classes > Class.BLANK)
+    bounds = np.searchsorted(dark, codes.bounds)
+    place = np.arange(len(dark))
+    return _repeated(codes.points[dark].astype(np.uint64), bounds, n, place, place + 1, np.diff(bounds))
+
+
+def _words(codes: Codes, n: int) -> np.ndarray:
+    words = codes.words
+    return _repeated(codes.word_hashes, words.bounds, n, words.start, words.end, codes.lengths)
+
+
+def _repeated(
+    units: np.ndarray, bounds: np.ndarray, n: int, start: np.ndarray, end: np.ndarray, lengths: np.ndarray
+) -> np.ndarray:
+    """The share of `lengths` that repeated n-grams of units cover, which lie at [start, end)."""
+    grams = ngrams(units, bounds, n)
+    again = np.flatnonzero(seen_before(grams.hashes, grams.bounds))
+    first = grams.first[again]
+    begin, stop = start[first], end[first + n - 1]
+    stop_before = np.concatenate([np.zeros(1, stop.dtype), stop[:-1]])  # of the record before it is below `begin`
+    covered = stop - np.maximum(begin, stop_before[: len(begin)])
+    return sums(covered, np.searchsorted(again, grams.bounds)) / np.maximum(lengths, 1)
