@@ -115,7 +115,7 @@ def terminator_id(tokenizer: Tokenizer, terminator: str | None = None) -> int:
 
 def encode_document(tokenizer: Tokenizer, document: Document, end: int) -> Encoded:
     """The document's text and the token `end` after it, every token with weight 1; it has no pieces."""
-    tokens = np.array([*tokenizer.encode(document.text), end], dtype=np.uint32)
+    tokens = np.append(tokenizer.encode_array(document.text), np.uint32(end))
     return Encoded(
         tokens=tokens,
         weights=np.ones(len(tokens), dtype=np.float32),

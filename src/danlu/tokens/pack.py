@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from rich.console import Console
+
 from danlu.ledger.counts import Counts
 from danlu.ledger.errors import UserError
 from danlu.ledger.files import fingerprint
@@ -22,6 +24,7 @@ from danlu.tokens.pack_tasks import SPLITS, Encoder, Encoding, encode_part, merg
 from danlu.tokens.settings import DataSettings
 from danlu.tokens.shards import TokenSet, shard_name, write_token_set
 from danlu.tokens.stream import Stream
+from danlu.tokens.tokenizer import LITTLE
 
 Stage = Literal["pretrain", "sft", "dpo"]
 _KINDS: dict[str, Kind] = {"pretrain": "document", "sft": "conversation", "dpo": "preference"}
@@ -127,6 +130,7 @@ class _Packing:
             for name, source, of_source in zip(self.names, self.settings.sources, files, strict=True)
         }
         encoded = self._encode(parts)
+        self._tell_slow_encoding(encoded)
         self._check_rows(encoded)
         self._merge(encoded)
         for folder in ("runs", "tasks/merge"):
@@ -166,6 +170,12 @@ class _Packing:
         for (name, folder), result in zip(folders, self._run(tasks, "encode"), strict=True):
             encoded[name].append((folder, result))
         return encoded
+
+    def _tell_slow_encoding(self, encoded: dict[str, list[tuple[Path, dict[str, Any]]]]) -> None:
+        """Says why, where much text was encoded by the slow library."""
+        for name in _encoders(encoded):
+            if name.startswith("tokenizers") and name != LITTLE:
+                Console(stderr=True, highlight=False).print(f"pack: encoded by {name}", style="yellow")
 
     def _merge(self, encoded: dict[str, list[tuple[Path, dict[str, Any]]]]) -> None:
         for split in SPLITS:
@@ -250,6 +260,7 @@ class _Packing:
             "sources": sources,
             "left_out": self.left_out.as_dict(),
             "tokenizer": self.encoder.tokenizer.fingerprint,
+            "encoders": _encoders(encoded),
             "template": self.encoder.fingerprint,
             "settings": self.settings.model_dump(),
             "encoding": asdict(self.encoding),
@@ -263,6 +274,11 @@ class _Packing:
 
     def _run(self, tasks: list[Task], title: str) -> list[Any]:
         return run_tasks(tasks, self.out / "tasks" / title, workers=self.settings.workers, title=f"pack: {title}")
+
+
+def _encoders(encoded: dict[str, list[tuple[Path, dict[str, Any]]]]) -> list[str]:
+    """The libraries that encoded the parts."""
+    return sorted({result["encoder"] for parts in encoded.values() for _, result in parts})
 
 
 def _counts(parts: list[tuple[Path, dict[str, Any]]]) -> Counts:

@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,11 @@ def encode_part(
 ) -> dict[str, Any]:
     """Encodes pieces of a source's files into runs under `out`: shards whose documents are in the order of scattering.
 
-    Gives {"counts", "train": {"runs", ...}, "held_out": {"runs", ...}}.
+    Gives {"counts", "encoder", "train": {"runs", ...}, "held_out": {"runs", ...}}.
     """
     # Whether too many rows are bad is a question to the whole source, so it is asked after all tasks.
     settings = SourceSettings(**{**source, "max_bad_share": 1.0})
-    counts, encoder = Counts(), Encoder(Encoding(**encoding))
+    counts, encoder = Counts(), _encoder(Encoding(**encoding), _files(Path(encoding["tokenizer"])))
     with atomic_folder(Path(out), replace=True) as folder:
         splits = {split: _Runs(folder, split, encoder.dtype) for split in SPLITS}
         for record in read_pieces(settings, kind, [Piece(**piece) for piece in pieces], counts):
@@ -71,7 +72,8 @@ def encode_part(
             for documents in encoder.encode(record, counts):
                 split.tally.add(documents, encoder)
                 split.add(documents, record.source, digest)
-        return {"counts": counts.as_dict(), **{name: split.finish() for name, split in splits.items()}}
+        found = {"counts": counts.as_dict(), "encoder": encoder.tokenizer.encoder_name}
+        return found | {name: split.finish() for name, split in splits.items()}
 
 
 def merge_shard(runs: list[dict[str, Any]], number: int, shards: int, out: str) -> dict[str, Any]:
@@ -142,6 +144,17 @@ class Encoder:
             return None
         token_bytes = self.spelling.token_bytes
         return cut(documents, settings.length, settings.overlong, settings.answer_budget, token_bytes).reason
+
+
+@lru_cache(maxsize=1)
+def _encoder(encoding: Encoding, files: tuple[tuple[str, int, int], ...]) -> Encoder:
+    """The encoder of a process, made once for all its parts while the tokenizer's `files` stay as they are."""
+    return Encoder(encoding)
+
+
+def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    found = ((path, path.stat()) for path in sorted(folder.iterdir()) if path.suffix != ".safetensors")
+    return tuple((path.name, stat.st_size, stat.st_mtime_ns) for path, stat in found)
 
 
 @dataclass(slots=True)

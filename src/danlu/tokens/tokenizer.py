@@ -9,13 +9,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
+from numpy.typing import NDArray
 
 from danlu.ledger.errors import UserError
 from danlu.ledger.files import fingerprint
 from danlu.tokens.characters import TokenBytes, byte_alphabet
+from danlu.tokens.fast import FastEncoder, plain_encoder
 
 _NAMED = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
+FEW_CHARACTERS = 500_000  # about as long as they take, the fast encoder takes to be built and proven
+LITTLE = "tokenizers (little text)"
 
 
 class Tokenizer:
@@ -44,6 +49,7 @@ class Tokenizer:
         self.special = {token.content: id for id, token in sorted(added.items()) if token.special}
         self.special_ids = frozenset(self.special.values())
         self.added_ids = frozenset(added)
+        self._characters = 0
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
@@ -75,18 +81,33 @@ class Tokenizer:
         `inside` says that the text goes on where another stopped, so a tokenizer that puts a space before the
         first word puts none here.
         """
-        return self.encode_batch([text], inside)[0]
+        return self.encode_array(text, inside).tolist()
+
+    def encode_array(self, text: str, inside: bool = False) -> NDArray[np.uint32]:
+        """`encode` as uint32 [n]; much text is encoded by the fast encoder."""
+        lead, skip = self._lead(inside)
+        encode = self.fast.encode if self._has_much(text) else plain_encoder(self.backend)
+        return encode(lead + _valid(text))[skip:]
 
     def encode_batch(self, texts: Sequence[str], inside: bool = False) -> list[list[int]]:
         """`encode` for many texts at once."""
-        lead, skip = self._lead(inside)
-        found = self.backend.encode_batch_fast([lead + _valid(text) for text in texts], add_special_tokens=False)
-        return [encoding.ids[skip:] for encoding in found]
+        return [self.encode(text, inside) for text in texts]
 
     def encode_markup(self, text: str, inside: bool = False) -> list[int]:
         """The ids of text in which the text of a special token is that token."""
         lead, skip = self._lead(inside)
-        return self._markup.encode(lead + _valid(text), add_special_tokens=False).ids[skip:]
+        encode = self._fast_markup.encode if self._has_much(text) else plain_encoder(self._markup)
+        return encode(lead + _valid(text))[skip:].tolist()
+
+    @cached_property
+    def fast(self) -> FastEncoder:
+        """The encoder of much text."""
+        return FastEncoder.of(self.backend)
+
+    @property
+    def encoder_name(self) -> str:
+        """The library that encodes content now; where it is the slow one for much text, also why."""
+        return self.fast.name if self._characters > FEW_CHARACTERS else LITTLE
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """The text of the ids; bytes that are no UTF-8 become replacement characters."""
@@ -165,6 +186,15 @@ class Tokenizer:
             config["chat_template"] = self.chat_template
         text = json.dumps(config, ensure_ascii=False, indent=2) + "\n"
         (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+
+    def _has_much(self, text: str) -> bool:
+        """Whether so much text has come, this one included, that the fast encoder pays."""
+        self._characters += len(text)
+        return self._characters > FEW_CHARACTERS
+
+    @cached_property
+    def _fast_markup(self) -> FastEncoder:
+        return FastEncoder.of(self._markup)
 
     @cached_property
     def _markup(self) -> tokenizers.Tokenizer:
