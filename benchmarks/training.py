@@ -12,6 +12,7 @@ import json
 import statistics
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from danlu.tokens.encode import Encoded
 from danlu.tokens.prefetch import Prefetcher
 from danlu.tokens.shards import Example, TokenSet, TokenSetWriter
 from danlu.tokens.spelling import Spelling
-from danlu.tokens.stream import Stream
+from danlu.tokens.stream import Step, Stream
 from danlu.train import parallel, schedule
 from danlu.train.memory import fitting_rows
 from danlu.train.meter import Meter
@@ -55,32 +56,55 @@ def random_windows(folder: Path, tokens: int) -> Stream:
     return Stream([(TokenSet.open(folder), 1.0)], length=LENGTH, unit="window", pack="concat")
 
 
-def main() -> None:
-    given = dict(item.split("=", 1) for item in sys.argv[1:])
-    values = {"batch": 96, "precision": "bf16", **{key: json.loads(value) for key, value in given.items()}}
-    settings = TrainSettings.model_validate_json(json.dumps(values))
-    world = parallel.join()
-    decoder = Decoder.empty(SHAPE)
-    initialise(decoder, 0)
-    with tempfile.TemporaryDirectory() as folder:
-        stream = random_windows(Path(folder), STEPS * settings.batch * LENGTH)
-        rows = settings.rows or fitting_rows(settings, SHAPE, stream, world)
-        blank = Decoder.empty(SHAPE, device="meta")
-        network, masters = build(decoder, settings, world)
+class Run:
+    """A run of the loop's own parts over random documents; iterating gives each step and the meter's row."""
+
+    def __init__(self, settings: TrainSettings, shape: ModelSettings = SHAPE, steps: int = STEPS) -> None:
+        self.settings, self.shape = settings, shape
+        self.folder = tempfile.TemporaryDirectory()
+        self.world = parallel.join()
+        decoder = Decoder.empty(shape)
+        initialise(decoder, 0)
+        self.stream = random_windows(Path(self.folder.name), steps * settings.batch * LENGTH)
+        self.rows = settings.rows or fitting_rows(settings, shape, self.stream, self.world)
+        blank = Decoder.empty(shape, device="meta")
+        network, masters = build(decoder, settings, self.world)
         optimizer = Optimizer(settings, masters.parameters, block_matrices(blank))
-        meter = Meter(SHAPE, LENGTH, world.device, world.size)
-        stepper = Stepper(network, NextToken(), masters, optimizer, LossScale(DTYPES[settings.precision]), world, meter)
-        plan = schedule.Plan.of(settings, stream.total)
-        measured = []
-        with Prefetcher(schedule.steps(stream, settings, plan, 0, 0, world.rank, world.size, rows)) as prefetched:
+        self.meter = Meter(shape, LENGTH, self.world.device, self.world.size)
+        scale = LossScale(DTYPES[settings.precision])
+        self.stepper = Stepper(network, NextToken(), masters, optimizer, scale, self.world, self.meter)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.folder.cleanup()
+
+    def __iter__(self) -> Iterator[tuple[Step, dict[str, float]]]:
+        plan = schedule.Plan.of(self.settings, self.stream.total)
+        world = self.world
+        micro = schedule.steps(self.stream, self.settings, plan, 0, 0, world.rank, world.size, self.rows)
+        with Prefetcher(micro) as prefetched:
             for step in prefetched:
-                outcome = stepper.take(step, 1e-4, settings.clip)
-                row = meter.read(round(step.tokens / (1 - step.padding)), step.tokens, step.examples, 0)
-                measured.append({**row, "loss": outcome.sums["nll"] / step.weight_sum, "rows": rows})
-    steady = measured[WARM:]
-    if world.main:
+                outcome = self.stepper.take(step, 1e-4, self.settings.clip)
+                row = self.meter.read(round(step.tokens / (1 - step.padding)), step.tokens, step.examples, 0)
+                yield step, {**row, "loss": outcome.sums["nll"] / step.weight_sum, "rows": self.rows}
+
+
+def settings_from_arguments(arguments: list[str]) -> TrainSettings:
+    given = dict(item.split("=", 1) for item in arguments)
+    values = {"batch": 96, "precision": "bf16", **{key: json.loads(value) for key, value in given.items()}}
+    return TrainSettings.model_validate_json(json.dumps(values))
+
+
+def main() -> None:
+    with Run(settings_from_arguments(sys.argv[1:])) as run:
+        steady = [row for _, row in run][WARM:]
+    if run.world.main:
         print(json.dumps({name: statistics.median(row[name] for row in steady) for name in steady[0]}, indent=1))
-        print(f"{torch.cuda.get_device_name() if world.device.type == 'cuda' else 'CPU'}, torch {torch.__version__}")
+        print(
+            f"{torch.cuda.get_device_name() if run.world.device.type == 'cuda' else 'CPU'}, torch {torch.__version__}"
+        )
 
 
 if __name__ == "__main__":

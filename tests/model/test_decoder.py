@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from danlu.model.attention import Documents, document_mask
-from danlu.model.decoder import Decoder
+from danlu.model.decoder import Decoder, gated
 from danlu.model.parts import fused_state, initialise, load_unfused, unfused_state
 from danlu.model.settings import ModelSettings
 
@@ -199,3 +199,24 @@ def test_half_weights_keep_exact_positions() -> None:
     frequencies = 10_000.0 ** (-torch.arange(0, 8, 2, dtype=torch.float64) / 8)
     torch.testing.assert_close(cos[0, 0, 0, 0].double(), (30_001 * frequencies).cos(), atol=2e-3, rtol=0)
     torch.testing.assert_close(sin[0, 0, 0, 0].double(), (30_001 * frequencies).sin(), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gate_is_the_plain_one_with_its_gradient(device: str, dtype: torch.dtype) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no GPU here")
+    generator = torch.Generator().manual_seed(5)
+    for rows, width in ((1, 8), (7, 48), (3, 4864)):
+        values = torch.randn(2, rows, 2 * width, generator=generator)
+        ours = values.to(device, dtype).requires_grad_()
+        exact = ours.detach().double().requires_grad_()
+        gate, up = exact.chunk(2, dim=-1)
+        wanted = torch.nn.functional.silu(gate) * up
+        found = gated(ours, "silu")
+        tolerance = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-6}
+        torch.testing.assert_close(found, wanted.to(dtype), **tolerance)
+        push = torch.randn(found.shape, generator=generator)
+        found.backward(push.to(found))
+        wanted.backward(push.to(wanted))
+        torch.testing.assert_close(ours.grad, exact.grad.to(dtype), **tolerance)

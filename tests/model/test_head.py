@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from danlu.model.head import Head, plain_residual, plain_statistics
+from danlu.model.head import Head
+from danlu.model.softmax import plain_residual, plain_statistics, residual, statistics
 
 WIDTH, VOCABULARY = 12, 53
 
@@ -47,7 +48,7 @@ def test_losses_and_gradients_are_the_plain_ones_in_float64(tokens: int, rows: i
     expected = -(expected_logp * weights).sum() * 0.37
     wanted = gradients(expected, head, hidden)
     nll = head(hidden, labels, weights)
-    logp = head(hidden, labels, needs="logp", entropy=True)
+    logp = head(hidden, labels, needs="logp")
     for loss in (nll.nll * 0.37, -(logp.logp * weights).sum() * 0.37):
         torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
         for ours, plain in zip(gradients(loss, head, hidden), wanted, strict=True):
@@ -108,12 +109,10 @@ def test_without_gradients_losses_come_without_them() -> None:
     head, hidden, labels, weights = example(20, torch.float32)
     learnt = head(hidden, labels, weights)
     with torch.no_grad():
-        seen = head(hidden, labels, weights, entropy=True)
+        seen = head(hidden, labels, weights)
     assert not seen.nll.requires_grad and seen.entropy is not None
     torch.testing.assert_close(seen.nll, learnt.nll.detach())
     torch.testing.assert_close(seen.logp, learnt.logp)
-    with pytest.raises(ValueError, match="logp"):
-        head(hidden, labels, weights, entropy=True)
 
 
 def test_no_targets_give_no_loss_and_zero_gradients() -> None:
@@ -133,16 +132,20 @@ def test_a_tied_head_moves_with_its_embedding() -> None:
     assert head.logits(torch.ones(1, WIDTH)).eq(WIDTH).all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_formulas_for_cuda_are_those_of_the_cpu(dtype: torch.dtype) -> None:
-    head, hidden, labels, weights = example(30, dtype)
-    with torch.no_grad():
-        logits = head.logits(hidden)
-        plain, ours = logits.clone(), head(hidden, labels, entropy=True)
-        lse, chosen, best = plain_residual(plain, labels, weights)
-        torch.testing.assert_close(ours.lse, lse)
-        torch.testing.assert_close(ours.logp, chosen - lse)
-        assert torch.equal(ours.correct, chosen >= best)
-        torch.testing.assert_close(plain_statistics(logits, labels, True)[3], ours.entropy)
-        expected = (logits.float().softmax(-1) - F.one_hot(labels, VOCABULARY)) * weights[:, None]
-        torch.testing.assert_close(plain.float(), expected, atol=1e-2 if dtype == torch.bfloat16 else 1e-6, rtol=1e-2)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_each_way_to_the_softmax_gives_the_plain_one(dtype: torch.dtype, device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no GPU here")
+    generator = torch.Generator().manual_seed(3)
+    for rows, width in ((1, 1), (5, 97), (9, 10_000), (0, 7)):
+        logits = (torch.randn(rows, width, generator=generator) * 4).to(dtype).to(device)
+        labels = torch.randint(width, (rows,), generator=generator).to(device)
+        c = torch.randn(rows, generator=generator).to(device)
+        wanted = plain_statistics(logits, labels)
+        for ours, plain in zip(statistics(logits, labels), wanted, strict=True):
+            torch.testing.assert_close(ours, plain, rtol=1e-5, atol=2e-5)
+        overwritten, expected = logits.clone(), logits.clone()
+        for ours, plain in zip(residual(overwritten, labels, c)[:3], plain_residual(expected, labels, c), strict=False):
+            torch.testing.assert_close(ours, plain, rtol=1e-5, atol=2e-5)
+        torch.testing.assert_close(overwritten, expected)

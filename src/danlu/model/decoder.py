@@ -20,6 +20,16 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 _GATES: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "gelu": F.gelu}
 
 
+def gated(gate_up: Tensor, activation: str) -> Tensor:
+    """activation(gate) * up [..., F] of gate_up [..., 2 F] (Shazeer 2020, arXiv 2002.05202)."""
+    if gate_up.is_cuda and activation == "silu" and gate_up.dtype != torch.float64:
+        from danlu.model.gate_cuda import swiglu
+
+        return swiglu(gate_up)
+    gate, up = gate_up.chunk(2, dim=-1)
+    return _GATES[activation](gate) * up
+
+
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x²) + eps) · weight over the last dimension (Zhang and Sennrich 2019), summed in float32."""
 
@@ -50,12 +60,11 @@ class Block(nn.Module):
         self.mlp_norm = RMSNorm(width, eps)
         self.gate_up = nn.Linear(width, 2 * settings.mlp_size, bias=False)
         self.down = nn.Linear(settings.mlp_size, width, bias=False)
-        self.gate = _GATES[settings.activation]
+        self.activation = settings.activation
 
     def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, attend: Attend, layer: int) -> Tensor:
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cos, sin, attend, layer)
-        gate, up = self.gate_up(self.mlp_norm(x_BTD)).chunk(2, dim=-1)
-        return x_BTD + self.down(self.gate(gate) * up)
+        return x_BTD + self.down(gated(self.gate_up(self.mlp_norm(x_BTD)), self.activation))
 
     def attention(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, attend: Attend, layer: int) -> Tensor:
         grouped_BTKGD = self.qkv(x_BTD).unflatten(-1, (-1, self.queries + 2, self.head_size))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from danlu.model.head import CHUNK_BYTES
+from danlu.model.head import chunk_bytes
 from danlu.model.settings import ModelSettings, parameters
 from danlu.train.parallel import World
 from danlu.train.precision import DTYPES
@@ -24,7 +24,7 @@ def fitting_rows(settings: TrainSettings, shape: ModelSettings, stream: Stream, 
     least = 2 if stream.unit == "pair" else 1
     if world.device.type == "cuda":
         free = torch.cuda.mem_get_info(world.device)[0] * SHARE - state_bytes(settings, shape, world.size)
-        room = int((free - 2 * CHUNK_BYTES["cuda"]) / (activation_bytes(settings, shape) * stream.length))
+        room = int((free - 2 * chunk_bytes(world.device)) / (activation_bytes(settings, shape) * stream.length))
     else:
         room = CPU_TOKENS // stream.length
     examples = settings.batch * (2 if stream.unit == "pair" else 1)
