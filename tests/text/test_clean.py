@@ -191,7 +191,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_end(raw: Path, tmp_path: Path) -
     chosen, config, out = settings(raw, task_bytes=500), tmp_path / "clean.yaml", tmp_path / "out"
     clean(chosen, tmp_path / "whole")
     config.write_text(chosen.model_dump_json())
-    for wanted in ("measure", "judge"):  # the ledger in which the first tasks must stand when the kill comes
+    for wanted in ("measure", "decide", "write"):  # the ledger in which the first tasks must stand when the kill comes
         process = subprocess.Popen([sys.executable, "-c", RUN, str(config), str(out)], stderr=subprocess.DEVNULL)
         ledger = out / "tasks" / wanted / "tasks.jsonl"
         while process.poll() is None and not (ledger.is_file() and ledger.stat().st_size):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyarrow import parquet
 
 from danlu.ledger.counts import Counts
+from danlu.text.cleaning.columns import FindingsReader
 from danlu.text.ops import exact_dedup, language, length
 from danlu.text.ops.normalise import normal_text, normalise
 from danlu.text.records import Conversation, Document, Preference
@@ -139,6 +141,23 @@ def test_languages_of_real_documents(shared_data: Path, path: str, wanted: set[s
     assert right >= 0.99 * len(rows)
 
 
+@dataclass
+class Hashes:
+    """A part of which only hashes are known."""
+
+    number: int
+    hashes: list[int]
+
+    def columns(self, names: list[str]) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+        for start in range(0, len(self.hashes), 4):
+            rows = np.arange(start, min(start + 4, len(self.hashes)))
+            yield rows, {"hash": pa.array(np.array(self.hashes, np.uint64)[rows])}
+
+    def origins(self, rows: np.ndarray) -> list[str]:
+        assert (np.diff(rows) > 0).all()
+        return [f"{self.number}:{row}" for row in rows]
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 3), max_size=6), min_size=1, max_size=4),
@@ -148,14 +167,10 @@ def test_twins_are_all_but_the_first(
     tmp_path_factory: pytest.TempPathFactory, tasks: list[list[int]], buckets: int
 ) -> None:
     folder = tmp_path_factory.mktemp("twins")
-    columns = []
-    for task, hashes in enumerate(tasks):
-        columns.append(str(folder / f"{task}.parquet"))
-        origins = [f"{task}:{row}" for row in range(len(hashes))]
-        parquet.write_table(pa.table({exact_dedup.HASH: np.array(hashes, np.uint64), "origin": origins}), columns[-1])
+    parts: list[Any] = [Hashes(task, hashes) for task, hashes in enumerate(tasks)]
     files = [str(folder / f"twins-{bucket}.parquet") for bucket in range(buckets)]
     for bucket, file in enumerate(files):
-        exact_dedup.find_twins(columns, bucket, buckets, file)
+        exact_dedup.find_twins(parts, bucket, buckets, file)
     first: dict[int, str] = {}
     for task, hashes in enumerate(tasks):
         wanted = {}
@@ -163,7 +178,8 @@ def test_twins_are_all_but_the_first(
             if value in first:
                 wanted[row] = first[value]
             first.setdefault(value, f"{task}:{row}")
-        assert exact_dedup.read_twins(files, task) == wanted
+        found = FindingsReader(files, task).take(np.arange(len(hashes)))
+        assert found == {row: {"twin": twin} for row, twin in wanted.items()}
 
 
 def test_a_duplicate_names_its_first() -> None:

@@ -11,12 +11,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from danlu.ledger.errors import Stopped, UserError
 from danlu.ledger.files import drop_torn_line, fingerprint
 from danlu.ledger.progress import progress
-from danlu.ledger.signals import graceful_stop
+from danlu.ledger.signals import Stop, graceful_stop
 
 LEDGER = "tasks.jsonl"
 
@@ -41,60 +41,105 @@ class Task:
         return fingerprint([self.name, function, self.arguments, stats, [str(path) for path in self.outputs]])
 
 
-def run_tasks(tasks: list[Task], folder: Path, *, workers: int = 0, title: str = "tasks") -> list[Any]:
-    """Runs the tasks that `folder`/tasks.jsonl does not hold as done; gives all results in the tasks' order.
+class Workers:
+    """Processes for several lists of tasks, started with the first list that needs them.
 
-    `workers` 0 means one a core; with one worker or one task left, work stays in this process.
-    Raises Stopped after Ctrl-C or SIGTERM: tasks in hand are finished, and the same call goes on from there.
+    `count` 0 means one a core. With one worker, and for a single task before they have started, work stays in this
+    process.
+    """
+
+    def __init__(self, count: int = 0) -> None:
+        self._count = count or os.cpu_count() or 1
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def run(self, tasks: list[Task], folder: Path, title: str = "tasks") -> list[Any]:
+        """Runs the tasks that `folder`/tasks.jsonl does not hold as done; gives all results in the tasks' order.
+
+        Raises Stopped after Ctrl-C or SIGTERM: tasks in hand are finished, and the same call goes on from there.
+        """
+        return record_tasks(tasks, folder, title, self._results)
+
+    def _results(self, tasks: list[Task]) -> Iterator[tuple[int, Any]]:
+        with graceful_stop() as stop:
+            if self._count == 1 or (len(tasks) <= 1 and self._pool is None):
+                for index, task in enumerate(tasks):
+                    if stop.requested:
+                        return
+                    yield index, task.function(**task.arguments)
+                return
+            if self._pool is None:
+                context = multiprocessing.get_context("spawn")
+                self._pool = ProcessPoolExecutor(
+                    self._count, mp_context=context, initializer=_leave_signals_to_the_parent
+                )
+            yield from self._pooled(self._pool, tasks, stop)
+
+    def _pooled(self, pool: ProcessPoolExecutor, tasks: list[Task], stop: Stop) -> Iterator[tuple[int, Any]]:
+        waiting = list(reversed(range(len(tasks))))
+        running: dict[Future[Any], int] = {}
+        failed: UserError | Exception | None = None
+        while (waiting and not stop.requested and not failed) or running:
+            # No more than the workers can hold, so that a stop waits for tasks in hand only.
+            while waiting and len(running) < self._count and not stop.requested and not failed:
+                task = tasks[waiting[-1]]
+                running[pool.submit(task.function, **task.arguments)] = waiting.pop()
+            finished, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+            for future in finished:
+                index = running.pop(future)
+                try:
+                    result = _result(future, tasks[index])
+                except Exception as error:
+                    failed = failed or error  # the others in hand are finished first, so that their work counts
+                else:
+                    yield index, result
+        if failed:
+            raise failed
+
+
+def run_tasks(tasks: list[Task], folder: Path, *, workers: int = 0, title: str = "tasks") -> list[Any]:
+    """Runs one list of tasks as `Workers` does."""
+    with Workers(workers) as running:
+        return running.run(tasks, folder, title)
+
+
+def record_tasks(
+    tasks: list[Task], folder: Path, title: str, results: Callable[[list[Task]], Iterator[tuple[int, Any]]]
+) -> list[Any]:
+    """The results of all tasks: of those that the ledger holds as done, and of the rest as `results` gives them.
+
+    `results` takes the tasks to do and gives (index, result) in any order; those that it does not give were stopped.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ledger = folder / LEDGER
     done = _read(ledger)
-    results: dict[int, Any] = {}
-    pending: list[int] = []
+    keys = [task.key() for task in tasks]
+    finished: dict[int, Any] = {}
     for index, task in enumerate(tasks):
         entry = done.get(task.name)
-        if entry and entry["key"] == task.key() and all(path.exists() for path in task.outputs):
-            results[index] = entry["result"]
-        else:
-            pending.append(index)
-    count = min(workers or os.cpu_count() or 1, len(pending))
+        if entry and entry["key"] == keys[index] and all(path.exists() for path in task.outputs):
+            finished[index] = entry["result"]
+    pending = [index for index in range(len(tasks)) if index not in finished]
     with progress(title, len(tasks), "tasks") as bar, ledger.open("a", encoding="utf-8") as record:
-        bar.advance(len(results))
-        for index, result in _run(tasks, pending, count):
-            entry = {"name": tasks[index].name, "key": tasks[index].key(), "result": result}
+        bar.advance(len(finished))
+        for place, result in results([tasks[index] for index in pending]):
+            index = pending[place]
+            entry = {"name": tasks[index].name, "key": keys[index], "result": result}
             record.write(json.dumps(entry, ensure_ascii=False) + "\n")
             record.flush()
-            results[index] = result
+            finished[index] = result
             bar.advance(1)
-    if len(results) < len(tasks):
+    if len(finished) < len(tasks):
         raise Stopped(
-            f"{title}: stopped with {len(results)} of {len(tasks)} tasks done; the same command goes on from there"
+            f"{title}: stopped with {len(finished)} of {len(tasks)} tasks done; the same command goes on from there"
         )
-    return [results[index] for index in range(len(tasks))]
-
-
-def _run(tasks: list[Task], pending: list[int], workers: int) -> Iterator[tuple[int, Any]]:
-    with graceful_stop() as stop:
-        if workers <= 1:
-            for index in pending:
-                if stop.requested:
-                    return
-                yield index, tasks[index].function(**tasks[index].arguments)
-            return
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_signals_to_the_parent) as pool:
-            waiting = list(reversed(pending))
-            running: dict[Future[Any], int] = {}
-            while (waiting and not stop.requested) or running:
-                # No more than the workers can hold, so that a stop waits for tasks in hand only.
-                while waiting and len(running) < workers and not stop.requested:
-                    task = tasks[waiting[-1]]
-                    running[pool.submit(task.function, **task.arguments)] = waiting.pop()
-                finished, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    index = running.pop(future)
-                    yield index, _result(future, tasks[index])
+    return [finished[index] for index in range(len(tasks))]
 
 
 def _result(future: Future[Any], task: Task) -> Any:

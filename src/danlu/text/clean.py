@@ -1,157 +1,104 @@
-"""Cleaning: measure every record, find equals over all tasks, judge; each step of it a list of tasks."""
+"""Cleaning: measure every record, look across records, decide, write; each of it a list of tasks."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from dataclasses import asdict, dataclass
+import shutil
 from pathlib import Path
 from typing import Any
 
 from danlu.ledger.counts import Counts
 from danlu.ledger.errors import UserError
 from danlu.ledger.manifest import NAME as MANIFEST
-from danlu.ledger.manifest import write_manifest
-from danlu.ledger.tasks import Task, run_tasks
-from danlu.text.adapters.table import kinds
-from danlu.text.clean_tasks import judge, measure
-from danlu.text.files import source_files, source_name
-from danlu.text.ops.exact_dedup import BUCKET_ROWS, find_twins
-from danlu.text.readers import Piece, read_rows
-from danlu.text.settings import KINDS, CleanSettings, CleanSource, Kind
-from danlu.text.survey import groups, survey
+from danlu.ledger.tasks import Task, Workers
+from danlu.text.cleaning.columns import read_meta
+from danlu.text.cleaning.line import Line, Progress
+from danlu.text.cleaning.manifest import STATISTICS, write_results
+from danlu.text.cleaning.scorers import Scorers
+from danlu.text.cleaning.sources import Survey, file_digests, survey_sources
+from danlu.text.cleaning.write import write
+from danlu.text.settings import KINDS, CleanSettings
 
 ALONE_BYTES = 1 << 24  # input for which starting worker processes takes longer than the work
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What one task reads and writes."""
-
-    source: CleanSource
-    kind: Kind
-    name: str  # "documents/wiki/part-00000"
-    pieces: list[Piece]
-
-    @property
-    def files(self) -> list[Path]:
-        return [Path(file) for file in dict.fromkeys(piece.file for piece in self.pieces)]
-
-
-def clean(settings: CleanSettings, out: Path) -> None:
+def clean(settings: CleanSettings, out: Path, scorers: Scorers | None = None) -> None:
     """Writes {documents,conversations,preferences}/SOURCE/part-*.jsonl.zst, dropped/ of the same form with `step`,
-    `reason` and `value` in each row, columns/ with all that was measured, and manifest.json with counts and hashes.
+    `reason` and `value` in each row, columns/ with all that was measured, statistics.json with what each step did, and
+    manifest.json with counts and hashes. `scorers` are the functions that some steps need of the rooms above.
 
-    Interrupted anywhere, the same call goes on from there; with other thresholds, only the judging is done again.
+    Interrupted anywhere, the same call goes on from there; with other thresholds nothing is measured again, with
+    another step only that one and those that see what it changes.
     Raises UserError for sources with nothing to read, with one name, or with too many bad rows.
     """
-    (out / MANIFEST).unlink(missing_ok=True)  # what stands beside an old manifest is about to change
-    return _Cleaning(settings, out).run()
+    # What stands beside an old manifest is about to change.
+    for name in (MANIFEST, STATISTICS):
+        (out / name).unlink(missing_ok=True)
+    _Cleaning(settings, out, scorers or {}).run()
 
 
 class _Cleaning:
-    def __init__(self, settings: CleanSettings, out: Path) -> None:
-        self.settings, self.out = settings, out
-        self.left_out = Counts()
-        self.input_bytes = 0
+    def __init__(self, settings: CleanSettings, out: Path, scorers: Scorers) -> None:
+        self._settings, self._out, self._scorers = settings, out, scorers
 
     def run(self) -> None:
-        sources = [(source, source.kind or _kind(source)) for source in self.settings.sources]
-        _check_names(sources)
-        files = {id(source): source_files(source, kind, self.left_out) for source, kind in sources}
-        surveyed = self._survey([file for listed in files.values() for file in listed])
-        self.input_bytes = sum(found["bytes"] for found in surveyed.values())
-        parts = [
-            _Part(source, kind, f"{kind}s/{_folder(source)}/part-{index:05d}", pieces)
-            for source, kind in sources
-            for index, pieces in enumerate(self._groups(source, files[id(source)], surveyed))
-        ]
-        measured = self._measure(parts)
-        self._check_bad(parts, measured)
-        judged = self._judge(parts, self._twins(parts, measured))
-        self._remove_stale(parts)
-        self._write_manifest(parts, surveyed, measured, judged)
+        digests = file_digests(self._settings)
+        with Workers(self._settings.workers) as workers, Workers(1) as alone:
+            self._workers = alone
 
-    def _survey(self, files: list[Path]) -> dict[Path, dict[str, Any]]:
-        size = self.settings.task_bytes
-        unique = list(dict.fromkeys(files))
-        tasks = [Task(f"survey {file}", survey, {"file": str(file), "piece_bytes": size}, [file]) for file in unique]
-        hashed = sum(file.stat().st_size for file in unique) // 64  # hashing is that much faster than cleaning
-        return dict(zip(unique, self._run(tasks, "survey", hashed), strict=True))
+            def run_survey(tasks: list[Task], nbytes: int) -> list[Any]:
+                # Hashing is that much faster than cleaning.
+                self._workers = workers if nbytes // 64 >= ALONE_BYTES else alone
+                return self._run(tasks, "survey")
 
-    def _groups(self, source: CleanSource, files: list[Path], surveyed: dict[Path, Any]) -> list[list[Piece]]:
-        pieces = [Piece(**piece) for file in files for piece in surveyed[file]["pieces"]]
-        # "The first rows" are known only to who reads a source in order.
-        return [pieces] if source.limit is not None else groups(pieces, self.settings.task_bytes)
+            survey = survey_sources(self._settings, self._out, run_survey)
+            self._workers = workers if survey.bytes >= ALONE_BYTES else alone
+            lines = self._lines(survey, digests)
+            self._run([task for line in lines for task in line.measure_tasks()], "measure")
+            self._check_bad(survey)
+            for line in lines:
+                line.finish()
+            written = self._write(lines)
+        self._remove_stale(survey, lines)
+        write_results(self._out, self._settings, survey, lines, written)
 
-    def _measure(self, parts: list[_Part]) -> list[dict[str, Any]]:
-        tasks = []
-        for part in parts:
-            steps = [step.measuring() for step in self.settings.steps if part.kind in step.kinds]
-            arguments = {**self._reads(part), "steps": steps, "out": str(self._columns(part))}
-            tasks.append(Task(f"measure {part.name}", measure, arguments, part.files, [self._columns(part)]))
-        return self._run(tasks, "measure", self.input_bytes)
-
-    def _twins(self, parts: list[_Part], measured: list[dict[str, Any]]) -> dict[Kind, list[Path]]:
-        """For each kind of record, the files that name its duplicates."""
-        tasks, found = [], {}
+    def _lines(self, survey: Survey, digests: dict[str, str]) -> list[Line]:
+        lines = []
         for kind in KINDS:
-            mine = [index for index, part in enumerate(parts) if part.kind == kind]
-            deduplicated = any(step.op == "exact_dedup" and kind in step.kinds for step in self.settings.steps)
-            rows = sum(measured[index]["records"] for index in mine)
-            buckets = max(1, -(-rows // BUCKET_ROWS)) if mine and deduplicated else 0
-            found[kind] = [self.out / "columns" / f"{kind}s" / f"twins-{i:05d}.parquet" for i in range(buckets)]
-            columns = [self._columns(parts[index]) for index in mine]
-            for bucket, path in enumerate(found[kind]):
-                arguments = {"columns": [str(file) for file in columns], "bucket": bucket, "buckets": buckets}
-                task = Task(f"twins {kind} {bucket}", find_twins, {**arguments, "out": str(path)}, columns, [path])
-                tasks.append(task)
-        self._run(tasks, "find equals", 8 * sum(result["records"] for result in measured))
-        return found
+            parts = [part for part in survey.parts if part.kind == kind]
+            steps = [step for step in self._settings.steps if kind in step.kinds]
+            if parts:
+                lines.append(Line(kind, parts, steps, self._out, self._run, self._scorers, digests))
+        return lines
 
-    def _judge(self, parts: list[_Part], twins: dict[Kind, list[Path]]) -> list[dict[str, Any]]:
+    def _write(self, lines: list[Line]) -> dict[str, dict[str, Any]]:
+        """By part's name, what was written."""
         tasks = []
-        place = Counter[Kind]()  # a part's number among those of its kind
-        for part in parts:
-            outputs = [self._kept(part), self._dropped(part)]
+        for progress in (progress for line in lines for progress in line.parts):
+            kept, dropped = self._outputs(progress)
             arguments = {
-                **self._reads(part),
-                "steps": [step.model_dump() for step in self.settings.steps if part.kind in step.kinds],
-                "columns": str(self._columns(part)),
-                "task": place[part.kind],
-                "twins": [str(file) for file in twins[part.kind]],
-                "kept": str(outputs[0]),
-                "dropped": str(outputs[1]),
+                "part": progress.part,
+                "turns": progress.turns,
+                "verdicts": progress.verdicts[-1],
+                "kept": str(kept),
+                "dropped": str(dropped),
             }
-            inputs = [*part.files, self._columns(part), *twins[part.kind]]
-            tasks.append(Task(f"judge {part.name}", judge, arguments, inputs, outputs))
-            place[part.kind] += 1
-        return self._run(tasks, "judge", self.input_bytes)
+            tasks.append(Task(f"write {progress.part.name}", write, arguments, [], [kept, dropped]))
+        results = self._run(tasks, "write")
+        return {task.arguments["part"].name: result for task, result in zip(tasks, results, strict=True)}
 
-    def _run(self, tasks: list[Task], title: str, nbytes: int) -> list[Any]:
-        workers = 1 if nbytes < ALONE_BYTES else self.settings.workers
-        ledger = self.out / "tasks" / title.replace(" ", "-")
-        return run_tasks(tasks, ledger, workers=workers, title=f"clean: {title}")
+    def _outputs(self, progress: Progress) -> tuple[Path, Path]:
+        name = f"{progress.part.name}.jsonl.zst"
+        return self._out / name, self._out / "dropped" / name
 
-    def _reads(self, part: _Part) -> dict[str, Any]:
-        source = part.source.model_dump(exclude={"kind", "weight"})
-        return {"source": source, "kind": part.kind, "pieces": [asdict(piece) for piece in part.pieces]}
+    def _run(self, tasks: list[Task], title: str, ledger: Path | None = None) -> list[Any]:
+        return self._workers.run(tasks, ledger or self._out / "tasks" / title.replace(" ", "-"), f"clean: {title}")
 
-    def _columns(self, part: _Part) -> Path:
-        return self.out / "columns" / f"{part.name}.parquet"
-
-    def _kept(self, part: _Part) -> Path:
-        return self.out / f"{part.name}.jsonl.zst"
-
-    def _dropped(self, part: _Part) -> Path:
-        return self.out / "dropped" / f"{part.name}.jsonl.zst"
-
-    def _check_bad(self, parts: list[_Part], measured: list[dict[str, Any]]) -> None:
-        for source in self.settings.sources:
+    def _check_bad(self, survey: Survey) -> None:
+        for source in self._settings.sources:
             counts = Counts()
-            for part, result in zip(parts, measured, strict=True):
-                if part.source is source:
-                    counts.merge(Counts.from_dict(result["counts"]))
+            for part in survey.parts:
+                if part.source.path == source.path and part.source.name == source.name:
+                    counts.merge(Counts.from_dict(read_meta(part.records)["counts"]))
             bad = {reason: entry for reason, entry in counts.as_dict().items() if reason.startswith("bad: ")}
             number = sum(entry["count"] for entry in bad.values())
             if number > source.max_bad_share * counts["rows"]:
@@ -164,83 +111,21 @@ class _Cleaning:
                     do=f"mend the source, name its adapter, or raise max_bad_share (now {source.max_bad_share:g})",
                 )
 
-    def _remove_stale(self, parts: list[_Part]) -> None:
-        """Removes what an earlier call with other settings wrote."""
-        mine = {path for part in parts for path in (self._kept(part), self._dropped(part), self._columns(part))}
+    def _remove_stale(self, survey: Survey, lines: list[Line]) -> None:
+        """Removes what an earlier call with other sources or cuts wrote, and findings that answer other questions.
+
+        Columns of parts that are still there stay: going back to earlier steps finds them.
+        """
+        mine = {path for line in lines for progress in line.parts for path in self._outputs(progress)}
+        mine |= {self._out / "columns" / part.name for part in survey.parts}
+        mine |= {Path(file) for line in lines for progress in line.parts for file in progress.verdicts}
+        mine |= {folder for line in lines for folder in line.findings}
         for kind in KINDS:
-            for folder in (self.out, self.out / "dropped", self.out / "columns"):
-                for file in (folder / f"{kind}s").glob("*/part-*"):
-                    if file not in mine:
-                        file.unlink()
-
-    def _write_manifest(
-        self,
-        parts: list[_Part],
-        surveyed: dict[Path, dict[str, Any]],
-        measured: list[dict[str, Any]],
-        judged: list[dict[str, Any]],
-    ) -> None:
-        by_source: dict[str, dict[str, Any]] = {}
-        for part, read, verdict in zip(parts, measured, judged, strict=True):
-            entry = by_source.setdefault(
-                f"{part.kind}s/{_folder(part.source)}",
-                {"kept": 0, "text_bytes": 0, "read": Counts(), "dropped": Counts(), "languages": Counter()},
-            )
-            entry["kept"] += verdict["kept"]
-            entry["text_bytes"] += verdict["text_bytes"]
-            entry["read"].merge(Counts.from_dict(read["counts"]))
-            entry["dropped"].merge(Counts.from_dict(verdict["dropped"]))
-            entry["languages"].update(verdict["languages"])
-        for entry in by_source.values():
-            entry.update(read=entry["read"].as_dict(), dropped=entry["dropped"].as_dict())
-        write_manifest(
-            self.out,
-            {
-                "stage": "clean",
-                "settings": self.settings.model_dump(),
-                "inputs": [
-                    {"file": str(file), "sha256": found["sha256"], "bytes": found["bytes"]}
-                    for file, found in surveyed.items()
-                ],
-                "parts": [
-                    {
-                        "file": f"{part.name}.jsonl.zst",
-                        "kind": part.kind,
-                        "records": verdict["kept"],
-                        "sha256": verdict["sha256"],
-                    }
-                    for part, verdict in zip(parts, judged, strict=True)
-                ],
-                "sources": by_source,
-                "left_out": self.left_out.as_dict(),
-            },
-        )
-
-
-def _kind(source: CleanSource) -> Kind:
-    """What a source's first readable row holds."""
-    for file in source_files(source, None, Counts()):
-        for row in read_rows(file, lambda problem, where: None, document=source.document):
-            found = kinds(row.fields)
-            if len(found) > 1:
-                raise UserError(
-                    f"a row here can be read as {' or '.join(found)}",
-                    where=row.where,
-                    do=f"add `kind: {found[0]}` to the source",
-                )
-            if found:
-                return found[0]
-    raise UserError(
-        "no row here fits any known schema", where=source.path, do="add `kind:` to the source to see what its rows lack"
-    )
-
-
-def _check_names(sources: list[tuple[CleanSource, Kind]]) -> None:
-    names = Counter((kind, _folder(source)) for source, kind in sources)
-    for (kind, name), times in names.items():
-        if times > 1:
-            raise UserError(f"{times} sources of {kind}s are called {name}", do="give each a `name` of its own")
-
-
-def _folder(source: CleanSource) -> str:
-    return re.sub(r"[^\w.-]+", "_", source_name(source)).strip(".") or "source"
+            found = [
+                path
+                for folder in (self._out, *(self._out / name for name in ("dropped", "columns", "verdicts")))
+                for path in (folder / f"{kind}s").glob("*/part-*")
+            ]
+            for path in [*found, *(self._out / "findings" / f"{kind}s").glob("*")]:
+                if path not in mine:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()

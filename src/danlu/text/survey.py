@@ -7,20 +7,48 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from danlu.ledger.errors import UserError
 from danlu.ledger.files import sha256_file
 from danlu.text.readers import Piece, file_form
-from danlu.text.streams import CHUNK
+from danlu.text.settings import DocumentUnit
+from danlu.text.streams import CHUNK, COMPRESSED
 
 
-def survey(file: str, piece_bytes: int) -> dict[str, Any]:
-    """{"sha256", "bytes", "pieces"}: plain JSON lines are cut at line ends, parquet at row groups, others not."""
+def survey(file: str, piece_bytes: int, document: DocumentUnit = "file") -> dict[str, Any]:
+    """{"sha256", "bytes", "stamp", "pieces"}: plain JSON lines and text are cut between rows, parquet between row
+    groups, other files are one piece. Raises UserError for a file to which somebody writes.
+    """
     path = Path(file)
-    sha256, pieces = sha256_file(path), [Piece(file)]
-    if file_form(path) == "parquet":
-        pieces = _row_groups(file, piece_bytes)
-    elif path.suffix in (".jsonl", ".ndjson"):
-        sha256, pieces = _byte_ranges(path, piece_bytes)
-    return {"sha256": sha256, "bytes": path.stat().st_size, "pieces": [asdict(piece) for piece in pieces]}
+    stamp = stamp_of(path)
+    sha256, pieces = "", [Piece(file)]
+    ending = _row_end(path, document)
+    if ending:
+        sha256, pieces = _byte_ranges(path, piece_bytes, ending)
+    else:
+        sha256 = sha256_file(path)
+        if file_form(path) == "parquet":
+            pieces = _row_groups(file, piece_bytes)
+    check_unchanged(path, stamp)
+    return {"sha256": sha256, "bytes": stamp[0], "stamp": stamp, "pieces": [asdict(piece) for piece in pieces]}
+
+
+def stamp_of(path: Path) -> list[int]:
+    """Size and time of change, [-1, -1] for a file that is gone."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return [-1, -1]
+    return [status.st_size, status.st_mtime_ns]
+
+
+def check_unchanged(path: Path, stamp: list[int]) -> None:
+    """Raises UserError where a file is not what it was when it was looked at."""
+    if stamp_of(path) != stamp:
+        raise UserError(
+            "this file changed while it was read",
+            where=str(path),
+            do="run again once nothing writes to it, or clean a copy",
+        )
 
 
 def groups(pieces: list[Piece], piece_bytes: int) -> list[list[Piece]]:
@@ -32,19 +60,30 @@ def groups(pieces: list[Piece], piece_bytes: int) -> list[list[Piece]]:
             made.append([])
             size = 0
         made[-1].append(piece)
-        plain = piece.stop is not None and file_form(Path(piece.file)) == "jsonl"
+        plain = piece.stop is not None and file_form(Path(piece.file)) != "parquet"
         size += piece.stop - piece.start if plain and piece.stop else Path(piece.file).stat().st_size
     return made
 
 
-def _byte_ranges(path: Path, piece_bytes: int) -> tuple[str, list[Piece]]:
+def _row_end(path: Path, document: DocumentUnit) -> bytes | None:
+    """What stands between two rows of a plain file, None where it cannot be cut."""
+    if path.suffix in COMPRESSED:
+        return None
+    form = file_form(path)
+    if form == "text":
+        return {"line": b"\n", "paragraph": b"\n\n", "file": None}[document]
+    return b"\n" if form == "jsonl" else None
+
+
+def _byte_ranges(path: Path, piece_bytes: int, row_end: bytes) -> tuple[str, list[Piece]]:
     digest, pieces = hashlib.sha256(), []
     at = start = 0
     line = first_line = 1
     with path.open("rb") as handle:
         while chunk := handle.read(CHUNK):
             digest.update(chunk)
-            cut = chunk.find(b"\n") + 1 if at + len(chunk) - start >= piece_bytes else 0
+            found = chunk.find(row_end) if at + len(chunk) - start >= piece_bytes else -1
+            cut = found + len(row_end) if found >= 0 else 0
             line += chunk.count(b"\n", 0, cut)
             if cut:
                 pieces.append(Piece(str(path), start, at + cut, first_line))

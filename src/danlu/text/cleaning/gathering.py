@@ -38,6 +38,8 @@ class Gathering:
             for part in parts:
                 for rows, columns in part.columns(["hash"]):
                     ...
+
+    Operators import this module under TYPE_CHECKING: the engine stands above them.
     """
 
     parts: list[LivePart]

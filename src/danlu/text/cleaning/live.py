@@ -56,7 +56,7 @@ class LivePart:
         """The rows that the step looks at, a stretch at a time."""
         own = self.turns[-1]
         verdicts = ColumnReader(self.verdicts, ["turn"])
-        lost = ColumnReader(own.columns, ["unusable"]) if own.operator.change else None
+        lost = ColumnReader(own.columns, [".unusable"]) if own.operator.change else None
         languages = ColumnReader(own.languages.columns) if own.languages else None
         for start in range(0, self.rows, STRETCH):
             rows = np.arange(start, min(start + STRETCH, self.rows))

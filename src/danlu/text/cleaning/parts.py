@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from danlu.ledger.counts import Counts
-from danlu.ledger.errors import UserError
 from danlu.text.cleaning.columns import ColumnReader, FindingsReader
 from danlu.text.ops.contents import characters_of
 from danlu.text.ops.language import language_of
@@ -22,6 +21,7 @@ from danlu.text.settings import CleanSource, Step
 from danlu.text.source import Place, read_places
 from danlu.text.steps.base import Kind
 from danlu.text.steps.basic import LanguageStep
+from danlu.text.survey import check_unchanged
 
 BATCH = 256  # records in memory
 BATCH_CHARACTERS = 1 << 20
@@ -48,7 +48,7 @@ class Part:
         return [Path(file) for file in self.stamps]
 
     def batches(self, counts: Counts) -> Iterator[tuple[list[Place], list[Record]]]:
-        """All records, a batch at a time."""
+        """All records, a batch at a time. Raises UserError where a file is not what it was when it was surveyed."""
         return self._batches(counts, None)
 
     def batches_of(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, list[Record]]]:
@@ -85,21 +85,7 @@ class Part:
 
     def _check_files(self) -> None:
         for file, stamp in self.stamps.items():
-            if stamp_of(Path(file)) != stamp:
-                raise UserError(
-                    "this file changed while it was read",
-                    where=file,
-                    do="run again once nothing writes to it, or read a copy",
-                )
-
-
-def stamp_of(file: Path) -> list[int]:
-    """Size and time of change, [-1, -1] for a file that is gone."""
-    try:
-        status = file.stat()
-    except FileNotFoundError:
-        return [-1, -1]
-    return [status.st_size, status.st_mtime_ns]
+            check_unchanged(Path(file), stamp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +136,7 @@ class Alterations:
 
     def __init__(self, part: Part, turns: list[Turn]) -> None:
         self._changed = {
-            place: ColumnReader(turn.columns, ["changed"]) for place, turn in enumerate(turns) if turn.alters
+            place: ColumnReader(turn.columns, [".changed"]) for place, turn in enumerate(turns) if turn.alters
         }
         self._found = {
             place: FindingsReader(list(turns[place].findings), part.number)

@@ -21,7 +21,7 @@ OPERATORS = {
     "normalise": Operator(change=normalise.normalise),
     "length": Operator(measure=length.measure, judge=length.judge),
     "language": Operator(measure=language.measure, judge=language.judge),
-    "exact_dedup": Operator(measure=exact_dedup.measure, judge=exact_dedup.judge),
+    "exact_dedup": Operator(measure=exact_dedup.measure, gather=exact_dedup.gather, judge=exact_dedup.judge),
     "characters": Operator(measure=characters.measure, judge=ranges.judge),
     "lines": Operator(measure=lines.measure, judge=ranges.judge),
     "words": Operator(measure=words.measure, judge=ranges.judge),
