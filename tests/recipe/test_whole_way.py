@@ -185,6 +185,11 @@ def test_every_recipe_reads_and_gets_small(recipe: Path) -> None:
         assert section.data.unit(TRAINING[TRAINING.index(name)])
 
 
+def test_the_tiny_recipe_smokes_to_its_end(tmp_path: Path) -> None:
+    danlu.run(smoked(load_recipe(RECIPES / "tiny.yaml", [f"out={tmp_path / 'tiny'}"])))
+    assert (tmp_path / "tiny-smoke" / "report" / "index.html").is_file()
+
+
 def test_a_recipe_whose_start_is_missing_still_smokes(tmp_path: Path) -> None:
     small = smoked(load_recipe(RECIPES / "mini_qwen_1b" / "dpo.yaml", [f"out={tmp_path / 'q'}"]))
     assert small.dpo is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import math
 import shutil
 from pathlib import Path
@@ -101,7 +102,20 @@ def test_formats_below_float32_stay_near_it(tmp_path: Path, precision: str) -> N
     assert {tensor.dtype for tensor in masters.values()} == {torch.float32}
 
 
-def test_a_tracker_that_fails_never_stops_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tensorboard_gets_the_numbers_of_the_metrics(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tiny.run(tmp_path / "run", TrainSettings(**FAST, trackers=["tensorboard"]))
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = {row["step"]: row["loss"] for row in rows if "loss" in row and "source" not in row}
+    assert {scalar.step: pytest.approx(scalar.value) for scalar in events.Scalars("loss")} == losses
+
+
+def test_a_tracker_that_fails_never_stops_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "swanlab", None)  # as if it were not installed
     tiny.run(tmp_path / "run", TrainSettings(**FAST, trackers=["swanlab"]))
     said = capsys.readouterr().err
     assert said.count("swanlab is left out") == 1 and "metrics.jsonl has everything" in said

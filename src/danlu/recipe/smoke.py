@@ -12,6 +12,7 @@ from danlu.text.settings import SourceSettings
 
 ROWS = 64
 LENGTH = 256
+VOCABULARY = 512  # of a tokenizer that is trained: a few rows give no more merges than that
 BATCH = 8
 STEPS = 4
 
@@ -24,6 +25,11 @@ def smoked(recipe: Recipe) -> Recipe:
     """
     shape = _shape(recipe.model or ModelSettings(), recipe)
     small: dict[str, object] = {"out": _beside(recipe.out), "processes": 1, "model": shape}
+    if recipe.tokenizer and recipe.tokenizer.train:
+        entries = min(recipe.tokenizer.train.vocab_size, VOCABULARY)
+        train = recipe.tokenizer.train.model_copy(update={"vocab_size": entries})
+        small["tokenizer"] = recipe.tokenizer.model_copy(update={"train": train})
+        small["model"] = shape.model_copy(update={"vocab_size": entries})
     for name, section in recipe.training().items():
         small[name] = _training(recipe, section)
     if recipe.clean:
