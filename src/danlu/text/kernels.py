@@ -21,7 +21,8 @@ from danlu.text.records import Record
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse
 _INVERSE = pow(_BASE, -1, 1 << 64)
 _MIX = np.uint64(0xD6E8FEB86659FD93)
-_STRIDE = 1 << 10
+_STRIDE_BITS = 10
+_STRIDE = 1 << _STRIDE_BITS
 _NEAR = 1 << 15  # hashes whose table the processor's cache holds
 
 
@@ -147,7 +148,7 @@ class Codes:
         """uint64: the same for the same characters, in every batch."""
         start = spans.start
         low, high = _powers(_INVERSE, len(self.points))
-        shift = low[start % _STRIDE] * high[start // _STRIDE]
+        shift = low[start & (_STRIDE - 1)] * high[start >> _STRIDE_BITS]
         content = (self._sums[spans.end] - self._sums[start]) * shift
         return (content + spans.lengths.astype(np.uint64) * _MIX) * _MIX  # NULs add to the length alone
 

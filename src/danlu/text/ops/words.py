@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import count
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from danlu.text.kernels import Class, Codes, codes_of, sums
 from danlu.text.ops.operator import Column
 from danlu.text.records import Record
 from danlu.text.steps.statistics import WordsStep
+
+_TABLE_BITS = 16
 
 
 def measure(records: list[Record], step: WordsStep) -> dict[str, Column]:
@@ -31,13 +34,20 @@ def measure(records: list[Record], step: WordsStep) -> dict[str, Column]:
 
 def _english(codes: Codes) -> np.ndarray:
     """Which words of a batch are function words of English."""
-    known, hashes = _english_hashes(), codes.word_hashes
-    near = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
-    return known[near] == hashes
+    table, multiplier = _english_table()
+    return table[_places(codes.word_hashes, multiplier)] == codes.word_hashes
 
 
 @cache
-def _english_hashes() -> np.ndarray:
+def _english_table() -> tuple[np.ndarray, np.uint64]:
+    """The hashes of all words, each at its place; and the multiplier by which no two have one place."""
     spellings = {spelt for word in ENGLISH for spelt in (word, word.capitalize(), word.upper())}
-    codes = Codes(sorted(spellings | {word.replace("'", "’") for word in spellings}))
-    return np.sort(codes.word_hashes)
+    hashes = Codes(sorted(spellings | {word.replace("'", "’") for word in spellings})).word_hashes
+    multiplier = next(m for m in map(np.uint64, count(1, 2)) if len(np.unique(_places(hashes, m))) == len(hashes))
+    table = np.zeros(1 << _TABLE_BITS, np.uint64)
+    table[_places(hashes, multiplier)] = hashes
+    return table, multiplier
+
+
+def _places(hashes: np.ndarray, multiplier: np.uint64) -> np.ndarray:
+    return (hashes * multiplier >> np.uint64(64 - _TABLE_BITS)).view(np.int64)
