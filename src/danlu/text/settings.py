@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from danlu.config import Settings
 from danlu.text.steps.base import KINDS, LANGUAGES, Kind
 from danlu.text.steps.basic import BasicStep, ExactDedupStep, NormaliseStep
+from danlu.text.steps.privacy import PrivacyStep
 from danlu.text.steps.statistics import StatisticsStep
 
 DocumentUnit = Literal["file", "paragraph", "line"]
@@ -76,7 +77,7 @@ class SourceSettings(Settings):
         return self
 
 
-Step = Annotated[BasicStep | StatisticsStep, Field(discriminator="op")]
+Step = Annotated[BasicStep | StatisticsStep | PrivacyStep, Field(discriminator="op")]
 
 
 class CleanSource(SourceSettings):

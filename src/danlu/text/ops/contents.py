@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
 
-from danlu.text.records import Conversation, Document, Message, Record
+from danlu.text.records import Conversation, Document, Message, Preference, Record
 
 
 def text_of(record: Record) -> str:
@@ -38,14 +38,16 @@ def with_text(record: Record, change: Callable[[str], str]) -> Record:
     """The record with `change` made to every text in it; tool calls stay as they are."""
     if isinstance(record, Document):
         return replace(record, text=change(record.text))
+    return with_messages(record, lambda message: _message(message, change))
+
+
+def with_messages(record: Conversation | Preference, change: Callable[[Message], Message]) -> Conversation | Preference:
+    """The record with `change` made to every message."""
+    messages = list(map(change, record.messages))
     if isinstance(record, Conversation):
-        return replace(record, messages=_changed(record.messages, change))
-    chosen, rejected = _changed(record.chosen, change), _changed(record.rejected, change)
-    return replace(record, messages=_changed(record.messages, change), chosen=chosen, rejected=rejected)
-
-
-def _changed(messages: list[Message], change: Callable[[str], str]) -> list[Message]:
-    return [_message(message, change) for message in messages]
+        return replace(record, messages=messages)
+    chosen, rejected = list(map(change, record.chosen)), list(map(change, record.rejected))
+    return replace(record, messages=messages, chosen=chosen, rejected=rejected)
 
 
 def _message(message: Message, change: Callable[[str], str]) -> Message:

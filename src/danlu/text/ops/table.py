@@ -16,6 +16,7 @@ from danlu.text.ops import (
     words,
 )
 from danlu.text.ops.operator import Operator
+from danlu.text.ops.privacy import redact
 
 OPERATORS = {
     "normalise": Operator(change=normalise.normalise),
@@ -28,4 +29,5 @@ OPERATORS = {
     "repetition": Operator(measure=repetition.measure, judge=ranges.judge),
     "keywords": Operator(measure=keywords.measure, judge=keywords.judge),
     "tokens": Operator(score=tokens.score, judge=ranges.judge),
+    "privacy": Operator(change=redact.redact, measure=redact.measure),
 }
