@@ -34,11 +34,14 @@ class Task:
     arguments: dict[str, Any] = field(default_factory=dict)
     inputs: list[Path] = field(default_factory=list)
     outputs: list[Path] = field(default_factory=list)
+    identity: str | None = None
+    """Stands for the arguments where they hold more than that on which the result depends."""
 
     def key(self) -> str:
         stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self.inputs]
         function = f"{self.function.__module__}.{self.function.__qualname__}"
-        return fingerprint([self.name, function, self.arguments, stats, [str(path) for path in self.outputs]])
+        asked = self.arguments if self.identity is None else self.identity
+        return fingerprint([self.name, function, asked, stats, [str(path) for path in self.outputs]])
 
 
 class Workers:
@@ -116,6 +119,8 @@ def record_tasks(
 
     `results` takes the tasks to do and gives (index, result) in any order; those that it does not give were stopped.
     """
+    if not tasks:
+        return []
     folder.mkdir(parents=True, exist_ok=True)
     ledger = folder / LEDGER
     done = _read(ledger)

@@ -13,6 +13,8 @@ from danlu.text.readers import Piece, file_form
 from danlu.text.settings import DocumentUnit
 from danlu.text.streams import CHUNK, COMPRESSED
 
+PACKING = 4  # text over what .zst and .gz make of it
+
 
 def survey(file: str, piece_bytes: int, document: DocumentUnit = "file") -> dict[str, Any]:
     """{"sha256", "bytes", "stamp", "pieces"}: plain JSON lines and text are cut between rows, parquet between row
@@ -52,7 +54,7 @@ def check_unchanged(path: Path, stamp: list[int]) -> None:
 
 
 def groups(pieces: list[Piece], piece_bytes: int) -> list[list[Piece]]:
-    """Neighbouring pieces, as many as make one task of about `piece_bytes`."""
+    """Neighbouring pieces, as many as make one task of about `piece_bytes` of text."""
     made: list[list[Piece]] = []
     size = piece_bytes
     for piece in pieces:
@@ -60,9 +62,16 @@ def groups(pieces: list[Piece], piece_bytes: int) -> list[list[Piece]]:
             made.append([])
             size = 0
         made[-1].append(piece)
-        plain = piece.stop is not None and file_form(Path(piece.file)) != "parquet"
-        size += piece.stop - piece.start if plain and piece.stop else Path(piece.file).stat().st_size
+        size += _text_bytes(piece)
     return made
+
+
+def _text_bytes(piece: Piece) -> int:
+    path = Path(piece.file)
+    packed = path.suffix in COMPRESSED
+    if piece.stop is not None and not packed and file_form(path) != "parquet":
+        return piece.stop - piece.start
+    return path.stat().st_size * (PACKING if packed else 1)
 
 
 def _row_end(path: Path, document: DocumentUnit) -> bytes | None:

@@ -170,7 +170,12 @@ class Line:
                     progress.turns[: place + 1], progress.verdicts[-1],
                 )
             )  # fmt: skip
-        gathering = Gathering(live, folder, lambda tasks, title: self._run(tasks, title, folder / "tasks"))
+
+        def run(tasks: list[Task], title: str) -> list[Any]:
+            # The folder's name says on what its files depend: not on where the parts' files stand, nor on thresholds.
+            return self._run([replace(task, identity=key) for task in tasks], title, folder / "tasks")
+
+        gathering = Gathering(live, folder, run)
         found = tuple(map(str, operator.gather(gathering, step)))
         for progress in self.parts:
             progress.turns[place] = replace(progress.turns[place], findings=found)

@@ -12,6 +12,7 @@ from danlu.ledger.counts import Counts
 from danlu.text.cleaning.columns import ColumnReader, ColumnWriter, FindingsReader, column_writer
 from danlu.text.cleaning.parts import Alterations, Part, Turn
 from danlu.text.cleaning.scorers import scorer_of
+from danlu.text.kernels import Batch
 from danlu.text.ops.contents import characters_of
 from danlu.text.ops.operator import Column
 from danlu.text.problems import BadRow
@@ -122,20 +123,23 @@ class _Walk:
 
 
 class _Batch:
-    """Records on their way; one list object as long as nothing changes, so that operators may share work on it."""
+    """Records on their way; one `Batch` as long as nothing changes, so that operators share work on it."""
 
     def __init__(self, rows: np.ndarray, records: list[Record]) -> None:
-        self.rows, self.records = rows, records
+        self.rows, self.records = rows, Batch(records)
         self.fresh: dict[str, dict[str, Any]] = {}
         self.languages: np.ndarray | None = None
-        self._parts: dict[tuple[int, ...], list[Record]] = {}
+        self._parts: dict[tuple[int, ...], Batch] = {}
 
     def replace(self, records: list[Record]) -> None:
-        self.records, self._parts = records, {}
+        self.records, self._parts = Batch(records), {}
 
-    def only(self, seen: tuple[int, ...]) -> list[Record]:
+    def only(self, seen: tuple[int, ...]) -> Batch:
+        """The records at these places."""
+        if len(seen) == len(self.records):
+            return self.records
         if seen not in self._parts:
-            self._parts[seen] = [self.records[index] for index in seen]
+            self._parts[seen] = Batch(self.records[index] for index in seen)
         return self._parts[seen]
 
 

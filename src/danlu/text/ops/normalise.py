@@ -21,6 +21,7 @@ _TABLE = str.maketrans(
     {**dict.fromkeys(_LINE_ENDS, "\n"), **dict.fromkeys(_BLANKS, " "), **dict.fromkeys(_INVISIBLE, None)}
 )
 _ODD = re.compile("[" + re.escape(_LINE_ENDS + _BLANKS + _INVISIBLE) + "]")
+_LOOSE_ENDS = (" \n", "\t\n", "\u3000\n")  # no other blanks are left by then
 _MANY_BLANK_LINES = re.compile(r"\n{4,}")
 
 
@@ -35,6 +36,10 @@ def normal_text(text: str, step: NormaliseStep) -> str:
     text = text.translate(_TABLE) if _ODD.search(text) else text
     text = unicodedata.normalize("NFC", text) if step.nfc else text
     if step.whitespace:
-        text = "\n".join(line.rstrip() for line in text.split("\n"))
-        text = _MANY_BLANK_LINES.sub("\n\n\n", text).strip("\n")
+        text = text.rstrip()
+        if any(end in text for end in _LOOSE_ENDS):
+            text = "\n".join(line.rstrip() for line in text.split("\n"))
+        if "\n\n\n\n" in text:
+            text = _MANY_BLANK_LINES.sub("\n\n\n", text)
+        text = text.lstrip("\n")
     return text
