@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 import danlu
 from danlu.ledger.manifest import read_manifest
 from danlu.ledger.metrics import read_metrics
 from danlu.model.settings import parameters
 from danlu.recipe.settings import load_recipe
+from danlu.recipe.smoke import smoked
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FEW = [
@@ -39,3 +42,12 @@ def test_every_stage_steps_on_the_original_files(shared_data: Path, qwen_tokeniz
     # Every row that was cut or dropped has its reason, and what is left of the answers is all in the loss.
     assert found["cuts"] == {"dropped: a single turn is longer than the window": 18, "oldest turns left out": 4}
     assert found["roles"]["user"]["in_loss"] == 0
+
+
+@pytest.mark.prove
+def test_the_three_stages_of_the_1b_recipe_smoke(shared_data: Path, qwen_tokenizer: Path, tmp_path: Path) -> None:
+    places = [f"data={shared_data / 'mini_qwen'}", f"tokenizer.path={qwen_tokenizer}", f"out={tmp_path / 'run'}"]
+    for stage in ("pretrain", "sft", "dpo"):
+        danlu.run(smoked(load_recipe(RECIPES / "mini_qwen_1b" / f"{stage}.yaml", places)))
+        rows = read_metrics(tmp_path / "run-smoke" / stage / "metrics.jsonl")
+        assert len([row for row in rows if "loss" in row]) == 4
