@@ -11,8 +11,8 @@ from danlu.model.decoder import Decoder
 from danlu.model.folder import save_decoder
 from danlu.model.parts import initialise
 from danlu.model.settings import ModelSettings
-from danlu.tokens.bpe import train_tokenizer
 from danlu.tokens.settings import TokenizerTrainSettings
+from danlu.tokens.train import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -1,4 +1,4 @@
-"""Trained tokenizers: any vocabulary size, the same every time, the same in transformers, lossless."""
+"""Trained byte-level BPE: any vocabulary size, the same every time, the same in transformers, lossless."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from danlu.ledger.errors import UserError
 from danlu.text.records import Conversation
-from danlu.tokens.bpe import train_tokenizer
 from danlu.tokens.encode import terminator_id
 from danlu.tokens.settings import TokenizerTrainSettings
 from danlu.tokens.template import Template
 from danlu.tokens.tokenizer import Tokenizer
+from danlu.tokens.train import train_tokenizer
 
 WORDS = [
     "李白是唐代诗人",
@@ -88,7 +88,7 @@ def test_the_same_text_gives_the_same_tokenizer_in_another_process(trained: Toke
     code = (
         "import importlib.util, sys; from pathlib import Path\n"
         f"spec = importlib.util.spec_from_file_location('corpus', {str(Path(__file__))!r})\n"
-        "from danlu.tokens.bpe import train_tokenizer\n"
+        "from danlu.tokens.train import train_tokenizer\n"
         "from danlu.tokens.settings import TokenizerTrainSettings as S\n"
         "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)\n"
         f"out = Path({str(tmp_path / 'out')!r})\n"

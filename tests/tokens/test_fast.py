@@ -20,12 +20,12 @@ from danlu.text.records import Document
 from danlu.text.settings import SourceSettings
 from danlu.text.source import read_records
 from danlu.tokens import pack_tasks
-from danlu.tokens.bpe import train_tokenizer
 from danlu.tokens.characters import byte_alphabet
 from danlu.tokens.fast import UNPROVEN, FastEncoder, plain_encoder
 from danlu.tokens.pack import pack
 from danlu.tokens.settings import DataSettings, TokenizerTrainSettings
 from danlu.tokens.tokenizer import FEW_CHARACTERS, LITTLE, Tokenizer
+from danlu.tokens.train import train_tokenizer
 
 PIECES = ["<|im_end|>", "<tool_call>", "，", "😀", "e\u0301", "绿豆糕", "  \n", "'S", "\r\n", "𠀀", "\ufeff", "12"]
 

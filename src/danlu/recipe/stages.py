@@ -41,23 +41,22 @@ def clean(settings: CleanSettings, out: Path) -> None:
 
 def tokenizer(settings: TokenizerSettings, out: Path) -> None:
     """Trains or loads a tokenizer and saves it in `out`, with the chat template that all later stages render with."""
-    from danlu.text.records import Document
-    from danlu.text.source import read_records
-    from danlu.tokens.bpe import train_tokenizer
     from danlu.tokens.encode import terminator_id
     from danlu.tokens.template import Template
     from danlu.tokens.tokenizer import Tokenizer
+    from danlu.tokens.train import train_tokenizer
+    from danlu.tokens.training_text import TrainingText
 
-    counts = Counts()
+    counts, learned = Counts(), None
     if settings.train is not None:
-        records = (record for source in settings.train.sources for record in read_records(source, "document", counts))
-        made = train_tokenizer(settings.train, (record.text for record in records if isinstance(record, Document)), out)
+        learned = TrainingText(settings.train.sources, settings.train.max_bytes, counts)
+        made = train_tokenizer(settings.train, learned, out)
     else:
         made = Tokenizer.load(Path(str(settings.path)))
     template = Template(made, settings.system, settings.template)
     ends = settings.terminator is not None or made.eos_id is not None
     concerns = template.concerns(terminator_id(made, settings.terminator) if ends else None)
-    for concern in concerns:
+    for concern in [*concerns, *([learned.note()] if learned and learned.note() else [])]:
         Console(stderr=True, highlight=False).print(concern, style="yellow")
     template.tokenizer.save(out)
     write_manifest(
@@ -68,6 +67,7 @@ def tokenizer(settings: TokenizerSettings, out: Path) -> None:
             "template": template.fingerprint,
             "stops": [made.token(stop) for stop in template.stop_ids],
             "concerns": concerns,
+            "learned_from": learned.summary() if learned else None,
             "counts": counts.as_dict(),
         },
     )

@@ -10,15 +10,26 @@ from danlu.config import Settings
 from danlu.ledger.errors import UserError
 from danlu.text.settings import SourceSettings
 
+MOST_BYTES = (1 << 31) - 1
+"""No pair of neighbours can be seen more often than there are bytes, and tokenizers counts pairs in 32 bits."""
+
 
 class TokenizerTrainSettings(Settings):
-    """How a byte-level BPE tokenizer is trained."""
+    """How a tokenizer is trained."""
 
+    kind: Literal["byte_bpe", "sentencepiece"] = Field(
+        default="byte_bpe",
+        description="byte_bpe: merges of bytes inside words, as Qwen's (fits more text into a token); sentencepiece: "
+        "merges of characters, bytes for rare ones, as Llama 2's (a model file for other tools, trains faster).",
+    )
     sources: list[SourceSettings] = Field(
         default=[], description="Text to learn from; when left out, what pretraining reads."
     )
     vocab_size: int = Field(
         default=32_000, ge=300, description="Entries to learn, the 256 bytes and all special tokens among them."
+    )
+    symbols: list[str] = Field(
+        default=[], description="Texts that are always one token wherever they stand, such as <think>; not special."
     )
     reserved: int = Field(
         default=16, ge=0, description="Special tokens <|reserved_0|>, <|reserved_1|>, ... kept free for later use."
@@ -27,9 +38,23 @@ class TokenizerTrainSettings(Settings):
         default=1, ge=1, description="Round the vocabulary up to a multiple of this with further reserved tokens."
     )
     max_bytes: int = Field(
-        default=32_000_000, ge=1, description="UTF-8 bytes of text to learn from; what comes after them is not read."
+        default=32_000_000,
+        ge=1,
+        le=MOST_BYTES,
+        description="UTF-8 bytes of text to learn from, an even share of every file; memory is about 35 times this "
+        "(sentencepiece: 20), and beyond 2147483647 the counts of pairs could overflow.",
     )
-    min_frequency: int = Field(default=2, ge=1, description="A pair seen less often than this is never merged.")
+    min_frequency: int = Field(
+        default=2, ge=1, description="A pair seen less often than this is never merged (byte_bpe only)."
+    )
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> TokenizerTrainSettings:
+        if self.kind == "sentencepiece" and "min_frequency" in self.model_fields_set:
+            raise ValueError("SentencePiece knows no min_frequency. Remove it, or set kind: byte_bpe.")
+        if empty := [symbol for symbol in self.symbols if not symbol.strip()]:
+            raise ValueError(f"A symbol must have a visible character: {empty[0]!r} has none.")
+        return self
 
 
 class TokenizerSettings(Settings):
