@@ -81,13 +81,13 @@ def dropped(out: Path) -> dict[int, str]:
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the tasks that ran, in this list."""
     names: list[str] = []
-    results = Workers._results
+    here = Workers._here
 
     def noting(self: Workers, tasks: list[Task]) -> Iterator[tuple[int, Any]]:
         names.extend(task.name for task in tasks)
-        return results(self, tasks)
+        return here(self, tasks)
 
-    monkeypatch.setattr(Workers, "_results", noting)
+    monkeypatch.setattr(Workers, "_here", noting)
     return names
 
 

@@ -29,7 +29,7 @@ def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     Text is UTF-8 with `\\n` line ends. On any error `path` is left as it was.
     Raises UserError for a full disk or a folder that cannot be written.
     """
-    with _explained(path):
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = _fresh_partial(path)
         text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
@@ -51,7 +51,7 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     On any error nothing is left. With `replace` an older `path` is moved away first and removed after.
     Raises UserError for a full disk or a folder that cannot be written, FileExistsError when `path` is there.
     """
-    with _explained(path):
+    with explained(path):
         if path.exists() and not replace:
             raise FileExistsError(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
 def make_folder(path: Path) -> Path:
     """Makes a folder and those above it where they are not there; gives `path`. Raises UserError where that fails."""
-    with _explained(path):
+    with explained(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -90,7 +90,7 @@ def sole_user(folder: Path) -> Iterator[None]:
     Raises UserError where another process has it.
     """
     path = make_folder(folder) / LOCK
-    with _explained(path), path.open("a") as handle:
+    with explained(path), path.open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -169,7 +169,8 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Turns a full disk, or a place that cannot be written, into a UserError about `path`."""
     try:
         yield
     except OSError as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from danlu.ledger.errors import Stopped, UserError
-from danlu.ledger.files import drop_torn_line, fingerprint
+from danlu.ledger.files import drop_torn_line, explained, fingerprint, make_folder
 from danlu.ledger.progress import progress
 from danlu.ledger.signals import Stop, graceful_stop
 
@@ -47,8 +47,8 @@ class Task:
 class Workers:
     """Processes for several lists of tasks, started with the first list that needs them.
 
-    `count` 0 means one a core. With one worker, and for a single task before they have started, work stays in this
-    process.
+    `count` 0 means one a core. With one worker, `alone`, and for a single task before they have started, work stays
+    in this process.
     """
 
     def __init__(self, count: int = 0) -> None:
@@ -62,27 +62,29 @@ class Workers:
         if self._pool is not None:
             self._pool.shutdown()
 
-    def run(self, tasks: list[Task], folder: Path, title: str = "tasks") -> list[Any]:
+    def run(self, tasks: list[Task], folder: Path, title: str = "tasks", *, alone: bool = False) -> list[Any]:
         """Runs the tasks that `folder`/tasks.jsonl does not hold as done; gives all results in the tasks' order.
 
         Raises Stopped after Ctrl-C or SIGTERM: tasks in hand are finished, and the same call goes on from there.
         """
-        return record_tasks(tasks, folder, title, self._results)
+        return record_tasks(tasks, folder, title, self._here if alone else self._results)
 
     def _results(self, tasks: list[Task]) -> Iterator[tuple[int, Any]]:
+        if self._count == 1 or (len(tasks) <= 1 and self._pool is None):
+            yield from self._here(tasks)
+            return
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._count, mp_context=context, initializer=_leave_signals_to_the_parent)
         with graceful_stop() as stop:
-            if self._count == 1 or (len(tasks) <= 1 and self._pool is None):
-                for index, task in enumerate(tasks):
-                    if stop.requested:
-                        return
-                    yield index, task.function(**task.arguments)
-                return
-            if self._pool is None:
-                context = multiprocessing.get_context("spawn")
-                self._pool = ProcessPoolExecutor(
-                    self._count, mp_context=context, initializer=_leave_signals_to_the_parent
-                )
             yield from self._pooled(self._pool, tasks, stop)
+
+    def _here(self, tasks: list[Task]) -> Iterator[tuple[int, Any]]:
+        with graceful_stop() as stop:
+            for index, task in enumerate(tasks):
+                if stop.requested:
+                    return
+                yield index, task.function(**task.arguments)
 
     def _pooled(self, pool: ProcessPoolExecutor, tasks: list[Task], stop: Stop) -> Iterator[tuple[int, Any]]:
         waiting = list(reversed(range(len(tasks))))
@@ -121,8 +123,7 @@ def record_tasks(
     """
     if not tasks:
         return []
-    folder.mkdir(parents=True, exist_ok=True)
-    ledger = folder / LEDGER
+    ledger = make_folder(folder) / LEDGER
     done = _read(ledger)
     keys = [task.key() for task in tasks]
     finished: dict[int, Any] = {}
@@ -136,8 +137,9 @@ def record_tasks(
         for place, result in results([tasks[index] for index in pending]):
             index = pending[place]
             entry = {"name": tasks[index].name, "key": keys[index], "result": result}
-            record.write(json.dumps(entry, ensure_ascii=False) + "\n")
-            record.flush()
+            with explained(ledger):
+                record.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                record.flush()
             finished[index] = result
             bar.advance(1)
     if len(finished) < len(tasks):

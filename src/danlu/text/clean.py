@@ -6,13 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from danlu.ledger.counts import Counts
-from danlu.ledger.errors import UserError
 from danlu.ledger.manifest import NAME as MANIFEST
 from danlu.ledger.tasks import Task, Workers
-from danlu.text.cleaning.columns import read_meta
 from danlu.text.cleaning.line import Line, Progress
-from danlu.text.cleaning.manifest import STATISTICS, write_results
+from danlu.text.cleaning.results import STATISTICS, check_read, results_of, write_results
 from danlu.text.cleaning.scorers import Scorers
 from danlu.text.cleaning.sources import Survey, file_digests, survey_sources
 from danlu.text.cleaning.write import write
@@ -39,27 +36,25 @@ def clean(settings: CleanSettings, out: Path, scorers: Scorers | None = None) ->
 class _Cleaning:
     def __init__(self, settings: CleanSettings, out: Path, scorers: Scorers) -> None:
         self._settings, self._out, self._scorers = settings, out, scorers
+        self._alone = True
 
     def run(self) -> None:
         digests = file_digests(self._settings)
-        with Workers(self._settings.workers) as workers, Workers(1) as alone:
-            self._workers = alone
-
-            def run_survey(tasks: list[Task], nbytes: int) -> list[Any]:
-                # Hashing is that much faster than cleaning.
-                self._workers = workers if nbytes // 64 >= ALONE_BYTES else alone
-                return self._run(tasks, "survey")
-
-            survey = survey_sources(self._settings, self._out, run_survey)
-            self._workers = workers if survey.bytes >= ALONE_BYTES else alone
+        with Workers(self._settings.workers) as self._workers:
+            survey = survey_sources(self._settings, self._out, self._survey)
+            self._alone = survey.bytes < ALONE_BYTES
             lines = self._lines(survey, digests)
             self._run([task for line in lines for task in line.measure_tasks()], "measure")
-            self._check_bad(survey)
+            check_read(self._settings, survey)
             for line in lines:
                 line.finish()
             written = self._write(lines)
         self._remove_stale(survey, lines)
-        write_results(self._out, self._settings, survey, lines, written)
+        write_results(self._out, self._settings, survey, results_of(lines, written), written)
+
+    def _survey(self, tasks: list[Task], nbytes: int) -> list[Any]:
+        self._alone = nbytes < 64 * ALONE_BYTES  # hashing is that much faster than cleaning
+        return self._run(tasks, "survey")
 
     def _lines(self, survey: Survey, digests: dict[str, str]) -> list[Line]:
         lines = []
@@ -91,25 +86,8 @@ class _Cleaning:
         return self._out / name, self._out / "dropped" / name
 
     def _run(self, tasks: list[Task], title: str, ledger: Path | None = None) -> list[Any]:
-        return self._workers.run(tasks, ledger or self._out / "tasks" / title.replace(" ", "-"), f"clean: {title}")
-
-    def _check_bad(self, survey: Survey) -> None:
-        for source in self._settings.sources:
-            counts = Counts()
-            for part in survey.parts:
-                if part.source.path == source.path and part.source.name == source.name:
-                    counts.merge(Counts.from_dict(read_meta(part.records)["counts"]))
-            bad = {reason: entry for reason, entry in counts.as_dict().items() if reason.startswith("bad: ")}
-            number = sum(entry["count"] for entry in bad.values())
-            if number > source.max_bad_share * counts["rows"]:
-                shown = "; ".join(
-                    f"{entry['count']} {reason[5:]}: {entry['examples'][0]}" for reason, entry in bad.items()
-                )
-                raise UserError(
-                    f"{number} of {counts['rows']} rows cannot be used. {shown}",
-                    where=source.path,
-                    do=f"mend the source, name its adapter, or raise max_bad_share (now {source.max_bad_share:g})",
-                )
+        folder = ledger or self._out / "tasks" / title.replace(" ", "-")
+        return self._workers.run(tasks, folder, f"clean: {title}", alone=self._alone)
 
     def _remove_stale(self, survey: Survey, lines: list[Line]) -> None:
         """Removes what an earlier call with other sources or cuts wrote, and findings that answer other questions.

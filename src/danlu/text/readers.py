@@ -126,6 +126,8 @@ def _lines(piece: Piece, bad: BadAt, wanted: Wanted) -> Iterator[Line]:
     for line in lines(byte_chunks(Path(piece.file), piece.start, piece.stop), piece.first_line, wanted.longest):
         if line.too_long:
             bad(BadRow("line too long", f"more than {wanted.longest / 1e6:g} MB"), line.number)
+        elif line.content[:1] == b"\0" and not line.content.strip(b"\0 \t\r"):
+            bad(BadRow("only NUL bytes", f"{len(line.content)}, as a crash leaves them"), line.number)
         else:
             yield line
 

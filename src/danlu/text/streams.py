@@ -44,25 +44,26 @@ def lines(chunks: Iterator[bytes], first: int = 1, longest: int = MAX_ROW) -> It
 
     Of a line of more than `longest` bytes no more than that and a chunk is ever in memory.
     """
-    number, open_line, too_long, fresh = first, bytearray(), False, True
+    number, open_line, too_long = first, bytearray(), False
     for chunk in chunks:
-        start, *others = (chunk.removeprefix(BOM) if fresh else chunk).split(b"\n")
-        fresh = False
+        start, *others = chunk.split(b"\n")
         open_line += b"" if too_long else start
         if len(open_line) > longest:
             open_line, too_long = bytearray(), True
         for part in others:
-            yield Line(number, bytes(open_line), True, too_long)
+            yield _line(number, open_line, True, too_long, first)
             too_long = len(part) > longest
             number, open_line = number + 1, bytearray() if too_long else bytearray(part)
     if open_line or too_long:
-        yield Line(number, bytes(open_line), False, too_long)
+        yield _line(number, open_line, False, too_long, first)
+
+
+def _line(number: int, content: bytearray, ended: bool, too_long: bool, first: int) -> Line:
+    return Line(number, bytes(content.removeprefix(BOM) if number == first else content), ended, too_long)
 
 
 def decode(content: bytes) -> str:
-    """UTF-8 as text. Raises BadRow for other encodings, naming the likely one, and for nothing but NUL bytes."""
-    if content[:1] == b"\0" and not content.strip(b"\0 \t\r\n"):
-        raise BadRow("only NUL bytes", f"{len(content)} of them, as a crash leaves them")
+    """UTF-8 as text. Raises BadRow for other encodings, naming the likely one."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -36,6 +36,7 @@ class Part:
     number: int
     """Among the parts of its kind."""
     kind: Kind
+    source_number: int
     source: CleanSource
     pieces: list[Piece]
     stamps: dict[str, list[int]]

@@ -61,14 +61,14 @@ def survey_sources(settings: CleanSettings, out: Path, run: Callable[[list[Task]
     ]
     surveyed = dict(zip(wanted, run(tasks, sum(file.stat().st_size for file, _ in wanted)), strict=True))
     numbers, parts = Counter[Kind](), []
-    for (source, kind), files in zip(sources, listed, strict=True):
+    for source_number, ((source, kind), files) in enumerate(zip(sources, listed, strict=True)):
         pieces = [Piece(**piece) for file in files for piece in surveyed[file, source.document]["pieces"]]
         # "The first rows" are known only to who reads a source in order.
         cut = [pieces] if source.limit is not None else groups(pieces, settings.task_bytes)
         for index, group in enumerate(cut):
             name = f"{kind}s/{folder_name(source)}/part-{index:05d}"
             found = {piece.file: surveyed[Path(piece.file), source.document] for piece in group}
-            parts.append(_part(name, numbers[kind], kind, source, group, found, out))
+            parts.append(_part(name, numbers[kind], kind, source_number, source, group, found, out))
             numbers[kind] += 1
     inputs = {str(file): entry for (file, _), entry in surveyed.items()}
     listing = [{"file": file, "sha256": e["sha256"], "bytes": e["bytes"]} for file, e in inputs.items()]
@@ -95,7 +95,14 @@ def file_digests(settings: CleanSettings) -> dict[str, str]:
 
 
 def _part(
-    name: str, number: int, kind: Kind, source: CleanSource, pieces: list[Piece], found: dict[str, Any], out: Path
+    name: str,
+    number: int,
+    kind: Kind,
+    source_number: int,
+    source: CleanSource,
+    pieces: list[Piece],
+    found: dict[str, Any],
+    out: Path,
 ) -> Part:
     # Whether too many rows are bad is a question to the whole source, so it is asked after all tasks.
     reads = source.model_copy(update={"weight": 1.0, "max_bad_share": 1.0, "kind": kind})
@@ -108,7 +115,7 @@ def _part(
     )[:16]
     stamps = {file: entry["stamp"] for file, entry in found.items()}
     records = out / "columns" / name / f"records-{key}.parquet"
-    return Part(name, number, kind, reads, pieces, stamps, str(records))
+    return Part(name, number, kind, source_number, reads, pieces, stamps, str(records))
 
 
 def _kind(source: CleanSource) -> Kind:

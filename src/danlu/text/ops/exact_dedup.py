@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from danlu.text.cleaning.gathering import Gathering
     from danlu.text.cleaning.live import LivePart
 
-BUCKET_ROWS = 1 << 22  # hashes that one task holds at a time: about 200 MB with their order
+BUCKET_ROWS = 1 << 20  # hashes that one task holds at a time: about 150 MB with their order and their twins
 
 
 def measure(records: list[Record], step: ExactDedupStep) -> dict[str, Any]:
