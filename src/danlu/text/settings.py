@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 from danlu.config import Settings
 from danlu.text.steps.base import KINDS, LANGUAGES, Kind
 from danlu.text.steps.basic import BasicStep, ExactDedupStep, NormaliseStep
+from danlu.text.steps.duplicates import DuplicatesStep
+from danlu.text.steps.markup import MarkupStep
 from danlu.text.steps.privacy import PrivacyStep
 from danlu.text.steps.statistics import StatisticsStep
 
@@ -77,7 +79,7 @@ class SourceSettings(Settings):
         return self
 
 
-Step = Annotated[BasicStep | StatisticsStep | PrivacyStep, Field(discriminator="op")]
+Step = Annotated[BasicStep | DuplicatesStep | MarkupStep | StatisticsStep | PrivacyStep, Field(discriminator="op")]
 
 
 class CleanSource(SourceSettings):

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from danlu.text.ops import (
     characters,
+    decontaminate,
     exact_dedup,
+    html,
     keywords,
     language,
     length,
+    line_dedup,
     lines,
+    links,
+    markdown,
+    near_dedup,
     normalise,
     ranges,
     repetition,
+    simplified,
     tokens,
+    width,
     words,
 )
 from danlu.text.ops.operator import Operator
@@ -23,6 +31,11 @@ OPERATORS = {
     "length": Operator(measure=length.measure, judge=length.judge),
     "language": Operator(measure=language.measure, judge=language.judge),
     "exact_dedup": Operator(measure=exact_dedup.measure, gather=exact_dedup.gather, judge=exact_dedup.judge),
+    "html": Operator(change=html.html),
+    "links": Operator(change=links.links),
+    "markdown": Operator(change=markdown.markdown),
+    "width": Operator(change=width.width),
+    "simplified": Operator(change=simplified.simplified),
     "characters": Operator(measure=characters.measure, judge=ranges.judge),
     "lines": Operator(measure=lines.measure, judge=ranges.judge),
     "words": Operator(measure=words.measure, judge=ranges.judge),
@@ -30,4 +43,9 @@ OPERATORS = {
     "keywords": Operator(measure=keywords.measure, judge=keywords.judge),
     "tokens": Operator(score=tokens.score, judge=ranges.judge),
     "privacy": Operator(change=redact.redact, measure=redact.measure),
+    "near_dedup": Operator(measure=near_dedup.measure, gather=near_dedup.gather, judge=near_dedup.judge),
+    "line_dedup": Operator(
+        measure=line_dedup.measure, gather=line_dedup.gather, judge=line_dedup.judge, edit=line_dedup.edit
+    ),
+    "decontaminate": Operator(gather=decontaminate.gather, judge=decontaminate.judge, edit=decontaminate.edit),
 }

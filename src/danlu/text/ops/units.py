@@ -1,0 +1,93 @@
+"""The lines or sentences of records that are compared with those of others: none of code, none too short."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from danlu.text.kernels import Class, Codes, Spans
+from danlu.text.steps.duplicates import LineDedupStep
+
+_TICK, _TILDE = ord("`"), ord("~")
+_INDENT = 4  # blanks, as in Markdown
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """Lines or sentences: their hashes, and where they stand with all that goes when they go."""
+
+    hashes: np.ndarray
+    spans: Spans
+
+
+def units(codes: Codes, step: LineDedupStep) -> Units:
+    """What counts of the records: outside code, and with at least `shortest` bytes of letters and digits."""
+    lines = codes.lines
+    found = lines if step.unit == "line" else codes.sentences
+    if not len(found.start):
+        return Units(np.zeros(0, np.uint64), found)
+    line = np.searchsorted(lines.start, found.start, "right") - 1
+    letters = letters_before(codes)
+    counts = (letters[found.end] - letters[found.start] >= step.shortest) & ~_is_code(codes, lines)[line]
+    if step.unit == "line":
+        begins = _line_begins(codes, found.start)
+        # With its line end; the last line of a text has none.
+        ends = np.minimum(_line_begins(codes, found.end, "right"), np.repeat(codes.bounds[1:] - 1, found.counts))
+    else:
+        begins, ends = found.start, lines.end[line]
+        follows = line[1:] == line[:-1]
+        ends[:-1][follows] = found.start[1:][follows]
+    at = np.flatnonzero(counts)
+    return Units(codes.hashes(found)[at], Spans(begins[at], ends[at], np.searchsorted(at, found.bounds)))
+
+
+def letters_before(codes: Codes) -> np.ndarray:
+    """How many bytes of UTF-8 the letters and digits before each place have, and before the end."""
+    points, classes = codes.points, codes.classes
+    sizes = (points >= 0x80).astype(np.int8) + (points >= 0x800) + (points >= 0x10000) + 1
+    sizes[(classes < Class.LETTER) | (classes > Class.FUNCTION)] = 0
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
+
+
+def _line_begins(codes: Codes, places: np.ndarray, side: str = "left") -> np.ndarray:
+    """Where the line of each place begins; with "right", where the next one does."""
+    ends = np.flatnonzero(codes.classes == Class.NEWLINE)
+    begins = np.concatenate([np.zeros(1, np.int64), ends + 1])
+    at = np.searchsorted(ends, places)
+    return begins[at + (side == "right")]
+
+
+def _is_code(codes: Codes, lines: Spans) -> np.ndarray:
+    """Which lines are indented by four blanks or a tab, or stand between fences, as Markdown has them."""
+    points = codes.points
+    begins = _line_begins(codes, lines.start)
+    code = (points[begins] == ord("\t")) | ((lines.start - begins >= _INDENT) & (points[begins] == ord(" ")))
+    first = points[lines.start]
+    third = np.minimum(lines.start + 2, len(points) - 1)
+    fences = ((first == _TICK) | (first == _TILDE)) & (points[lines.start + 1] == first) & (points[third] == first)
+    places = np.flatnonzero(fences & ~code)
+    if len(places):
+        records = np.searchsorted(lines.bounds, places, "right") - 1
+        for record in np.unique(records).tolist():
+            last = int(lines.bounds[record + 1])
+            for start, stop in _fenced(codes, lines, places[records == record].tolist(), last):
+                code[start:stop] = True
+    return code
+
+
+def _fenced(codes: Codes, lines: Spans, places: list[int], last: int) -> Iterator[tuple[int, int]]:
+    """The lines from each fence to its end; a fence without an end goes on to the end of the record."""
+    begin, opened = -1, ""
+    for place in places:
+        line = codes.points[lines.start[place] : lines.end[place]].tobytes().decode("utf-32-le", "surrogatepass")
+        mark = line[: len(line) - len(line.lstrip(line[0]))]
+        info = line[len(mark) :]
+        if begin < 0 and not (mark[0] == "`" and "`" in info):
+            begin, opened = place, mark
+        elif begin >= 0 and mark.startswith(opened) and not info:
+            yield begin, place + 1
+            begin = -1
+    if begin >= 0:
+        yield begin, last
