@@ -212,8 +212,8 @@ def test_every_text_of_a_record_changes_and_an_unchanged_record_is_the_same() ->
 
 
 HOSTILE = (
-    "<| [| `| (| ![| [a](| <b | &amp;| http://| - [a](#| <!--| <!---->| ---\n| <a x='| ](| <script>| &lt;a| '<a>| k:\n| "
-    "- [a](#a)\n"
+    "<| [| `| (| ![| [a](| <b | &amp;| http://| - [a](#| <!--| <!---->| ---\n| <a x='| ](| <script>| &lt;a| '<a>| "
+    "k:\n| - [a](#a)\n"
 )
 
 
