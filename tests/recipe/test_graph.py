@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,23 @@ def test_an_unfinished_stage_of_other_settings_is_parked(tmp_path: Path) -> None
     (tmp_path / "soup" / "stage.json").unlink()
     assert kitchen.run() == ["finished", "unchanged"]
     assert [path.name for path in (tmp_path / PARKED).iterdir()] == ["soup-unknown"]
+
+
+def test_a_stage_told_to_go_on_keeps_its_folder_whatever_changed(tmp_path: Path) -> None:
+    kitchen = Kitchen(tmp_path)
+    kitchen.run()
+    told = replace(kitchen.stages(salt=2)[0], goes_on=True)
+    assert [outcome.state for outcome in run_stages([told])] == ["continued"]
+    assert [outcome.state for outcome in run_stages([told])] == ["unchanged"]
+    assert not (tmp_path / PARKED).exists()
+
+
+def test_free_settings_do_not_count(tmp_path: Path) -> None:
+    def stage(**settings: object) -> Stage:
+        (tmp_path / "soup").mkdir(exist_ok=True)
+        return Stage("soup", tmp_path / "soup", dict(settings), lambda: None, free=("pot.size", "spoon"))
+
+    assert (
+        stage(pot={"size": 1, "kind": "iron"}, spoon=1).key() == stage(pot={"size": 2, "kind": "iron"}, spoon=2).key()
+    )
+    assert stage(pot={"size": 1, "kind": "iron"}).key() != stage(pot={"size": 1, "kind": "clay"}).key()

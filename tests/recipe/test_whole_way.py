@@ -185,6 +185,20 @@ def test_every_recipe_reads_and_gets_small(recipe: Path) -> None:
         assert section.data.unit(TRAINING[TRAINING.index(name)])
 
 
+def test_a_broken_run_goes_on_past_bad_data(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    few = [f"out={out}", "sft=null", "dpo=null", "evaluate=null", "pretrain.train.save.every=1"]
+    danlu.run(load_recipe(SMALL, [*few, "pretrain.train.steps=3"]))
+    past = [*few, "pretrain.train.steps=5", "pretrain.train.skip=[[30, 40]]"]
+    danlu.run(load_recipe(SMALL, [*past, "pretrain.train.resume=healthy"]))
+    steps = [row["step"] for row in read_metrics(out / "pretrain" / "metrics.jsonl") if "loss" in row]
+    assert steps == [1, 2, 3, 4], "what is skipped counts as seen"
+    back = out / "pretrain" / "checkpoints" / "step-000000003"
+    danlu.run(load_recipe(SMALL, [*past, f"pretrain.train.resume={back}", "pretrain.train.clip=0.5"]))
+    assert [path.name for path in (out / "pretrain" / "abandoned").iterdir()] == ["step-000000004"]
+    assert not (out / ".parked").exists()
+
+
 def test_the_tiny_recipe_smokes_to_its_end(tmp_path: Path) -> None:
     danlu.run(smoked(load_recipe(RECIPES / "tiny.yaml", [f"out={tmp_path / 'tiny'}"])))
     assert (tmp_path / "tiny-smoke" / "report" / "index.html").is_file()

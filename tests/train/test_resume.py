@@ -120,6 +120,8 @@ def test_a_named_checkpoint_and_never(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole.parent / "data", tmp_path / "data")
     tiny.run(out, settings(resume=str(checkpoint_folder(whole, 6))))
     assert losses(out) == [row for row in losses(whole) if row[0] > 6]
+    tiny.run(out, settings(resume=str(checkpoint_folder(whole, 6))))
+    assert not (out / "abandoned").exists(), "the same command goes on from where it stopped"
     with pytest.raises(UserError, match="resume is never"):
         tiny.run(out, settings(resume="never"))
     with pytest.raises(UserError, match="no state to resume from"):

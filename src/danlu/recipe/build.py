@@ -18,6 +18,11 @@ from danlu.recipe.settings import TRAINING, Recipe, TrainingName, TrainingStage
 from danlu.text.files import source_files
 from danlu.text.settings import SourceSettings
 
+COLUMNS = ".columns"  # what cleaning measured: it stays when results of other settings are parked
+FREE = tuple(
+    f"train.{name}" for name in ("resume", "rows", "recompute", "compile", "limits", "max_bad_steps", "trackers")
+)
+"""Settings of training that a run may change on its way; rounding aside, the same weights come out."""
 ORDER = ("sample", "clean", "tokenizer", "pretrain", "sft", "dpo", "evaluate")
 
 
@@ -41,7 +46,7 @@ class _Builder:
             self._add("sample", world, lambda out: stages.sample(world, out))
         if recipe.clean:
             settings = recipe.clean.model_copy(update={"sources": self._resolved("clean", recipe.clean.sources)})
-            self._add("clean", settings, lambda out: stages.clean(settings, out))
+            self._add("clean", settings, lambda out: stages.clean(settings, out, recipe.out / COLUMNS))
         if recipe.tokenizer:
             self._add_tokenizer()
         before: str | None = None
@@ -83,7 +88,14 @@ class _Builder:
             seed=recipe.seed,
         )
         needs += [before] if before and not section.start else []
-        self._add(name, job, lambda out: stages.train(job, out, recipe.processes), needs=[packed, *needs])
+        self._add(
+            name,
+            job,
+            lambda out: stages.train(job, out, recipe.processes),
+            needs=[packed, *needs],
+            free=FREE,
+            goes_on=section.train.resume not in ("auto", "never"),
+        )
 
     def _add_evaluation(self, settings: EvaluateSettings) -> None:
         trained: dict[str, Path] = {name: self.stages[name].folder for name in self.recipe.training()}
@@ -114,6 +126,8 @@ class _Builder:
         *,
         needs: list[str] | None = None,
         files: list[Path] | None = None,
+        free: tuple[str, ...] = (),
+        goes_on: bool = False,
     ) -> None:
         plain = _plain(settings)
         sources = _sources(settings)
@@ -128,6 +142,8 @@ class _Builder:
             lambda: run(out),
             needs=tuple(self.stages[needed] for needed in names),
             sources=(*outside, *(files or [])),
+            free=free,
+            goes_on=goes_on,
         )
 
     def _resolved(self, user: str, sources: Sequence[SourceSettings]) -> list[SourceSettings]:

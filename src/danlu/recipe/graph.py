@@ -20,7 +20,8 @@ class Stage:
     """One step of a recipe.
 
     `run` fills `folder`, and can be killed and called again. `settings` (JSON-like) and `sources` (files and folders
-    outside the run) are what it depends on besides the stages that it `needs`.
+    outside the run) are what it depends on besides the stages that it `needs`; those named in `free` change how it
+    works and not what comes out. A stage that `goes_on` was told to take up what its folder holds, whatever changed.
     """
 
     name: str
@@ -29,11 +30,14 @@ class Stage:
     run: Callable[[], object]
     needs: tuple[Stage, ...] = ()
     sources: tuple[Path, ...] = ()
+    free: tuple[str, ...] = ()
+    goes_on: bool = False
 
     def key(self) -> str:
         """Equal keys mean that the stage would do the same work on the same input."""
         files = [_identity(path) for path in self.sources]
-        return fingerprint([self.name, self.settings, files, [stage.key() for stage in self.needs]])
+        settings = _without(self.settings, self.free)
+        return fingerprint([self.name, settings, files, [stage.key() for stage in self.needs]])
 
 
 @dataclass
@@ -61,6 +65,8 @@ def state(stage: Stage) -> str:
     key = stage.key()
     if record and record.key == key:
         return "unchanged" if record.finished else "unfinished"
+    if record and stage.goes_on:
+        return "unfinished"
     if _parked(stage, key).is_dir():
         return "parked"
     return "stale" if stage.folder.exists() else "new"
@@ -117,6 +123,18 @@ def _park(stage: Stage) -> Path | None:
         target = target.with_name(target.name + "+")
     stage.folder.rename(target)
     return target
+
+
+def _without(settings: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """The settings but those of dotted `names`."""
+    left = dict(settings)
+    for name in names:
+        head, _, rest = name.partition(".")
+        if rest and head in left:
+            left[head] = _without(left[head], (rest,))
+        elif not rest:
+            left.pop(head, None)
+    return left
 
 
 def _parked(stage: Stage, key: str) -> Path:

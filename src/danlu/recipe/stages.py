@@ -32,11 +32,14 @@ def sample(settings: SampleSettings, out: Path) -> None:
     write(settings, out)
 
 
-def clean(settings: CleanSettings, out: Path) -> None:
-    """Cleans records; what is dropped keeps its reason and the value that dropped it."""
+def clean(settings: CleanSettings, out: Path, columns: Path | None = None) -> None:
+    """Cleans records; what is dropped keeps its reason and the value that dropped it.
+
+    `columns` keeps what was measured beyond `out`, so that other settings find it.
+    """
     from danlu.text.clean import clean as run
 
-    run(settings, out)
+    run(settings, out, columns=columns)
 
 
 def tokenizer(settings: TokenizerSettings, out: Path) -> None:

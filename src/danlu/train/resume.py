@@ -34,10 +34,13 @@ def choose(resume: str, out: Path) -> Choice | None:
 
     Raises UserError for a folder without state, for `never` over existing checkpoints, and where none is healthy.
     """
+    found = [path for path in reversed(list_checkpoints(out)) if (path / TRAINER).is_file()]
     if resume not in ("never", "auto", "healthy"):
+        newest = read_trainer(found[0]) if found else None
+        if newest and newest["settings"]["resume"] == resume:
+            return Choice(found[0], newest, f"where the run that began from {resume} stopped")
         path = Path(resume)
         return Choice(path, read_trainer(path), "as told")
-    found = [path for path in reversed(list_checkpoints(out)) if (path / TRAINER).is_file()]
     if resume == "never" and list_checkpoints(out):
         raise UserError(
             "there are checkpoints here already, and resume is never",
