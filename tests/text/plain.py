@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
 
 from danlu.text.function_words import CHINESE
 from danlu.text.kernels import Class
@@ -14,6 +15,7 @@ PIECES = [
 ]
 
 
+@cache
 def class_of(character: str) -> Class:
     special = {"\n": Class.NEWLINE, ".": Class.FULL_STOP} | dict.fromkeys("'’", Class.APOSTROPHE)
     if character in special:

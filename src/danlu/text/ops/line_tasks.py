@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from danlu.text.kernels import Codes
-from danlu.text.ops.shingles import mixed
+from danlu.text.kernels import Codes, mixed
 from danlu.text.ops.sorted_files import distinct, fresh, hash_range, read_range, sorted_file
 from danlu.text.ops.stages import place_range, places_of, rows_of, write_findings
 from danlu.text.ops.units import units

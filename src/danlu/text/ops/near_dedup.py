@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from danlu.text.kernels import codes_of, sums
+from danlu.text.kernels import codes_of, mixed, sums
 from danlu.text.ops import near_tasks
 from danlu.text.ops.operator import Column
-from danlu.text.ops.shingles import mixed, shingles
+from danlu.text.ops.shingles import shingles
 from danlu.text.ops.sorted_files import STRETCH
 from danlu.text.ops.stages import Call, Stages
 from danlu.text.records import Record

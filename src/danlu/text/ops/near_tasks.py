@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from danlu.ledger.files import atomic_file
-from danlu.text.kernels import Codes
-from danlu.text.ops.shingles import mixed, shingles
+from danlu.text.kernels import Codes, mixed
+from danlu.text.ops.shingles import shingles
 from danlu.text.ops.sorted_files import distinct, fresh, hash_range, read_range, sorted_file, stretches
 from danlu.text.ops.stages import PART, parts_of, place_range, places_of, rows_of, write_findings
 

@@ -14,7 +14,7 @@ from functools import cache
 
 import numpy as np
 
-from danlu.text.kernels import Codes, Ngrams, ngrams
+from danlu.text.kernels import Codes, Ngrams, mixed, ngrams
 
 LAST_CASED = 0x1FFFF  # above it no letter has another form
 
@@ -31,13 +31,6 @@ def shingles(codes: Codes, n: int) -> Ngrams:
     """All n-grams of words; `first` counts words."""
     found = ngrams(word_hashes(codes), codes.words.bounds, n)
     return Ngrams(found.first, mixed(found.hashes), found.bounds)
-
-
-def mixed(values: np.ndarray) -> np.ndarray:
-    """The values with every bit of each depending on all its bits (the finaliser of splitmix64)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 @cache

@@ -10,7 +10,7 @@ import numpy as np
 
 from danlu.ledger.files import atomic_file
 
-STRETCH = 1 << 21  # rows that are sorted in memory, and that a bucket should have: about 150 MB with their order
+STRETCH = 1 << 20  # rows that are sorted in memory, and that a bucket should have: about 100 MB with their order
 KEYS = 1 << 64
 
 
