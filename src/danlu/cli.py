@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 if TYPE_CHECKING:
     from danlu.config import Settings
@@ -79,21 +79,43 @@ def run(
     run_recipe(loaded)
 
 
-def _stage_command(name: str, meaning: str, *places: str) -> None:
-    """Adds the command that brings one stage, and what it needs, up to date."""
+class StageGroup(TyperGroup):
+    """A stage's command that has commands of its own beside it: what names none of them is a recipe."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = not args or args[0] in {*self.commands, *ctx.help_option_names}
+        parsed: list[str] = super().parse_args(ctx, args if named else [_STAGE, *args])
+        return parsed
+
+
+_STAGE = "stage"
+
+
+def _stage_command(name: str, meaning: str, *places: str, beside: typer.Typer | None = None) -> None:
+    """Adds the command that brings one stage, and what it needs, up to date; `beside` holds other commands of it."""
 
     def command(recipe: RecipePath, overrides: Overrides = None, smoke: Smoke = False) -> None:
         from danlu.recipe.run import run_recipe
 
         run_recipe(_recipe(recipe, overrides, smoke), until=name)
 
-    app.command(name, help=meaning, cls=with_settings(*places))(command)
+    if beside is None:
+        app.command(name, help=meaning, cls=with_settings(*places))(command)
+    else:
+        beside.command(_STAGE, help=f"{meaning} `{_STAGE}` may be left out.", cls=with_settings(*places))(command)
+        app.add_typer(beside, name=name, help=meaning)
 
 
 _DATA = "danlu.tokens.settings:DataSettings"
 _stage_command("sample", "Writes the generated bilingual world.", "danlu.text.sample.settings:SampleSettings sample.")
 _stage_command("clean", "Cleans records; every drop keeps its reason.", "danlu.text.settings:CleanSettings clean.")
-_stage_command("tokenizer", "Trains or loads the tokenizer.", "danlu.tokens.settings:TokenizerSettings tokenizer.")
+tokenizer_app = typer.Typer(no_args_is_help=True, cls=StageGroup, rich_markup_mode="rich")
+_stage_command(
+    "tokenizer",
+    "Trains or loads the tokenizer.",
+    "danlu.tokens.settings:TokenizerSettings tokenizer.",
+    beside=tokenizer_app,
+)
 _stage_command("pack", "Turns records into token shards.", f"{_DATA} pretrain.data.")
 _stage_command(
     "pretrain", "Trains on documents.", f"{_DATA} pretrain.data.", "danlu.train.settings:TrainSettings pretrain.train."
@@ -184,6 +206,24 @@ def export(
     from danlu.recipe.export import export_model
 
     export_model(model, out, dtype)
+
+
+@tokenizer_app.command("extend")
+def extend_tokenizer(
+    base: Annotated[
+        Path, typer.Argument(metavar="BASE", help="A tokenizer's folder; with a model in it, the model grows too.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write; it must not exist yet.")],
+    texts: Annotated[
+        list[Path] | None, typer.Option("--with", help="A file or folder of text to learn tokens from, or several.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="Tokens to learn from the text.")] = 0,
+    words: Annotated[Path | None, typer.Option(help="A file with one word a line, each to be one token.")] = None,
+) -> None:
+    """Adds tokens; those that were there keep their ids."""
+    from danlu.recipe.tokenizers import extend_tokenizer as extend
+
+    extend(base, out, texts or [], words, size)
 
 
 @app.command()

@@ -96,7 +96,8 @@ def _decoder(job: TrainingJob, tokenizer: Tokenizer) -> Decoder:
         raise UserError(
             f"the tokenizer has {tokenizer.vocab_size} entries and the embedding {decoder.settings.vocab_size} rows",
             where=str(job.tokenizer),
-            do=f"set model.vocab_size to at least {tokenizer.vocab_size}, or use the model's own tokenizer",
+            do=f"set model.vocab_size to at least {tokenizer.vocab_size}, use the model's own tokenizer, or make model "
+            "and tokenizer larger together: danlu tokenizer extend MODEL OUT",
         )
     return decoder
 

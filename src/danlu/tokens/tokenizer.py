@@ -85,7 +85,7 @@ class Tokenizer:
 
     def encode_array(self, text: str, inside: bool = False) -> NDArray[np.uint32]:
         """`encode` as uint32 [n]; much text is encoded by the fast encoder."""
-        lead, skip = self._lead(inside)
+        lead, skip = self.lead(inside)
         encode = self.fast.encode if self._has_much(text) else plain_encoder(self.backend)
         return encode(lead + _valid(text))[skip:]
 
@@ -95,9 +95,15 @@ class Tokenizer:
 
     def encode_markup(self, text: str, inside: bool = False) -> list[int]:
         """The ids of text in which the text of a special token is that token."""
-        lead, skip = self._lead(inside)
+        lead, skip = self.lead(inside)
         encode = self._fast_markup.encode if self._has_much(text) else plain_encoder(self._markup)
         return encode(lead + _valid(text))[skip:].tolist()
+
+    def lead(self, inside: bool) -> tuple[str, int]:
+        """What to encode before a text that goes on, so that it gets no first space, and how many ids that is."""
+        if not (inside and self.adds_space):
+            return "", 0
+        return "\n", len(self.backend.encode("\n", add_special_tokens=False).ids)
 
     @cached_property
     def fast(self) -> FastEncoder:
@@ -199,12 +205,6 @@ class Tokenizer:
     @cached_property
     def _markup(self) -> tokenizers.Tokenizer:
         return tokenizers.Tokenizer.from_str(self.backend.to_str())
-
-    def _lead(self, inside: bool) -> tuple[str, int]:
-        """What to encode before a text that goes on, so that it gets no first space, and how many ids that is."""
-        if not (inside and self.adds_space):
-            return "", 0
-        return "\n", len(self.backend.encode("\n", add_special_tokens=False).ids)
 
     def _named_id(self, name: str) -> int | None:
         text = _token_text(self.config.get(name))
