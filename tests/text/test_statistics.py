@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import unicodedata
@@ -16,14 +17,17 @@ from plain import PIECES, lines_of, sentences_of, words_of
 
 from danlu.ledger.counts import Counts
 from danlu.ledger.errors import UserError
+from danlu.ledger.manifest import read_manifest
+from danlu.text.clean import clean
 from danlu.text.function_words import CHINESE, ENGLISH
 from danlu.text.kernels import Batch
 from danlu.text.ops.keywords import read_list
 from danlu.text.ops.table import OPERATORS
 from danlu.text.records import Document, Record
-from danlu.text.settings import SourceSettings
+from danlu.text.settings import CleanSettings, CleanSource, SourceSettings
 from danlu.text.source import read_records
 from danlu.text.steps.base import Range, StepSettings
+from danlu.text.steps.markup import HtmlStep, LinksStep, MarkdownStep, SimplifiedStep, WidthStep
 from danlu.text.steps.statistics import (
     CharactersStep,
     KeywordsStep,
@@ -263,7 +267,7 @@ def test_keywords_are_whole_words_in_latin_and_anywhere_in_chinese(
 
 
 def test_keywords_have_weights_and_categories_and_are_named(tmp_path: Path) -> None:
-    words = "赌博\t2\tgambling\r\ncasino\t\tgambling\n彩票\t0.5\n"
+    words = "赌博\t2\tgambling\r\ncasino\tgambling\n彩票\t0.5\n"
     row, verdict = keywords(tmp_path, "赌博，赌博，Casino 与彩票" + "。" * 484, words, density=Range(max=10))
     assert row["count"] == 5.5
     assert row["density"] == pytest.approx(11)
@@ -303,3 +307,40 @@ def test_tokens(texts: list[str]) -> None:
         assert (OPERATORS["tokens"].judge({"count": count, "characters_per_token": each}, step) is None) == (
             count <= 3 and each >= 1
         )
+
+
+def test_all_steps_run_in_clean_on_every_kind_of_record(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("赌博\tgambling\n", "utf-8")
+    zh, en = "今天天气很好，我们去公园散步。", "The weather is fine today, so we went for a walk in the park."
+    rows = {
+        "documents": [
+            {"text": zh},
+            {"text": en},
+            {"text": "买一送一\n" * 9},
+            {"text": "<b>赌博</b>网站"},
+            {"text": "♠♣♥♦" * 9},
+        ],
+        "chats": [{"messages": [{"role": "user", "content": zh}, {"role": "assistant", "content": en}]}],
+        "pairs": [{"prompt": zh, "chosen": en, "rejected": "不知道。"}],
+    }
+    sources = []
+    for name, made in rows.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made), "utf-8")
+        sources.append(CleanSource(path=str(tmp_path / f"{name}.jsonl"), name=name))
+    steps = [
+        *(HtmlStep(), LinksStep(), MarkdownStep(), WidthStep(), SimplifiedStep(), CharactersStep(), LinesStep()),
+        WordsStep(languages=["en"], average_length=Range(min=3, max=10)),
+        *(RepetitionStep(), KeywordsStep(lists=[str(tmp_path / "words.txt")], count=Range(max=0))),
+    ]
+    clean(CleanSettings(sources=sources, steps=steps, workers=1), tmp_path / "out")
+    counted = read_manifest(tmp_path / "out")["sources"]
+    assert [counted[name]["kept"] for name in ("documents/documents", "conversations/chats", "preferences/pairs")] == [
+        2,
+        1,
+        1,
+    ]
+    assert set(counted["documents/documents"]["dropped"]) == {
+        "characters: special too high",
+        "lines: duplicate lines too high",
+        "keywords: count too high",
+    }

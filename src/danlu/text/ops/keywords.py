@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -22,7 +23,7 @@ _FIRST_WITHOUT_BLANKS = "\u2e80"  # from here on scripts write no blanks between
 
 
 @dataclass(frozen=True, slots=True)
-class _Keyword:
+class Keyword:
     word: str
     weight: float
     category: str
@@ -35,10 +36,9 @@ def measure(records: list[Record], step: KeywordsStep) -> dict[str, Column]:
 
     A word of the list counts also inside a longer one of the list.
     """
-    stamps = tuple((path, *_stamp(path)) for path in step.lists)
-    automaton = _automaton(stamps)
+    automaton = matcher(step.lists)
     texts = [text_of(record) for record in records]
-    hits = [_hits(automaton, text.lower()) for text in texts]
+    hits = [Counter(keyword for _, _, keyword in matches(automaton, text.lower())) for text in texts]
     counts = [sum(keyword.weight * times for keyword, times in found.items()) for found in hits]
     densities = [1000 * count / max(1, len(text)) for count, text in zip(counts, texts, strict=True)]
     return {"count": counts, "density": densities, "words": [_shown(found) for found in hits]}
@@ -50,8 +50,16 @@ def judge(values: dict[str, Any], step: KeywordsStep) -> tuple[str, Any] | None:
     return verdict and (verdict[0], {"value": round(verdict[1], 3), "words": values["words"]})
 
 
+def matcher(lists: list[str]) -> Any:
+    """What finds the words of these files (see `matches`)."""
+    return _automaton(tuple((path, *_stamp(path)) for path in lists))
+
+
 def read_list(path: Path) -> list[tuple[str, float, str]]:
-    """(word, weight, category) of each line. Raises UserError for a list that cannot be read, with the line."""
+    """(word, weight, category) of each line: 1 and "" where absent.
+
+    Raises UserError for a list that cannot be read, with the line.
+    """
     try:
         lines = path.read_text("utf-8-sig").split("\n")
     except OSError as error:
@@ -67,18 +75,23 @@ def read_list(path: Path) -> list[tuple[str, float, str]]:
 
 
 def _parsed(line: str, where: str) -> tuple[str, float, str]:
-    word, weight, category, *more = [*(part.strip() for part in line.split("\t")), "", ""]
-    try:
-        number = float(weight or 1)
-    except ValueError:
-        number = math.nan
-    if not word or not 0 < number < math.inf or any(more):
+    word, *rest = (part.strip() for part in line.split("\t"))
+    number = _number(rest[0]) if rest else None
+    weight, category = (1.0, rest) if number is None else (number, rest[1:])
+    if not word or len(category) > 1 or not 0 < weight < math.inf:
         raise UserError(
-            "not a word, or a word, a tab and a weight above 0, or these, a tab and a category",
+            "not a word with, after tabs, a weight above 0, a category, or both in this order",
             where=where,
             do="mend the line",
         )
-    return word, number, category
+    return word, weight, "".join(category)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text or 1)
+    except ValueError:
+        return None
 
 
 def _stamp(path: str) -> tuple[int, int]:
@@ -98,22 +111,21 @@ def _automaton(stamps: tuple[tuple[str, int, int], ...]) -> Any:
     for path, *_ in stamps:
         for word, weight, category in read_list(Path(path)):
             lower = word.lower()
-            keyword = _Keyword(word, weight, category, _is_letter(lower[0]), _is_letter(lower[-1]))
+            keyword = Keyword(word, weight, category, _is_letter(lower[0]), _is_letter(lower[-1]))
             automaton.add_word(lower, (len(lower), keyword))
     automaton.make_automaton()
     return automaton
 
 
-def _hits(automaton: Any, text: str) -> Counter[_Keyword]:
-    found: Counter[_Keyword] = Counter()
-    for last, (length, keyword) in automaton.iter(text):
+def matches(automaton: Any, lower: str) -> Iterator[tuple[int, int, Keyword]]:
+    """(begin, end, keyword) of every hit in a text in lower case."""
+    for last, (length, keyword) in automaton.iter(lower):
         begin, end = last - length + 1, last + 1
-        inside = (keyword.begins and begin > 0 and _is_letter(text[begin - 1])) or (
-            keyword.ends and end < len(text) and _is_letter(text[end])
+        inside = (keyword.begins and begin > 0 and _is_letter(lower[begin - 1])) or (
+            keyword.ends and end < len(lower) and _is_letter(lower[end])
         )
         if not inside:
-            found[keyword] += 1
-    return found
+            yield begin, end, keyword
 
 
 def _is_letter(character: str) -> bool:
@@ -121,7 +133,7 @@ def _is_letter(character: str) -> bool:
     return character < _FIRST_WITHOUT_BLANKS and character.isalnum()
 
 
-def _shown(found: Counter[_Keyword]) -> str:
+def _shown(found: Counter[Keyword]) -> str:
     most = sorted(found.items(), key=lambda hit: -hit[0].weight * hit[1])
     return ", ".join(
         keyword.word + (f" ×{times}" if times > 1 else "") + (f" ({keyword.category})" if keyword.category else "")

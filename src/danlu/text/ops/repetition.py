@@ -27,23 +27,23 @@ def measure(records: list[Record], step: RepetitionStep) -> dict[str, Column]:
 def _characters(codes: Codes, n: int) -> np.ndarray:
     dark = np.flatnonzero(codes.classes > Class.BLANK)
     bounds = np.searchsorted(dark, codes.bounds)
-    place = np.arange(len(dark))
-    return _repeated(codes.points[dark].astype(np.uint64), bounds, n, place, place + 1, np.diff(bounds))
+    first, cuts = _repeated(codes.points[dark].astype(np.uint64), bounds, n)
+    return _covered(first, first + n, cuts) / np.maximum(np.diff(bounds), 1)
 
 
 def _words(codes: Codes, n: int) -> np.ndarray:
-    words = codes.words
-    return _repeated(codes.word_hashes, words.bounds, n, words.start, words.end, codes.lengths)
+    first, cuts = _repeated(codes.word_hashes, codes.words.bounds, n)
+    return _covered(codes.words.start[first], codes.words.end[first + n - 1], cuts) / np.maximum(codes.lengths, 1)
 
 
-def _repeated(
-    units: np.ndarray, bounds: np.ndarray, n: int, start: np.ndarray, end: np.ndarray, lengths: np.ndarray
-) -> np.ndarray:
-    """The share of `lengths` that repeated n-grams of units cover, which lie at [start, end)."""
+def _repeated(units: np.ndarray, bounds: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where among units the n-grams begin that stood earlier, and where records begin and end among those."""
     grams = ngrams(units, bounds, n)
     again = np.flatnonzero(seen_before(grams.hashes, grams.bounds))
-    first = grams.first[again]
-    begin, stop = start[first], end[first + n - 1]
-    stop_before = np.concatenate([np.zeros(1, stop.dtype), stop[:-1]])  # of the record before it is below `begin`
-    covered = stop - np.maximum(begin, stop_before[: len(begin)])
-    return sums(covered, np.searchsorted(again, grams.bounds)) / np.maximum(lengths, 1)
+    return grams.first[again], np.searchsorted(again, grams.bounds)
+
+
+def _covered(start: np.ndarray, end: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+    """How much of each record stretches [start, end) cover together; they rise, and end within their record."""
+    end_before = np.concatenate([np.zeros(1, np.int64), end])[: len(end)]
+    return sums(end - np.maximum(start, end_before), cuts)
