@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from danlu.config import Settings
 from danlu.text.steps.base import KINDS, LANGUAGES, Kind
 from danlu.text.steps.basic import BasicStep, ExactDedupStep, NormaliseStep
+from danlu.text.steps.dialogue import DialogueStep
 from danlu.text.steps.duplicates import DuplicatesStep
 from danlu.text.steps.markup import MarkupStep
 from danlu.text.steps.privacy import PrivacyStep
@@ -79,7 +80,9 @@ class SourceSettings(Settings):
         return self
 
 
-Step = Annotated[BasicStep | DuplicatesStep | MarkupStep | StatisticsStep | PrivacyStep, Field(discriminator="op")]
+Step = Annotated[
+    BasicStep | DuplicatesStep | MarkupStep | StatisticsStep | PrivacyStep | DialogueStep, Field(discriminator="op")
+]
 
 
 class CleanSource(SourceSettings):

@@ -6,6 +6,7 @@ from danlu.text.ops import (
     characters,
     decontaminate,
     exact_dedup,
+    history,
     html,
     keywords,
     language,
@@ -19,7 +20,11 @@ from danlu.text.ops import (
     ranges,
     repetition,
     simplified,
+    smooth,
+    tags,
     tokens,
+    turns,
+    unsuitable,
     width,
     words,
 )
@@ -48,4 +53,14 @@ OPERATORS = {
         measure=line_dedup.measure, gather=line_dedup.gather, judge=line_dedup.judge, edit=line_dedup.edit
     ),
     "decontaminate": Operator(gather=decontaminate.gather, judge=decontaminate.judge, edit=decontaminate.edit),
+    "smooth": Operator(change=smooth.smooth, measure=smooth.measure),
+    "history": Operator(change=history.cut, measure=history.measure),
+    "history_tokens": Operator(score=history.score, gather=history.gather, edit=history.edit),
+    "turns": Operator(change=turns.change, measure=turns.measure, judge=turns.judge),
+    "tags": Operator(change=tags.change, measure=tags.measure),
+    "tags_scored": Operator(score=tags.score, gather=tags.gather, edit=tags.edit),
+    "unsuitable": Operator(change=unsuitable.change, measure=unsuitable.measure, judge=unsuitable.judge),
+    "unsuitable_scored": Operator(
+        score=unsuitable.score, gather=unsuitable.gather, judge=unsuitable.judge_scored, edit=unsuitable.edit
+    ),
 }

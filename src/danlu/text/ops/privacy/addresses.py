@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from danlu.text.lexicon import words
+from danlu.text.lexicon import any_of, words
 from danlu.text.ops.privacy.invented import EN_STREETS, ZH_CITIES
 from danlu.text.ops.privacy.places import PROVINCE_OF, STATES
-from danlu.text.ops.privacy.spans import Span, any_of, before
+from danlu.text.ops.privacy.spans import Span, before
 
 _HAN = r"[\u3400-\u4dbf\u4e00-\u9fff]"
 _NUMBER = r"(?:\d{1,5}|[一二三四五六七八九十百]{1,5})"

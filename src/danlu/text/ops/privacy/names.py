@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 
-from danlu.text.lexicon import words
+from danlu.text.lexicon import any_of, words
 from danlu.text.ops.privacy.invented import EN_FIRST, EN_LAST, ZH_FOREIGN, ZH_GIVEN
 from danlu.text.ops.privacy.people import ALL_SURNAMES, COMPOUND_SURNAMES, FIRST_NAMES, GIVEN, NOT_GIVEN, SURNAMES
-from danlu.text.ops.privacy.spans import Span, any_of
+from danlu.text.ops.privacy.spans import Span
 
 _HAN = r"[\u3400-\u4dbf\u4e00-\u9fff]"
 _FOREIGN = re.compile(f"{_HAN}{{1,6}}(?:[·•]{_HAN}{{1,8}})+")

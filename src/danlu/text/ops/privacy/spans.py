@@ -54,11 +54,6 @@ def without_overlaps(spans: Iterable[Span]) -> list[Span]:
     return taken
 
 
-def any_of(words: Iterable[str]) -> re.Pattern[str]:
-    """A pattern of nothing but words: searching skips to their first letters."""
-    return re.compile("|".join(sorted(map(re.escape, words), key=len, reverse=True)))
-
-
 def alone(text: str, start: int, end: int, cue: re.Pattern[str] | None = None) -> bool:
     """Whether no larger number or name goes on before or behind; what stands in a path or is given to a name needs
     a word for what it is before it."""
