@@ -103,7 +103,7 @@ def test_seen_before(records: list[list[int]]) -> None:
     assert seen_before(hashes, bounds).tolist() == [seen for record in records for seen in seen_in(record)]
 
 
-@pytest.mark.parametrize("size", [1, 1 << 15, (1 << 15) + 1, 200_000])
+@pytest.mark.parametrize("size", [1, 1 << 15, (1 << 15) + 1, 200_000, 1_000_000])
 def test_seen_before_in_long_records(size: int) -> None:
     random = np.random.default_rng(size)
     hashes = random.integers(0, size, size, np.uint64) << np.uint64(40)

@@ -211,9 +211,20 @@ def seen_before(hashes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     while begin < len(keys):
         near = np.searchsorted(bounds, begin + _NEAR, "right") - 1
         end = bounds[near] if bounds[near] > begin else bounds[np.searchsorted(bounds, begin, "right")]
-        pieces.append(_seen(keys[begin:end]))
+        pieces.append(_seen(keys[begin:end]) if end - begin <= 8 * _NEAR else _seen_in_shares(keys[begin:end]))
         begin = end
     return np.concatenate(pieces)
+
+
+def _seen_in_shares(keys: np.ndarray) -> np.ndarray:
+    """`_seen` of many keys in little memory: share by share, equals in the same one."""
+    bits = min(16, (len(keys) // _NEAR).bit_length())
+    share = (keys * _MIX >> np.uint64(16)).astype(np.uint16) >> (16 - bits)  # other bits than those of the places
+    order = np.argsort(share, kind="stable")
+    seen = np.empty(len(keys), bool)
+    for mine in np.split(order, np.cumsum(np.bincount(share))[:-1]):
+        seen[mine] = _seen(keys[mine])
+    return seen
 
 
 def _seen(keys: np.ndarray) -> np.ndarray:
@@ -224,16 +235,16 @@ def _seen(keys: np.ndarray) -> np.ndarray:
     bits = max(1, (2 * len(keys) - 1).bit_length())
     table = np.empty(1 << bits, np.uint32)
     seen = np.zeros(len(keys), bool)
-    left, mixed, asked = np.arange(len(keys), dtype=np.uint32), keys * _MIX, keys
+    left, spread, asked = np.arange(len(keys), dtype=np.uint32), keys * _MIX, keys
     while len(left):
-        place = (mixed >> np.uint64(64 - bits)).view(np.int64)
+        place = (spread >> np.uint64(64 - bits)).view(np.int64)
         table[place[::-1]] = left[::-1]  # the last one written stays, which is the first key
         first = table[place]
         equal = keys[first] == asked
         seen[left[equal]] = (first != left)[equal]
         other = np.flatnonzero(~equal)
         left, asked = left[other], asked[other]
-        mixed = (mixed[other] ^ mixed[other] >> np.uint64(29)) * _MIX
+        spread = (spread[other] ^ spread[other] >> np.uint64(29)) * _MIX
     return seen
 
 
