@@ -121,6 +121,43 @@ def test_a_tracker_that_fails_never_stops_a_run(
     assert said.count("swanlab is left out") == 1 and "metrics.jsonl has everything" in said
 
 
+class Heavy(NextToken):
+    """Runs out of memory, as a GPU does, with more than `rows` rows a micro-batch."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def compute(self, network: Any, batch: Any, factor: float = 1.0) -> Any:
+        if len(batch.tokens) > self.rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate much.")
+        return super().compute(network, batch, factor)
+
+
+def test_out_of_memory_halves_the_micro_batch_and_repeats_the_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    go(tmp_path / "run", Heavy(2), rows=8)
+    said = capsys.readouterr().err
+    assert "out of memory in step 1 with 8 rows a micro-batch: going on with 4" in said and "going on with 2" in said
+    go(tmp_path / "usual", NextToken(), rows=2)
+    losses = [
+        [row["loss"] for row in read_metrics(tmp_path / name / "metrics.jsonl") if "loss" in row]
+        for name in ("run", "usual")
+    ]
+    assert losses[0] == losses[1]
+    with pytest.raises(UserError, match=r"1 rows does not fit(.|\n)*recompute=true"):
+        go(tmp_path / "never", Heavy(0), rows=2)
+
+
+def test_a_save_that_fails_beside_training_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise UserError("the disk is full", do="make room")
+
+    monkeypatch.setattr("danlu.train.checkpoint.write_checkpoint", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        tiny.run(tmp_path / "run", TrainSettings(**FAST, save={"every": 2}))
+
+
 def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to train on"):
         tiny.run(tmp_path / "run", TrainSettings(**FAST, skip=[(0, 96)]))

@@ -15,11 +15,12 @@ from danlu.ledger.checkpoints import checkpoint_folder
 from danlu.ledger.errors import Stopped, UserError
 from danlu.ledger.files import fingerprint, require_space
 from danlu.ledger.manifest import write_manifest
-from danlu.ledger.progress import progress
+from danlu.ledger.progress import Bar, progress
 from danlu.ledger.signals import Stop, graceful_stop
 from danlu.model.decoder import Decoder
 from danlu.tokens.prefetch import Prefetcher
 from danlu.train import checkpoint, held_out, parallel, reference, resume, retention, schedule
+from danlu.train.background import Background
 from danlu.train.data_check import check_data
 from danlu.train.health import Health
 from danlu.train.journal import Journal
@@ -31,7 +32,7 @@ from danlu.train.optim import Optimizer
 from danlu.train.precision import DTYPES, LossScale
 from danlu.train.randomness import deterministic, generator_states, set_generator_states
 from danlu.train.settings import TrainSettings
-from danlu.train.step import Stepper
+from danlu.train.step import DoesNotFit, Stepper
 
 if TYPE_CHECKING:
     from danlu.tokens.stream import Step, Stream
@@ -134,6 +135,7 @@ class Run:
             Meter(self.shape, self.stream.length, world.device, world.size),
         )
         self.health = Health()
+        self.saving = Background()
         self.at = Position()
         self.last: Path | None = None
 
@@ -141,16 +143,6 @@ class Run:
         """Trains from where `settings.resume` says to the end of the plan."""
         self._prepare()
         self._resume()
-        steps = schedule.steps(
-            self.stream,
-            self.settings,
-            self.plan,
-            self.at.consumed,
-            self.at.tokens,
-            self.world.rank,
-            self.world.size,
-            self.rows,
-        )
         title = f"{self.task.objective.name} {self.out.name}"
         with (
             Journal(
@@ -159,15 +151,47 @@ class Run:
             progress(title, self.plan.budget - self.at.consumed, "examples")
             if self.world.main
             else nullcontext() as bar,
-            Prefetcher(steps) as prefetched,
+            self.saving,
         ):
+            while self.at.consumed < self.plan.budget:
+                try:
+                    self._train(stop, bar)
+                except DoesNotFit as error:
+                    self._take_fewer_rows(error)
+        self.world.wait()
+        return self._finish()
+
+    def _train(self, stop: Stop, bar: Bar | None) -> None:
+        """Takes steps of `rows` rows a micro-batch to the end of the plan."""
+        at, world = self.at, self.world
+        steps = schedule.steps(
+            self.stream, self.settings, self.plan, at.consumed, at.tokens, world.rank, world.size, self.rows
+        )
+        with Prefetcher(steps) as prefetched:
             while (step := self._next(prefetched)) is not None:
                 before = self.at.consumed
                 stopped = self._take(step, stop.requested)
                 if bar is not None:
                     bar.advance(self.at.consumed - before, **self.journal.shown)
                 self._evaluate_and_save(before, stopped)
-        return self._finish()
+
+    def _take_fewer_rows(self, error: DoesNotFit) -> None:
+        """Halves the micro-batch; the global batch, and with it the step, stays what it was."""
+        least = 2 if self.stream.unit == "pair" else 1
+        if self.world.size > 1 or self.rows <= least:
+            raise UserError(
+                f"a micro-batch of {self.rows} rows does not fit into the memory of the GPU",
+                where=f"step {self.at.step + 1}",
+                do="set train.rows lower, train.recompute=true, or data.length lower",
+            ) from error
+        fewer = max(least, self.rows // 2)
+        print(
+            f"out of memory in step {self.at.step + 1} with {self.rows} rows a micro-batch: going on with {fewer}, "
+            "the same global batch",
+            file=sys.stderr,
+            flush=True,
+        )
+        self.rows = fewer
 
     def _next(self, prefetched: Prefetcher) -> Step | None:
         with self.stepper.meter.phase("data"):
@@ -222,6 +246,7 @@ class Run:
             if done or stopped or keep or _due(every, self.at.step):
                 self._save(keep, weights_only=self.settings.save.weights_only and not stopped)
         if stopped and not done:
+            self.saving.wait()
             raise Stopped(
                 f"stopped after step {self.at.step}, saved in {self.last}; the same command goes on from there"
             )
@@ -237,27 +262,31 @@ class Run:
             self.at.held_out_loss = results[held_out.ALL]["held_out_loss"]
 
     def _save(self, keep: bool, weights_only: bool) -> None:
+        """Copies the state; writing it goes on beside the next steps, and ends before the next save begins."""
+        self.saving.wait()
         snapshot = checkpoint.take_snapshot(self.stepper.masters, self.stepper.optimizer, self.world)
-        self.last = checkpoint_folder(self.out, self.at.step)
+        self.last, state = checkpoint_folder(self.out, self.at.step), self._state()
         if self.world.main:
-            checkpoint.write_checkpoint(
-                self.out,
-                snapshot,
-                self._state(),
-                self.blank,
-                self.task.tokenizer,
-                self.task.template.stop_ids if self.task.template else (),
-                DTYPES[self.settings.precision],
-                weights_only=weights_only,
-                keep=keep,
-            )
-            retention.prune(self.out, self.settings.save)
-        self.world.wait()
+            self.saving.start(lambda: self._write(snapshot, state, keep, weights_only))
+
+    def _write(self, snapshot: checkpoint.Snapshot, state: dict[str, Any], keep: bool, weights_only: bool) -> None:
+        checkpoint.write_checkpoint(
+            self.out,
+            snapshot,
+            state,
+            self.blank,
+            self.task.tokenizer,
+            self.task.template.stop_ids if self.task.template else (),
+            DTYPES[self.settings.precision],
+            weights_only=weights_only,
+            keep=keep,
+        )
+        retention.prune(self.out, self.settings.save)
 
     def _state(self) -> dict[str, Any]:
         rate = schedule.learning_rate(self.settings, self.plan, self.at.consumed)
         return {
-            **vars(self.at),
+            **asdict(self.at),
             "epoch": self.at.consumed / self.stream.epoch,
             "updates": self.stepper.optimizer.updates,
             "schedule": {**asdict(self.plan), "learning_rate": rate},

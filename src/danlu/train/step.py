@@ -30,6 +30,10 @@ class Outcome:
     """Whether any rank was asked to stop."""
 
 
+class DoesNotFit(Exception):
+    """A micro-batch took more memory than there is; nothing was changed by its step."""
+
+
 @dataclass
 class Stepper:
     """All that a step moves."""
@@ -43,9 +47,12 @@ class Stepper:
     meter: Meter
 
     def take(self, step: Step, rate: float, largest_norm: float | None, stop: bool = False) -> Outcome:
-        """Accumulates the gradients of `step` and applies them at `rate`, unless loss or gradient is not finite."""
+        """Accumulates the gradients of `step` and applies them at `rate`, unless loss or gradient is not finite.
+
+        Raises DoesNotFit where a micro-batch runs out of memory.
+        """
         with self.meter.phase("compute"):
-            totals = self.accumulate(step)
+            totals = self._accumulated(step)
             *values, stops = self.world.total([*totals, float(stop)])
         with self.meter.phase("optimizer"):
             norm = clip(self.masters.gradients(), largest_norm, self.scale.value)
@@ -56,6 +63,16 @@ class Stepper:
                 self.masters.publish()
             self.masters.clear_gradients()
         return Outcome(dict(zip(self.objective.sums, values, strict=True)), norm, applied, stops > 0)
+
+    def _accumulated(self, step: Step) -> list[float]:
+        try:
+            return self.accumulate(step)
+        except torch.OutOfMemoryError as error:
+            reason = str(error).partition(". ")[0]
+        # Out here the traceback is gone, and with it what the step held.
+        self.masters.clear_gradients()
+        torch.cuda.empty_cache()
+        raise DoesNotFit(reason)
 
     def accumulate(self, step: Step) -> list[float]:
         """Leaves the gradient of the step's loss, times the loss scale, in the masters; gives this rank's sums."""
