@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +20,7 @@ from danlu.ledger.progress import progress
 from danlu.ledger.signals import Stop, graceful_stop
 
 LEDGER = "tasks.jsonl"
+Timed = tuple[Any, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Workers:
     """
 
     def __init__(self, count: int = 0) -> None:
-        self._count = count or os.cpu_count() or 1
+        self._count = count or core_count()
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
@@ -69,7 +71,7 @@ class Workers:
         """
         return record_tasks(tasks, folder, title, self._here if alone else self._results)
 
-    def _results(self, tasks: list[Task]) -> Iterator[tuple[int, Any]]:
+    def _results(self, tasks: list[Task]) -> Iterator[tuple[int, Timed]]:
         if self._count == 1 or (len(tasks) <= 1 and self._pool is None):
             yield from self._here(tasks)
             return
@@ -79,22 +81,22 @@ class Workers:
         with graceful_stop() as stop:
             yield from self._pooled(self._pool, tasks, stop)
 
-    def _here(self, tasks: list[Task]) -> Iterator[tuple[int, Any]]:
+    def _here(self, tasks: list[Task]) -> Iterator[tuple[int, Timed]]:
         with graceful_stop() as stop:
             for index, task in enumerate(tasks):
                 if stop.requested:
                     return
-                yield index, task.function(**task.arguments)
+                yield index, timed(task)
 
-    def _pooled(self, pool: ProcessPoolExecutor, tasks: list[Task], stop: Stop) -> Iterator[tuple[int, Any]]:
+    def _pooled(self, pool: ProcessPoolExecutor, tasks: list[Task], stop: Stop) -> Iterator[tuple[int, Timed]]:
         waiting = list(reversed(range(len(tasks))))
-        running: dict[Future[Any], int] = {}
+        running: dict[Future[Timed], int] = {}
         failed: UserError | Exception | None = None
         while (waiting and not stop.requested and not failed) or running:
             # No more than the workers can hold, so that a stop waits for tasks in hand only.
             while waiting and len(running) < self._count and not stop.requested and not failed:
                 task = tasks[waiting[-1]]
-                running[pool.submit(task.function, **task.arguments)] = waiting.pop()
+                running[pool.submit(timed, task)] = waiting.pop()
             finished, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
             for future in finished:
                 index = running.pop(future)
@@ -108,6 +110,11 @@ class Workers:
             raise failed
 
 
+def core_count() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def run_tasks(tasks: list[Task], folder: Path, *, workers: int = 0, title: str = "tasks") -> list[Any]:
     """Runs one list of tasks as `Workers` does."""
     with Workers(workers) as running:
@@ -115,11 +122,12 @@ def run_tasks(tasks: list[Task], folder: Path, *, workers: int = 0, title: str =
 
 
 def record_tasks(
-    tasks: list[Task], folder: Path, title: str, results: Callable[[list[Task]], Iterator[tuple[int, Any]]]
+    tasks: list[Task], folder: Path, title: str, results: Callable[[list[Task]], Iterator[tuple[int, Timed]]]
 ) -> list[Any]:
     """The results of all tasks: of those that the ledger holds as done, and of the rest as `results` gives them.
 
-    `results` takes the tasks to do and gives (index, result) in any order; those that it does not give were stopped.
+    `results` takes the tasks to do and gives their indices with what `timed` gave, in any order; those that it does not
+    give were stopped.
     """
     if not tasks:
         return []
@@ -134,9 +142,9 @@ def record_tasks(
     pending = [index for index in range(len(tasks)) if index not in finished]
     with progress(title, len(tasks), "tasks") as bar, ledger.open("a", encoding="utf-8") as record:
         bar.advance(len(finished))
-        for place, result in results([tasks[index] for index in pending]):
+        for place, (result, seconds) in results([tasks[index] for index in pending]):
             index = pending[place]
-            entry = {"name": tasks[index].name, "key": keys[index], "result": result}
+            entry = {"name": tasks[index].name, "key": keys[index], "seconds": round(seconds, 4), "result": result}
             with explained(ledger):
                 record.write(json.dumps(entry, ensure_ascii=False) + "\n")
                 record.flush()
@@ -149,7 +157,18 @@ def record_tasks(
     return [finished[index] for index in range(len(tasks))]
 
 
-def _result(future: Future[Any], task: Task) -> Any:
+def timed(task: Task) -> Timed:
+    """The task's result and the CPU seconds that it took."""
+    start = time.process_time()
+    return task.function(**task.arguments), time.process_time() - start
+
+
+def read_seconds(folder: Path) -> float:
+    """CPU seconds that all tasks of a ledger took."""
+    return sum(float(entry.get("seconds", 0)) for entry in _read(folder / LEDGER).values())
+
+
+def _result(future: Future[Timed], task: Task) -> Timed:
     try:
         return future.result()
     except BrokenProcessPool as error:

@@ -18,10 +18,11 @@ from danlu.text.settings import KINDS, CleanSettings
 ALONE_BYTES = 1 << 24  # input for which starting worker processes takes longer than the work
 
 
-def clean(settings: CleanSettings, out: Path, scorers: Scorers | None = None) -> None:
+def clean(settings: CleanSettings, out: Path, scorers: Scorers | None = None, columns: Path | None = None) -> None:
     """Writes {documents,conversations,preferences}/SOURCE/part-*.jsonl.zst, dropped/ of the same form with `step`,
     `reason` and `value` in each row, columns/ with all that was measured, statistics.json with what each step did, and
-    manifest.json with counts and hashes. `scorers` are the functions that some steps need of the rooms above.
+    manifest.json with counts and hashes. `scorers` are the functions that some steps need of the rooms above;
+    `columns` is another place for the columns, which outlives `out`.
 
     Interrupted anywhere, the same call goes on from there; with other thresholds nothing is measured again, with
     another step only that one and those that see what it changes.
@@ -30,18 +31,18 @@ def clean(settings: CleanSettings, out: Path, scorers: Scorers | None = None) ->
     # What stands beside an old manifest is about to change.
     for name in (MANIFEST, STATISTICS):
         (out / name).unlink(missing_ok=True)
-    _Cleaning(settings, out, scorers or {}).run()
+    _Cleaning(settings, out, scorers or {}, columns or out / "columns").run()
 
 
 class _Cleaning:
-    def __init__(self, settings: CleanSettings, out: Path, scorers: Scorers) -> None:
-        self._settings, self._out, self._scorers = settings, out, scorers
+    def __init__(self, settings: CleanSettings, out: Path, scorers: Scorers, columns: Path) -> None:
+        self._settings, self._out, self._scorers, self._columns = settings, out, scorers, columns
         self._alone = True
 
     def run(self) -> None:
         digests = file_digests(self._settings)
         with Workers(self._settings.workers) as self._workers:
-            survey = survey_sources(self._settings, self._out, self._survey)
+            survey = survey_sources(self._settings, self._columns, self._survey)
             self._alone = survey.bytes < ALONE_BYTES
             lines = self._lines(survey, digests)
             self._run([task for line in lines for task in line.measure_tasks()], "measure")
@@ -95,13 +96,13 @@ class _Cleaning:
         Columns of parts that are still there stay: going back to earlier steps finds them.
         """
         mine = {path for line in lines for progress in line.parts for path in self._outputs(progress)}
-        mine |= {self._out / "columns" / part.name for part in survey.parts}
+        mine |= {self._columns / part.name for part in survey.parts}
         mine |= {Path(file) for line in lines for progress in line.parts for file in progress.verdicts}
         mine |= {folder for line in lines for folder in line.findings}
         for kind in KINDS:
             found = [
                 path
-                for folder in (self._out, *(self._out / name for name in ("dropped", "columns", "verdicts")))
+                for folder in (self._out, self._out / "dropped", self._out / "verdicts", self._columns)
                 for path in (folder / f"{kind}s").glob("*/part-*")
             ]
             for path in [*found, *(self._out / "findings" / f"{kind}s").glob("*")]:

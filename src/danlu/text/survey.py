@@ -62,16 +62,15 @@ def groups(pieces: list[Piece], piece_bytes: int) -> list[list[Piece]]:
             made.append([])
             size = 0
         made[-1].append(piece)
-        size += _text_bytes(piece)
+        path = Path(piece.file)
+        cut = piece.stop is not None and path.suffix not in COMPRESSED and file_form(path) != "parquet"
+        size += piece.stop - piece.start if cut and piece.stop else text_bytes(path)
     return made
 
 
-def _text_bytes(piece: Piece) -> int:
-    path = Path(piece.file)
-    packed = path.suffix in COMPRESSED
-    if piece.stop is not None and not packed and file_form(path) != "parquet":
-        return piece.stop - piece.start
-    return path.stat().st_size * (PACKING if packed else 1)
+def text_bytes(path: Path) -> int:
+    """About how many bytes of text a file holds."""
+    return path.stat().st_size * (PACKING if path.suffix in COMPRESSED else 1)
 
 
 def _row_end(path: Path, document: DocumentUnit) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -24,7 +25,8 @@ from danlu.text.structure import checked
 def measure(part: Part, turns: list[Turn], missing: list[int], with_records: bool) -> int:
     """Writes the column files of the turns at the places `missing`, and with `with_records` that of the part itself.
 
-    Gives the number of records. The part's file also has what was read and left out ("counts"), and "characters".
+    Gives the number of records. The part's file also has what was read and left out ("counts"), and "characters"; the
+    others have the CPU "seconds" that they took.
     """
     counts, rows, characters = Counts(), 0, 0
     walk = _Walk(part, turns, missing)
@@ -38,7 +40,10 @@ def measure(part: Part, turns: list[Turn], missing: list[int], with_records: boo
         if rows == 0:
             _add(writers, walk, 0, [], [])  # for the columns' names
         for place, writer in writers.items():
-            writer.close({"counts": counts.as_dict(), "characters": characters} if place == -1 else None)
+            if place == -1:
+                writer.close({"counts": counts.as_dict(), "characters": characters})
+            else:
+                writer.close({"seconds": round(walk.seconds[place], 3)})
     return rows
 
 
@@ -60,7 +65,7 @@ def _add(writers: dict[int, ColumnWriter], walk: _Walk, start: int, places: list
 
 
 class _Walk:
-    """Takes batches through the turns, up to the last that is missing."""
+    """Takes batches through the turns, up to the last that is missing; `seconds` says what each of those took."""
 
     def __init__(self, part: Part, turns: list[Turn], missing: list[int]) -> None:
         self._turns, self._missing = turns[: max(missing, default=-1) + 1], set(missing)
@@ -70,6 +75,7 @@ class _Walk:
             place: FindingsReader(list(turns[place].findings), part.number) for place in missing if turns[place].edits
         }
         self._languages: ColumnReader | None = None
+        self.seconds: dict[int, float] = dict.fromkeys(missing, 0.0)
 
     def columns(self, start: int, records: list[Record]) -> dict[int, dict[str, Any]]:
         """By place, what the missing turns measure and change of a batch whose first row is `start`."""
@@ -80,11 +86,13 @@ class _Walk:
             if place in self._known:
                 batch.replace(self._known[place].apply(rows, batch.records))
             elif place in self._missing:
+                began = time.process_time()
                 seen = self._seen(turn, batch)
                 columns[place] = self._altered(place, turn, batch, seen) if turn.alters else {}
                 if not turn.edits:
                     columns[place] |= _measured(turn, batch, seen)
                 batch.fresh[turn.columns] = columns[place]
+                self.seconds[place] += time.process_time() - began
         return columns
 
     def _seen(self, turn: Turn, batch: _Batch) -> tuple[int, ...] | None:

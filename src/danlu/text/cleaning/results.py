@@ -117,8 +117,12 @@ def _of_source(line: Line, parts: list[Progress], written: dict[str, dict[str, A
         for language, (rows, _) in metas[-1]["languages"].items():
             languages[language] = languages.get(language, 0) + rows
     steps, dropped = [], Counts()
-    for turn, number, tally in zip(parts[0].turns, line.step_of, tallies, strict=True):
-        steps.append({"step": turn.step.op, "number": number, "edits": turn.edits, **tally.as_dict()})
+    for place, (number, tally) in enumerate(zip(line.step_of, tallies, strict=True)):
+        turn = parts[0].turns[place]
+        files = [progress.turns[place].columns for progress in parts]
+        seconds = sum(read_meta(file)["seconds"] for file in files if file)
+        about = {"step": turn.step.op, "number": number, "edits": turn.edits, "seconds": round(seconds, 3)}
+        steps.append({**about, **tally.as_dict()})
         why = tally.dropped.as_dict()
         dropped.merge(Counts.from_dict({f"{turn.step.op}: {reason}": entry for reason, entry in why.items()}))
     return {

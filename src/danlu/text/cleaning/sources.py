@@ -38,13 +38,13 @@ class Survey:
         return sum(entry["bytes"] for entry in self.inputs)
 
 
-def survey_sources(settings: CleanSettings, out: Path, run: Callable[[list[Task], int], list[Any]]) -> Survey:
-    """Looks at every file; `run` takes tasks and the bytes that they read.
+def survey_sources(settings: CleanSettings, columns: Path, run: Callable[[list[Task], int], list[Any]]) -> Survey:
+    """Looks at every file, for parts whose columns stand in `columns`; `run` takes tasks and the bytes that they read.
 
     Raises UserError for sources with one name, and for those in which nothing can be read.
     """
     left_out = Counts()
-    sources = [(source, source.kind or _kind(source)) for source in settings.sources]
+    sources = [(source, source.kind or kind_of(source)) for source in settings.sources]
     _check_names(sources)
     listed = [source_files(source, kind, left_out) for source, kind in sources]
     wanted = {
@@ -68,7 +68,7 @@ def survey_sources(settings: CleanSettings, out: Path, run: Callable[[list[Task]
         for index, group in enumerate(cut):
             name = f"{kind}s/{folder_name(source)}/part-{index:05d}"
             found = {piece.file: surveyed[Path(piece.file), source.document] for piece in group}
-            parts.append(_part(name, numbers[kind], kind, source_number, source, group, found, out))
+            parts.append(_part(name, numbers[kind], kind, source_number, source, group, found, columns))
             numbers[kind] += 1
     inputs = {str(file): entry for (file, _), entry in surveyed.items()}
     listing = [{"file": file, "sha256": e["sha256"], "bytes": e["bytes"]} for file, e in inputs.items()]
@@ -102,7 +102,7 @@ def _part(
     source: CleanSource,
     pieces: list[Piece],
     found: dict[str, Any],
-    out: Path,
+    columns: Path,
 ) -> Part:
     # Whether too many rows are bad is a question to the whole source, so it is asked after all tasks.
     reads = source.model_copy(update={"weight": 1.0, "max_bad_share": 1.0, "kind": kind})
@@ -114,12 +114,12 @@ def _part(
         ]
     )[:16]
     stamps = {file: entry["stamp"] for file, entry in found.items()}
-    records = out / "columns" / name / f"records-{key}.parquet"
+    records = columns / name / f"records-{key}.parquet"
     return Part(name, number, kind, source_number, reads, pieces, stamps, str(records))
 
 
-def _kind(source: CleanSource) -> Kind:
-    """What a source's first readable row holds."""
+def kind_of(source: CleanSource) -> Kind:
+    """What a source's first readable row holds. Raises UserError where that is nothing, or two things."""
     for file in source_files(source, None, Counts()):
         for row in read_rows(file, lambda problem, where: None, document=source.document):
             found = kinds(row.fields)
