@@ -18,7 +18,7 @@ from danlu.text.ops.table import OPERATORS
 from danlu.text.records import Document, Record
 from danlu.text.steps.base import StepSettings
 
-STRETCH = 7  # rows, so that there are many
+STRETCH = 16  # rows, so that there are many
 
 
 @dataclass

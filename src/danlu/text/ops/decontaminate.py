@@ -36,8 +36,8 @@ def judge(values: dict[str, Any], step: DecontaminateStep) -> tuple[str, Any] | 
 
 
 def edit(record: Record, values: dict[str, Any], step: DecontaminateStep) -> Record:
-    """With `cut`, the record without the passages of items of which it has too much."""
-    return without(record, list(zip(values["spans"][::2], values["spans"][1::2], strict=True)))
+    """With `cut`, the record without the passages of items of which it has too much; a line end stands for each."""
+    return without(record, list(zip(values["spans"][::2], values["spans"][1::2], strict=True)), "\n")
 
 
 def gather(gathering: Gathering, step: DecontaminateStep) -> list[Path]:

@@ -132,6 +132,9 @@ class DecontaminateStep(StepSettings):
     def files(self) -> list[str]:
         return [test.path for test in self.tests]
 
+    def bounds(self) -> dict[str, Range]:
+        return {} if self.action == "cut" else super().bounds()
+
     def gathering(self) -> dict[str, Any]:
         # What is cut depends on the bounds as well; who is dropped is decided later.
         return super().gathering() | ({"share": self.share.model_dump()} if self.action == "cut" else {})
