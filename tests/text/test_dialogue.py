@@ -62,25 +62,26 @@ def test_a_cut_history_is_the_longest_that_fits(sizes: list[tuple[int, int]], mo
 
 
 def test_repeated_turns_go() -> None:
-    question, answer = "请问北京今天的天气怎么样呢？", "北京今天晴，最高气温二十五度，适合出门。"
+    question, answer = "请问北京今天的天气怎么样呢？", "北京今天晴，最高气温二十五度，适合出门走走。"
     record = Conversation(
         talk(
             *("s 你好", f"u {question}", f"a {answer}", "u 好的", "a 不客气"),
-            *(f"u {question}！", "a 晴天，不冷不热，可以出去走走。"),
-            *("u 那上海呢，明天我要去上海出差了", f"a {answer}", "u 好的", "a 不客气"),
+            *(f"u {question}！", "a 晴天，不冷不热，可以出去走走。"),  # another answer
+            *("u 那上海呢，明天我要去上海出差了", f"a {answer}！", "u 好的", "a 不客气"),
         )
     )
     after = turns.change(record, TurnsStep())
-    assert contents(after) == ["你好", question, answer, "好的", "不客气", "好的", "不客气"]
-    assert after.meta == {"repeated": 2}
+    assert contents(after)[5:] == [f"{question}！", "晴天，不冷不热，可以出去走走。", "好的", "不客气"]
+    assert after.meta == {"repeated": 1}
     assert turns.change(after, TurnsStep()) is after
-    assert turns.measure([after, record], TurnsStep()) == {"repeated": [2, 2]}
+    assert turns.measure([after, record], TurnsStep()) == {"repeated": [1, 1]}
     drop = TurnsStep(action="drop")
     assert turns.change(record, drop) is record
     assert turns.judge({"repeated": 2}, drop) == ("repeated turns", 2)
     assert turns.judge({"repeated": 2}, TurnsStep()) is None
-    assert turns.repeated(record, TurnsStep(shortest=2)) == {3, 4, 5}
-    pair = Preference(talk(f"u {question}", f"a {answer}", f"u {question}"), talk("a 好"), talk("a 坏"))
+    assert turns.repeated(record, TurnsStep(shortest=15)) == {4, 5}
+    assert turns.repeated(record, TurnsStep(shortest=16)) == {4}
+    pair = Preference(talk(f"u {question}", f"a {answer}", f"u {question}"), talk(f"a {answer}"), talk("a 坏"))
     assert turns.change(pair, TurnsStep()) is pair
 
 
@@ -88,12 +89,12 @@ def test_repeated_turns_go() -> None:
 def test_similarity_is_jaccards(left: str, right: str) -> None:
     def grams(text: str) -> set[str]:
         plain = "".join(text.lower().split())
-        return {plain[at : at + 3] for at in range(max(1, len(plain) - 2))} if len(plain) >= 4 else set()
+        return {plain[at : at + 3] for at in range(max(1, len(plain) - 2))} if plain else set()
 
     a, b = grams(left), grams(right)
     wanted = bool(a) and bool(b) and len(a & b) / len(a | b) >= 0.6
-    record = Conversation(talk(f"u {left}", "a 甲", f"u {right}", "a 乙"))
-    assert (turns.repeated(record, TurnsStep(similarity=0.6, shortest=4)) == {2}) == wanted
+    record = Conversation(talk("u 甲", f"a {left}", "u 乙", f"a {right}"))
+    assert (turns.repeated(record, TurnsStep(similarity=0.6, shortest=1)) == {2}) == wanted
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from danlu.ledger.errors import UserError
+from danlu.text.lexicon import any_of
 from danlu.text.ops.contents import with_messages
 from danlu.text.ops.operator import Column
 from danlu.text.ops.spoken import RULES, SUSPICIOUS, Rule
@@ -128,8 +129,7 @@ def _applied(rule: Rule, text: str, changes: Counter[str]) -> str:
 
 
 def _corrected(text: str, path: str, changes: Counter[str]) -> str:
-    table = _table(path, Path(path).stat().st_mtime_ns if Path(path).exists() else 0)
-    pattern = re.compile("|".join(sorted(map(re.escape, table), key=len, reverse=True)) or "(?!)")
+    table, pattern = _table(path, Path(path).stat().st_mtime_ns if Path(path).exists() else 0)
     made, times = pattern.subn(lambda found: table[found[0]], text)
     if times:
         changes["slips"] += times
@@ -137,8 +137,9 @@ def _corrected(text: str, path: str, changes: Counter[str]) -> str:
 
 
 @lru_cache(4)
-def _table(path: str, changed: int) -> dict[str, str]:
-    return read_slips(Path(path))
+def _table(path: str, changed: int) -> tuple[dict[str, str], re.Pattern[str]]:
+    table = read_slips(Path(path))
+    return table, any_of(table) if table else re.compile("(?!)")
 
 
 @lru_cache(4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from danlu.text.ops.operator import Column
@@ -43,36 +43,45 @@ def exchanges(messages: list[Message]) -> list[list[Message]]:
 
 
 def repeated(record: Record, step: TurnsStep) -> set[int]:
-    """The numbers of the exchanges in which a turn says what an earlier one of its role says.
+    """The numbers of the exchanges whose answer is an earlier one's: it is long, or the question is that one's too.
 
     The question that a preference's answers answer is none of them.
     """
     if isinstance(record, Document):
         return set()
     parts = exchanges(record.messages)
-    seen: dict[str, list[frozenset[str]]] = {"user": [], "assistant": []}
-    again = set()
-    for number, part in enumerate(parts if isinstance(record, Conversation) else parts[:-1]):
-        said = [(message["role"], _ngrams(message["content"], step)) for message in part if message["role"] in seen]
-        if any(_alike(grams, earlier, step.similarity) for role, grams in said for earlier in seen[role]):
-            again.add(number)
-            continue
-        for role, grams in said:
-            seen[role].append(grams)
+    said = [
+        (_Said.of(part, "user", step.ngram), _Said.of(part, "assistant", step.ngram))
+        for part in (parts if isinstance(record, Conversation) else parts[:-1])
+    ]
+    again: set[int] = set()
+    for number, (question, answer) in enumerate(said):
+        for earlier, (asked, answered) in enumerate(said[:number]):
+            if earlier in again or not answer.like(answered, step.similarity):
+                continue
+            same = question.size + answer.size if question.like(asked, step.similarity) else answer.size
+            if same >= step.shortest:
+                again.add(number)
+                break
     return again
 
 
-def _ngrams(text: str, step: TurnsStep) -> frozenset[str]:
-    """Those of the text in lower case without blanks; none where it is too short to count."""
-    plain = "".join(text.lower().split())
-    if len(plain) < step.shortest:
-        return frozenset()
-    return frozenset(plain[at : at + step.ngram] for at in range(max(1, len(plain) - step.ngram + 1)))
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a role says in an exchange: its bytes and its n-grams, in lower case without blanks."""
 
+    size: int
+    ngrams: frozenset[str]
 
-def _alike(left: frozenset[str], right: frozenset[str], similarity: float) -> bool:
-    smaller, larger = sorted((len(left), len(right)))
-    if smaller < similarity * larger or not smaller:
-        return False
-    both = len(left & right)
-    return both >= similarity * (smaller + larger - both)
+    @classmethod
+    def of(cls, part: list[Message], role: str, n: int) -> _Said:
+        text = "".join("".join(message["content"].lower().split()) for message in part if message["role"] == role)
+        ngrams = frozenset(text[at : at + n] for at in range(max(1, len(text) - n + 1))) if text else frozenset()
+        return cls(len(text.encode("utf-8", "surrogatepass")), ngrams)
+
+    def like(self, other: _Said, similarity: float) -> bool:
+        smaller, larger = sorted((len(self.ngrams), len(other.ngrams)))
+        if smaller < similarity * larger or not smaller:
+            return False
+        both = len(self.ngrams & other.ngrams)
+        return both >= similarity * (smaller + larger - both)

@@ -32,15 +32,17 @@ def change(record: Record, step: UnsuitableStep) -> Record:
     """The record with its unsuitable words masked, or without the turns or sentences that hold them."""
     if step.action == "drop":
         return record
+    hits = _hits(step)
     if step.action == "mask":
-        return _rewritten(record, step, lambda text: _masked(text, step))
-    return _without(record, step, lambda text: bool(_hits(text, step)))
+        return _rewritten(record, step, lambda text: _masked(text, list(hits(text))))
+    return _without(record, step, lambda text: bool(hits(text)))
 
 
 def measure(records: list[Record], step: UnsuitableStep) -> dict[str, Column]:
     """`words`: those that are left, as text; `removed`: how many words, turns or sentences went."""
-    found = [[word for text in _units(record, step) for word in _hits(text, step).values()] for record in records]
-    words = [", ".join(dict.fromkeys(hits[:_SHOWN])) or None for hits in found]
+    hits = _hits(step)
+    found = [[word for text in _units(record, step) for word in hits(text).values()] for record in records]
+    words = [", ".join(dict.fromkeys(hit[:_SHOWN])) or None for hit in found]
     return {"words": words, "removed": [record.meta.get("unsuitable", 0) for record in records]}
 
 
@@ -139,20 +141,25 @@ def _counted(record: Record, times: int) -> Record:
     )
 
 
-def _masked(text: str, step: UnsuitableStep) -> tuple[str, int]:
-    hits = _hits(text, step)
+def _masked(text: str, places: list[tuple[int, int]]) -> tuple[str, int]:
     letters = list(text)
-    for begin, end in hits:
+    for begin, end in places:
         letters[begin:end] = "*" * (end - begin)
-    return "".join(letters), len(hits)
+    return "".join(letters), len(places)
 
 
-def _hits(text: str, step: UnsuitableStep) -> dict[tuple[int, int], str]:
-    lower = text.lower()
-    if len(lower) != len(text):  # İ becomes two characters
-        lower = "".join(letter.lower() if len(letter.lower()) == 1 else letter for letter in text)
-    return {
-        (begin, end): keyword.word
-        for begin, end, keyword in matches(matcher(step.lists), lower)
-        if not step.categories or keyword.category in step.categories
-    }
+def _hits(step: UnsuitableStep) -> Callable[[str], dict[tuple[int, int], str]]:
+    """What finds the places and words of the lists in a text."""
+    automaton = matcher(step.lists)
+
+    def hits(text: str) -> dict[tuple[int, int], str]:
+        lower = text.lower()
+        if len(lower) != len(text):  # İ becomes two characters
+            lower = "".join(letter.lower() if len(letter.lower()) == 1 else letter for letter in text)
+        return {
+            (begin, end): keyword.word
+            for begin, end, keyword in matches(automaton, lower)
+            if not step.categories or keyword.category in step.categories
+        }
+
+    return hits

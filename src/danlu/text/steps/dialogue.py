@@ -57,7 +57,9 @@ class HistoryTokensStep(StepSettings):
 
 
 class TurnsStep(StepSettings):
-    """Finds conversations that go round in circles: a question asked again, the same answer to another question."""
+    """Finds conversations that go round in circles: the same answer again, to the same question or to another one.
+
+    A question asked again that gets another answer is none of that."""
 
     op: Literal["turns"] = "turns"
     kinds: list[Kind] = _TALK
@@ -66,10 +68,15 @@ class TurnsStep(StepSettings):
         description="remove: exchanges that repeat an earlier one go, the first stays; drop: the conversation goes.",
     )
     similarity: float = Field(
-        default=0.9, gt=0, le=1, description="Turns of a role with at least this Jaccard similarity are the same."
+        default=0.9, gt=0, le=1, description="Texts of at least this Jaccard similarity are the same."
     )
     ngram: int = Field(default=3, ge=1, description="Characters of an n-gram, of which the similarity is counted.")
-    shortest: int = Field(default=10, ge=1, description="Shorter turns, such as 好的 and Thanks!, may come again.")
+    shortest: int = Field(
+        default=60,
+        ge=1,
+        description="Bytes of the answer, with the question if that is the same too: less (20 Chinese characters, ten "
+        "words), as Is there anything else?, may come again.",
+    )
 
 
 Tag = Literal["age", "gender", "region", "group"]

@@ -78,7 +78,7 @@ def _chinese(text: str) -> Iterator[str]:
     for found in () if text.isascii() else _ZH_CUE.finditer(text):
         cue, at = found[0], found.end()
         if cue in _TITLES:
-            yield from _name_before(text, found.start())
+            yield from _name_before(text, found.start(), cue)
         elif cue in _WEAK:
             yield from _name_after(text, at, sure=False)
         elif colon := _FIELD_ENDS.match(text, at) if cue in _FIELDS else found:
@@ -105,7 +105,7 @@ def _name_after(text: str, at: int, sure: bool) -> list[str]:
     return []
 
 
-def _name_before(text: str, at: int) -> list[str]:
+def _name_before(text: str, at: int, title: str) -> list[str]:
     """The name that ends here, the longest. A short one may be a word, so what stands before it must fit."""
     if "·" in text[max(0, at - 6) : at]:
         return []
@@ -115,7 +115,8 @@ def _name_before(text: str, at: int) -> list[str]:
             continue
         surname = _surname(name[:2], SURNAMES)
         given = name[len(surname) :]
-        if len(name) == size and surname and 1 <= len(given) <= 2 and _plausible(name, given, anything=False):
+        begins = title in ("先生", "女士") and len(given) == 2 and not (left and _is_han(left))
+        if len(name) == size and surname and 1 <= len(given) <= 2 and _plausible(name, given, anything=begins):
             return [name]
     return []
 
