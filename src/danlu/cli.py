@@ -208,6 +208,24 @@ def export(
     export_model(model, out, dtype)
 
 
+@tokenizer_app.command("inspect")
+def inspect_tokenizers(
+    tokenizers: Annotated[
+        list[Path],
+        typer.Argument(metavar="TOKENIZER...", help="Folders, tokenizer.json files or SentencePiece .model files."),
+    ],
+    text: Annotated[
+        list[Path] | None, typer.Option(help="A file or folder of text to measure on, or several; else generated text.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write all of it to this page too.")] = None,
+    language: Annotated[Literal["en", "zh"], typer.Option(help="Of the tables.")] = "en",
+) -> None:
+    """Compares tokenizers: bytes per token, splitting, junk in the vocabulary, and whether text comes back."""
+    from danlu.recipe.tokenizers import inspect_tokenizers as inspect_all
+
+    inspect_all(tokenizers, text or [], html, language)
+
+
 @tokenizer_app.command("extend")
 def extend_tokenizer(
     base: Annotated[

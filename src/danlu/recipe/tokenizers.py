@@ -3,18 +3,89 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+from rich import table as terminal
 from rich.console import Console
+from rich.text import Text
 
 from danlu.ledger.counts import Counts
 from danlu.ledger.errors import UserError
+from danlu.report.scores import Table
+from danlu.report.tokenizers import sections, write_page
+from danlu.report.words import Language
+from danlu.text.files import source_name
+from danlu.text.ops.language import language_of, measure
+from danlu.text.records import Document
+from danlu.text.sample.documents import make_documents
+from danlu.text.sample.lexicon import LANGUAGES
+from danlu.text.sample.settings import SampleSettings
+from danlu.text.sample.world import make_world
 from danlu.text.settings import SourceSettings
+from danlu.text.steps.basic import LanguageStep
 from danlu.tokens.extend import Extension, extend
+from danlu.tokens.study import Study, study
 from danlu.tokens.tokenizer import Tokenizer
 from danlu.tokens.training_text import TrainingText
 
 LEARNED_BYTES = 32_000_000
+STUDIED_BYTES = 5_000_000
+GENERATED = SampleSettings(documents=400)
+"""What tokenizers are measured on where no text is given."""
+
+
+def inspect_tokenizers(paths: list[Path], texts: list[Path], html: Path | None, language: Language) -> list[Study]:
+    """Prints what the tokenizers at `paths` make of `texts`, side by side; with `html` also writes a page.
+
+    Of each text an even share of its files is read. Raises UserError for a path without a tokenizer.
+    """
+    samples = list(_given(texts) if texts else _generated())
+    studies = [study(Tokenizer.load(path), name, samples) for path, name in zip(paths, _names(paths), strict=True)]
+    found = sections(studies, language)
+    console = Console(highlight=False)
+    for tables in found.values():
+        for table in tables:
+            console.print(_terminal(table))
+            console.print(table.note, style="dim")
+    if html is not None:
+        write_page(found, " · ".join(one.name for one in studies), language, html)
+        console.print(f"→ {html}")
+    return studies
+
+
+def _given(texts: list[Path]) -> Iterator[tuple[str, str, str]]:
+    step = LanguageStep()
+    for path in texts:
+        source = SourceSettings(path=str(path))
+        for text in TrainingText([source], STUDIED_BYTES, Counts()):
+            columns = measure([Document(text, "", {})], step)
+            language = language_of({name: values[0] for name, values in columns.items()}, step)
+            yield language, source_name(source), text
+
+
+def _generated() -> Iterator[tuple[str, str, str]]:
+    world = make_world(GENERATED)
+    for language in LANGUAGES:
+        yield from ((language, "generated", made.text) for made in make_documents(GENERATED, world, language))
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """The last parts of the folders, as many as tell them apart."""
+    folders = [path.parent if path.name.startswith("tokenizer.") else path for path in map(Path.resolve, paths)]
+    parts = 1
+    while len({folder.parts[-parts:] for folder in folders}) < len(set(folders)):
+        parts += 1
+    return ["/".join(folder.parts[-parts:]) for folder in folders]
+
+
+def _terminal(table: Table) -> terminal.Table:
+    shown = terminal.Table(title=table.title, title_justify="left")
+    for place, cell in enumerate(table.head):
+        shown.add_column(Text(cell), justify="left" if place < table.names else "right", overflow="fold")
+    for row in table.rows:
+        shown.add_row(*(Text(str(cell)) for cell in row))
+    return shown
 
 
 def extend_tokenizer(base: Path, out: Path, texts: list[Path], words: Path | None, size: int) -> Extension:

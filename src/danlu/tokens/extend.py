@@ -63,7 +63,7 @@ class _Growing:
         self.base = base
         self.state: dict[str, Any] = json.loads(base.backend.to_str())
         model = self.state["model"]
-        self.byte_level = '"ByteLevel"' in json.dumps(self.state["decoder"])
+        self.byte_level = base.byte_level
         if model["type"] != "BPE" or not (self.byte_level or model["byte_fallback"]):
             raise UserError(
                 f"only byte-level BPE and SentencePiece BPE with byte fallback can be extended, not {model['type']}",

@@ -17,6 +17,7 @@ from danlu.ledger.errors import UserError
 from danlu.ledger.files import fingerprint
 from danlu.tokens.characters import TokenBytes, byte_alphabet
 from danlu.tokens.fast import FastEncoder, plain_encoder
+from danlu.tokens.sentencepiece import backend_of
 
 _NAMED = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
 FEW_CHARACTERS = 500_000  # about as long as they take, the fast encoder takes to be built and proven
@@ -55,9 +56,13 @@ class Tokenizer:
     def load(cls, path: Path) -> Tokenizer:
         """Read a folder with `tokenizer.json`; without one, what `transformers` can convert without remote code.
 
-        Raises UserError when the folder holds no tokenizer or a damaged one.
+        `path` may be the tokenizer.json itself, or a SentencePiece model file. Raises UserError when there is no
+        tokenizer or a damaged one.
         """
         path = Path(path)
+        if path.suffix == ".model" and path.is_file():
+            return cls(backend_of(path.read_bytes(), str(path)), {}, origin=str(path))
+        path = path.parent if path.name == "tokenizer.json" else path
         config = _read_json(path / "tokenizer_config.json")
         config = {**_read_json(path / "special_tokens_map.json"), **config}
         stops = _read_json(path / "generation_config.json").get("eos_token_id") or []
@@ -160,11 +165,15 @@ class Tokenizer:
     def token_bytes(self) -> TokenBytes:
         """The UTF-8 bytes of every token."""
         spellings = {id: text for text, id in self.backend.get_vocab(with_added_tokens=True).items()}
-        byte_level = '"ByteLevel"' in json.dumps(json.loads(self.backend.to_str())["decoder"])
-        alphabet = byte_alphabet() if byte_level else {}
+        alphabet = byte_alphabet() if self.byte_level else {}
         return TokenBytes.of(
             _bytes(spellings.get(id, ""), alphabet, id in self.added_ids) for id in range(self.vocab_size)
         )
+
+    @cached_property
+    def byte_level(self) -> bool:
+        """Whether tokens are spelled in the letters that stand for bytes, as Qwen's; else in characters."""
+        return '"ByteLevel"' in json.dumps(json.loads(self.backend.to_str())["decoder"])
 
     @cached_property
     def adds_space(self) -> bool:
