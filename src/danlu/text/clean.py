@@ -6,12 +6,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from danlu.ledger.cluster import ClusterSettings, ClusterWorkers, cluster_workers
 from danlu.ledger.manifest import NAME as MANIFEST
 from danlu.ledger.tasks import Task, Workers
 from danlu.text.cleaning.line import Line, Progress
 from danlu.text.cleaning.results import STATISTICS, check_read, results_of, write_results
 from danlu.text.cleaning.scorers import Scorers
 from danlu.text.cleaning.sources import Survey, file_digests, survey_sources
+from danlu.text.cleaning.trail import TRAIL, write_trail
 from danlu.text.cleaning.write import write
 from danlu.text.settings import KINDS, CleanSettings
 
@@ -20,16 +22,16 @@ ALONE_BYTES = 1 << 24  # input for which starting worker processes takes longer 
 
 def clean(settings: CleanSettings, out: Path, scorers: Scorers | None = None, columns: Path | None = None) -> None:
     """Writes {documents,conversations,preferences}/SOURCE/part-*.jsonl.zst, dropped/ of the same form with `step`,
-    `reason` and `value` in each row, columns/ with all that was measured, statistics.json with what each step did, and
-    manifest.json with counts and hashes. `scorers` are the functions that some steps need of the rooms above;
-    `columns` is another place for the columns, which outlives `out`.
+    `reason` and `value` in each row, columns/ with all that was measured, statistics.json with what each step did,
+    trail.json with the way of each record, and manifest.json with counts and hashes. `scorers` are the functions that
+    some steps need of the rooms above; `columns` is another place for the columns, which outlives `out`.
 
     Interrupted anywhere, the same call goes on from there; with other thresholds nothing is measured again, with
     another step only that one and those that see what it changes.
     Raises UserError for sources with nothing to read, with one name, or with too many bad rows.
     """
     # What stands beside an old manifest is about to change.
-    for name in (MANIFEST, STATISTICS):
+    for name in (MANIFEST, STATISTICS, TRAIL):
         (out / name).unlink(missing_ok=True)
     _Cleaning(settings, out, scorers or {}, columns or out / "columns").run()
 
@@ -41,7 +43,7 @@ class _Cleaning:
 
     def run(self) -> None:
         digests = file_digests(self._settings)
-        with Workers(self._settings.workers) as self._workers:
+        with self._open_workers() as self._workers:
             survey = survey_sources(self._settings, self._columns, self._survey)
             self._alone = survey.bytes < ALONE_BYTES
             lines = self._lines(survey, digests)
@@ -51,7 +53,14 @@ class _Cleaning:
                 line.finish()
             written = self._write(lines)
         self._remove_stale(survey, lines)
+        write_trail(self._out, self._settings, lines)
         write_results(self._out, self._settings, survey, results_of(lines, written), written)
+
+    def _open_workers(self) -> Workers | ClusterWorkers:
+        settings = self._settings
+        if settings.executor == "local":
+            return Workers(settings.workers)
+        return cluster_workers(settings.executor, settings.cluster or ClusterSettings())
 
     def _survey(self, tasks: list[Task], nbytes: int) -> list[Any]:
         self._alone = nbytes < 64 * ALONE_BYTES  # hashing is that much faster than cleaning

@@ -12,19 +12,20 @@ import numpy as np
 
 from danlu.text.cleaning.columns import STRETCH, ColumnReader, FindingsReader, column_writer
 from danlu.text.cleaning.parts import Languages, Part, Turn
-from danlu.text.cleaning.tally import Histogram, Tally
+from danlu.text.cleaning.tally import Tally
 
 
 def decide(
-    part: Part, turns: list[Turn], first: int, languages: Languages | None, before: str, out: str
+    part: Part, turns: list[Turn], first: int, languages: Languages | None, tokens: str, before: str, out: str
 ) -> dict[str, Any]:
     """Goes on from the verdicts in `before` ("": all alive) with the turns from place `first` on.
 
     Writes `turn` (the place of the one that drops, -1 for the living), `reason`, `value` as JSON, and the `characters`
-    that a record has by now; beside them a tally of each turn ("turns") and of the living by language ("languages").
+    that a record has by now; beside them a tally of each turn by language ("turns") and of the living ("languages").
+    `tokens` is the file of columns in which records were counted in tokens, or "".
     Gives {"alive", "found"}: hashes of who lives, and of what the gathering turns among them found.
     """
-    deciding = _Deciding(part, turns, first, languages, before)
+    deciding = _Deciding(part, turns, first, languages, tokens, before)
     alive = hashlib.sha256()
     with column_writer(out) as writer:
         for stretch in deciding.stretches():
@@ -45,6 +46,15 @@ class _Stretch:
     reason: list[str | None]
     value: list[str | None]
     characters: np.ndarray
+    tokens: np.ndarray
+
+    def by_language(self, seen: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """The rows that are seen, by their language; "" where nobody asked for it."""
+        if self.languages is None:
+            yield "", seen
+            return
+        for language in np.unique(self.languages[seen]).tolist():
+            yield language, seen & (self.languages == language)
 
     def drop(self, index: int, place: int, reason: str, value: Any) -> None:
         self.turn[index] = place
@@ -55,7 +65,9 @@ class _Stretch:
 
 
 class _Deciding:
-    def __init__(self, part: Part, turns: list[Turn], first: int, languages: Languages | None, before: str) -> None:
+    def __init__(
+        self, part: Part, turns: list[Turn], first: int, languages: Languages | None, tokens: str, before: str
+    ) -> None:
         self._turns = dict(enumerate(turns[first:], first))
         self._columns = {place: ColumnReader(turn.columns) for place, turn in self._turns.items() if turn.columns}
         self._findings = {
@@ -67,7 +79,8 @@ class _Deciding:
         self._before = ColumnReader(before) if before else None
         self._languages = languages
         self._language_columns = ColumnReader(languages.columns) if languages else None
-        self._tallies = {place: Tally() for place in self._turns}
+        self._tokens = ColumnReader(tokens, ["count"]) if tokens else None
+        self._tallies: dict[int, dict[str, Tally]] = {place: {} for place in self._turns}
         self._alive: dict[str, list[int]] = {}
         self.found = hashlib.sha256()
 
@@ -80,7 +93,8 @@ class _Deciding:
             yield stretch
 
     def tallies(self) -> dict[str, Any]:
-        return {"turns": [tally.as_dict() for tally in self._tallies.values()], "languages": self._alive}
+        by_turn = [{language: tally.as_dict() for language, tally in of.items()} for of in self._tallies.values()]
+        return {"turns": by_turn, "languages": self._alive}
 
     def _stretch(self, rows: np.ndarray) -> _Stretch:
         records = self._records.take(rows)
@@ -96,33 +110,47 @@ class _Deciding:
             before = self._before.take(rows)
             turn, characters = before["turn"].to_numpy().copy(), before["characters"].to_numpy().copy()
             reason, value = before["reason"].to_pylist(), before["value"].to_pylist()
-        return _Stretch(rows, records["origin"].to_pylist(), languages, turn, reason, value, characters)
+        tokens = np.zeros(len(rows), np.int64)
+        if self._tokens is not None:
+            tokens = np.nan_to_num(self._tokens.take(rows).column(0).to_numpy()).astype(np.int64)
+        return _Stretch(rows, records["origin"].to_pylist(), languages, turn, reason, value, characters, tokens)
 
     def _take_turn(self, place: int, turn: Turn, stretch: _Stretch) -> None:
-        tally = self._tallies[place]
         seen = stretch.turn < 0
         if turn.languages is not None and stretch.languages is not None:
             seen &= np.isin(stretch.languages, turn.step.languages)
-        tally.add(rows=seen.sum(), characters_in=stretch.characters[seen].sum())
+        before, changed = stretch.characters.copy(), np.zeros(len(seen), bool)
         own = self._columns[place].take(stretch.rows) if place in self._columns else None
         if turn.alters:
-            _after_change(place, own, seen, stretch, tally)
-        if own is not None:
-            _measure(own, seen, stretch.characters, tally)
+            changed = _after_change(place, own, seen, stretch)
+        quantities = dict(_quantities(own)) if own is not None else {}
         if not turn.edits:
-            self._judge(place, turn, own, seen & (stretch.turn < 0), stretch)
-        tally.add(characters_out=stretch.characters[seen & (stretch.turn < 0)].sum())
-        for index in np.flatnonzero(seen & (stretch.turn == place)).tolist():
-            tally.dropped.add(str(stretch.reason[index]), stretch.origins[index])
+            quantities |= self._judge(place, turn, own, seen & (stretch.turn < 0), stretch)
+        for language, mine in stretch.by_language(seen):
+            tally = self._tallies[place].setdefault(language, Tally(turn.step.bounds()))
+            left = mine & (stretch.turn < 0)
+            tally.add(
+                rows=mine.sum(),
+                changed=(changed & mine).sum(),
+                characters_in=before[mine].sum(),
+                characters_out=stretch.characters[left].sum(),
+                tokens_in=stretch.tokens[mine].sum(),
+                tokens_out=stretch.tokens[left].sum(),
+            )
+            for name, values in quantities.items():
+                tally.column(name).add(values[mine], stretch.characters[mine], stretch.tokens[mine])
+            for index in np.flatnonzero(mine & (stretch.turn == place)).tolist():
+                tally.dropped.add(str(stretch.reason[index]), stretch.origins[index])
 
-    def _judge(self, place: int, turn: Turn, own: Any, seen: np.ndarray, stretch: _Stretch) -> None:
+    def _judge(self, place: int, turn: Turn, own: Any, seen: np.ndarray, stretch: _Stretch) -> dict[str, np.ndarray]:
+        """Drops what the step drops. Gives the quantities that were found about the rows."""
         findings = self._findings.get(place)
         found = findings.take(stretch.rows) if findings else {}
         for index, values in found.items():
             self.found.update(f"{stretch.rows[index]} {json.dumps(values, default=str)}\n".encode())
         judge = turn.operator.judge
         if judge is None:
-            return
+            return {}
         nothing = dict.fromkeys(findings.names) if findings else {}
         indices = np.flatnonzero(seen)
         rows = own.take(indices).to_pylist() if own is not None else [{}] * len(indices)
@@ -130,6 +158,7 @@ class _Deciding:
             verdict = judge({**values, **found.get(index, nothing)} if findings else values, turn.step)
             if verdict is not None:
                 stretch.drop(index, place, *verdict)
+        return {name: _found(found, name, len(seen)) for name in turn.step.bounds() if name in nothing}
 
     def _count_living(self, stretch: _Stretch) -> None:
         for language in [] if stretch.languages is None else np.unique(stretch.languages).tolist():
@@ -139,17 +168,17 @@ class _Deciding:
             entry[1] += int(stretch.characters[mine].sum())
 
 
-def _after_change(place: int, own: Any, seen: np.ndarray, stretch: _Stretch, tally: Tally) -> None:
-    """Takes over the lengths that a change left, and drops what it left unusable."""
+def _after_change(place: int, own: Any, seen: np.ndarray, stretch: _Stretch) -> np.ndarray:
+    """Takes over the lengths that a change left, and drops what it left unusable. Gives which rows were changed."""
     changed = own[".changed"].to_numpy() & seen
-    tally.add(changed=changed.sum())
     stretch.characters[changed] = own[".characters"].to_numpy()[changed]
     for index in np.flatnonzero(changed & own[".unusable"].is_valid().to_numpy()).tolist():
         stretch.drop(index, place, own[".unusable"][index].as_py(), None)
+    return np.asarray(changed)
 
 
-def _measure(own: Any, seen: np.ndarray, characters: np.ndarray, tally: Tally) -> None:
-    """Adds the step's quantities to its histograms."""
+def _quantities(own: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """The columns that are numbers, and no hashes."""
     import pyarrow as pa
 
     for name in own.column_names:
@@ -159,5 +188,13 @@ def _measure(own: Any, seen: np.ndarray, characters: np.ndarray, tally: Tally) -
         if pa.types.is_boolean(kind):
             column, kind = column.cast(pa.uint8()), pa.uint8()
         if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-            values = column.cast(pa.float64()).to_numpy()
-            tally.columns.setdefault(name, Histogram()).add(values[seen], characters[seen])
+            yield name, column.cast(pa.float64()).to_numpy()
+
+
+def _found(found: dict[int, dict[str, Any]], name: str, rows: int) -> np.ndarray:
+    """A quantity that was found about some of the rows, NaN for the others."""
+    values = np.full(rows, np.nan)
+    for index, entry in found.items():
+        if entry[name] is not None:
+            values[index] = entry[name]
+    return values

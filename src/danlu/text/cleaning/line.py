@@ -184,12 +184,14 @@ class Line:
         tasks, outs = [], []
         for progress in self.parts:
             part = progress.part
+            counted = [turn.columns for turn in progress.turns if turn.step.op == "tokens"]
             outs.append(self._out / "verdicts" / f"{part.name}-{len(progress.verdicts)}.parquet")
             arguments = {
                 "part": part,
                 "turns": progress.turns[:stop],
                 "first": first,
                 "languages": progress.languages,
+                "tokens": counted[0] if counted else "",
                 "before": progress.verdicts[-1] if progress.verdicts else "",
                 "out": str(outs[-1]),
             }

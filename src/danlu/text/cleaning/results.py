@@ -87,13 +87,17 @@ def write_results(
                 for part in survey.parts
             ],
             "sources": {
-                name: {**entry, "steps": [{k: v for k, v in step.items() if k != "columns"} for step in entry["steps"]]}
-                for name, entry in sources.items()
+                name: {**entry, "steps": [_short(step) for step in entry["steps"]]} for name, entry in sources.items()
             },
             "statistics": STATISTICS,
             "left_out": survey.left_out.as_dict(),
         },
     )
+
+
+def _short(step: dict[str, Any]) -> dict[str, Any]:
+    """What the manifest tells of a step; histograms and languages stand in the statistics."""
+    return {name: value for name, value in step.items() if name not in ("columns", "languages")}
 
 
 def _counts(parts: list[Part]) -> Counts:
@@ -108,21 +112,26 @@ def _listed(counts: Counts) -> str:
 
 
 def _of_source(line: Line, parts: list[Progress], written: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    tallies = [Tally() for _ in line.step_of]
+    tallies: list[dict[str, Tally]] = [{} for _ in line.step_of]
     languages: dict[str, int] = {}
     for progress in parts:
         metas = [read_meta(file) for file in progress.verdicts]
-        for tally, found in zip(tallies, (turn for meta in metas for turn in meta["turns"]), strict=True):
-            tally.merge(found)
+        for by_language, found in zip(tallies, (turn for meta in metas for turn in meta["turns"]), strict=True):
+            for language, tally in found.items():
+                by_language.setdefault(language, Tally()).merge(tally)
         for language, (rows, _) in metas[-1]["languages"].items():
             languages[language] = languages.get(language, 0) + rows
     steps, dropped = [], Counts()
-    for place, (number, tally) in enumerate(zip(line.step_of, tallies, strict=True)):
+    for place, (number, by_language) in enumerate(zip(line.step_of, tallies, strict=True)):
+        parted = {language: tally.as_dict() for language, tally in sorted(by_language.items())}
+        tally = Tally()
+        for one in parted.values():
+            tally.merge(one)
         turn = parts[0].turns[place]
         files = [progress.turns[place].columns for progress in parts]
         seconds = sum(read_meta(file)["seconds"] for file in files if file)
         about = {"step": turn.step.op, "number": number, "edits": turn.edits, "seconds": round(seconds, 3)}
-        steps.append({**about, **tally.as_dict()})
+        steps.append({**about, **tally.as_dict(), "languages": parted})
         why = tally.dropped.as_dict()
         dropped.merge(Counts.from_dict({f"{turn.step.op}: {reason}": entry for reason, entry in why.items()}))
     return {

@@ -57,6 +57,11 @@ class StepSettings(Settings):
         """Files and folders that the step reads, such as word lists: what is in them counts as a setting."""
         return []
 
+    def bounds(self) -> dict[str, Range]:
+        """Ranges that decide alone, by the name of what is measured or found: thresholds that can move freely."""
+        ranges = {name: getattr(self, name) for name in type(self).model_fields if name in self.decides}
+        return {name: value for name, value in ranges.items() if isinstance(value, Range)}
+
     def measuring(self) -> dict[str, Any]:
         """The settings on which its columns and changes depend."""
         return self.model_dump(exclude={"kinds", "languages", *self.decides, *self.gathers})

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from danlu.text.steps.base import Language, StepSettings
+from danlu.text.steps.base import Language, Range, StepSettings
 
 
 class NormaliseStep(StepSettings):
@@ -32,6 +32,9 @@ class LengthStep(StepSettings):
         if self.max is not None and self.max < self.min:
             raise ValueError(f"min ({self.min}) is above max ({self.max}), so nothing would be kept. Swap them.")
         return self
+
+    def bounds(self) -> dict[str, Range]:
+        return {"characters": Range(min=self.min, max=self.max)}
 
 
 class LanguageStep(StepSettings):
