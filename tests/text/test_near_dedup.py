@@ -22,7 +22,6 @@ from danlu.text.clean import clean
 from danlu.text.kernels import Codes
 from danlu.text.ops import near_tasks
 from danlu.text.ops.near_dedup import banding
-from danlu.text.ops.shingles import shingles, word_hashes
 from danlu.text.readers import read_rows
 from danlu.text.records import Conversation, Document, Preference, Record
 from danlu.text.settings import CleanSettings, SourceSettings
@@ -57,9 +56,9 @@ def jaccard(left: set[Any], right: set[Any]) -> float:
 def test_n_grams_have_one_hash_exactly_when_they_are_one(texts: list[str], n: int) -> None:
     codes = Codes(texts)
     words = [word for text in texts for word in folded(text)]
-    hashes = word_hashes(codes).tolist()
+    hashes = codes.folded_word_hashes.tolist()
     assert len(set(zip(words, hashes, strict=True))) == len(set(words)) == len(set(hashes))
-    found = shingles(codes, n)
+    found = near_tasks.shingles(codes, n)
     bounds = found.bounds.tolist()
     own = [found.hashes[start:stop].tolist() for start, stop in pairwise(bounds)]
     plain = [[tuple(words[at : at + n]) for at in range(len(words) - n + 1)] for words in map(folded, texts)]
@@ -70,7 +69,8 @@ def test_n_grams_have_one_hash_exactly_when_they_are_one(texts: list[str], n: in
 
 @pytest.mark.parametrize("other", ["ＨＥＬＬＯ—world：　你，好", "hello\n\nWorld 你 好!!", "Hello（world）「你」好"])
 def test_case_width_and_punctuation_do_not_count(other: str) -> None:
-    assert word_hashes(Codes(["Hello, world! 你好。"])).tolist() == word_hashes(Codes([other])).tolist()
+    hashes = Codes(["Hello, world! 你好。"]).folded_word_hashes.tolist()
+    assert hashes == Codes([other]).folded_word_hashes.tolist()
 
 
 def test_bands_find_a_pair_at_the_threshold_with_the_probability_asked_for() -> None:

@@ -144,24 +144,18 @@ class Codes:
     def word_hashes(self) -> np.ndarray:
         return self.hashes(self.words)
 
+    @cached_property
+    def folded_word_hashes(self) -> np.ndarray:
+        """As `word_hashes`, but the same for upper and lower case, and for full and half width."""
+        return _span_hashes(_sums(_fold_table().take(self.points)), self.words)
+
     def hashes(self, spans: Spans) -> np.ndarray:
         """uint64: the same for the same characters, in every batch."""
-        start = spans.start
-        low, high = _powers(_INVERSE, len(self.points))
-        shift = low[start & (_STRIDE - 1)] * high[start >> _STRIDE_BITS]
-        content = (self._sums[spans.end] - self._sums[start]) * shift
-        content += spans.lengths.astype(np.uint64) * _MIX  # NULs add to the length alone
-        # Unmixed, sums of these sums meet: in n-grams of words, "1 11" had the hash of "2 10".
-        return mixed(content)
+        return _span_hashes(self._sums, spans)
 
     @cached_property
     def _sums(self) -> np.ndarray:
-        """Sums of the characters before each place, times powers: `hashes` are differences of two."""
-        size = len(self.points)
-        low, high = _powers(_BASE, size)
-        terms = np.zeros(size + 1, np.uint64)
-        np.multiply((high[:, None] * low).reshape(-1)[:size], self.points, out=terms[1:])
-        return np.cumsum(terms, out=terms)
+        return _sums(self.points)
 
     def _spans(self, start: np.ndarray, end: np.ndarray) -> Spans:
         return Spans(start, end, np.searchsorted(start, self.bounds))
@@ -174,6 +168,25 @@ class Codes:
         first = np.concatenate([np.zeros(1, np.int64), np.flatnonzero(place[1:] != place[:-1]) + 1])
         last = np.append(first[1:], len(place)) - 1
         return self._spans(spans.start[first], spans.end[last])
+
+
+def _sums(points: np.ndarray) -> np.ndarray:
+    """Sums of the characters before each place, times powers: hashes of spans are differences of two."""
+    size = len(points)
+    low, high = _powers(_BASE, size)
+    terms = np.zeros(size + 1, np.uint64)
+    np.multiply((high[:, None] * low).reshape(-1)[:size], points, out=terms[1:])
+    return np.cumsum(terms, out=terms)
+
+
+def _span_hashes(before: np.ndarray, spans: Spans) -> np.ndarray:
+    start = spans.start
+    low, high = _powers(_INVERSE, len(before))
+    shift = low[start & (_STRIDE - 1)] * high[start >> _STRIDE_BITS]
+    content = (before[spans.end] - before[start]) * shift
+    content += spans.lengths.astype(np.uint64) * _MIX  # NULs add to the length alone
+    # Unmixed, sums of these sums meet: in n-grams of words, "1 11" had the hash of "2 10".
+    return mixed(content)
 
 
 def ngrams(units: np.ndarray, bounds: np.ndarray, n: int) -> Ngrams:
@@ -274,6 +287,18 @@ def _powers(base: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     high = np.full(size // _STRIDE + 1, pow(base, _STRIDE, 1 << 64), np.uint64)
     high[0] = 1
     return np.multiply.accumulate(low), np.multiply.accumulate(high)
+
+
+@cache
+def _fold_table() -> np.ndarray:
+    """By code point, the letter or digit in lower case and of ordinary width that it is a way to write."""
+    table = np.arange(0x110000, dtype=np.uint32)
+    for point in range(0x20000):  # above, no letter has another form
+        character = chr(point)
+        if unicodedata.category(character)[0] in "LN":
+            plain = unicodedata.normalize("NFKC", character).lower()
+            table[point] = ord(plain) if len(plain) == 1 else point
+    return table
 
 
 @cache

@@ -18,7 +18,6 @@ import numpy as np
 from danlu.text.kernels import codes_of, mixed, sums
 from danlu.text.ops import near_tasks
 from danlu.text.ops.operator import Column
-from danlu.text.ops.shingles import shingles
 from danlu.text.ops.sorted_files import STRETCH
 from danlu.text.ops.stages import Call, Stages
 from danlu.text.records import Record
@@ -39,7 +38,7 @@ def measure(records: list[Record], step: NearDedupStep) -> dict[str, Column]:
     """
     from rensa import RMinHash
 
-    found = shingles(codes_of(records), step.ngram)
+    found = near_tasks.shingles(codes_of(records), step.ngram)
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(
         found.hashes, found.bounds.astype(np.uint64), step.permutations, _SEED
     )

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from danlu.ledger.files import atomic_file
-from danlu.text.kernels import Codes, mixed
-from danlu.text.ops.shingles import shingles
+from danlu.text.kernels import Codes, Ngrams, mixed, ngrams
 from danlu.text.ops.sorted_files import distinct, fresh, hash_range, read_range, sorted_file, stretches
 from danlu.text.ops.stages import PART, parts_of, place_range, places_of, rows_of, write_findings
 
@@ -29,6 +28,12 @@ _GROUP = 1 << 18  # places in bands that one comparing task takes
 FULL = 256  # kept records of one band that later ones are compared with
 MOST = 64  # kept records that one record is compared with
 _BATCH = 1 << 20  # characters
+
+
+def shingles(codes: Codes, n: int) -> Ngrams:
+    """The n-grams of words, in hashes that are far apart: sums of unmixed ones would be those of other orders too."""
+    found = ngrams(codes.folded_word_hashes, codes.words.bounds, n)
+    return Ngrams(found.first, mixed(found.hashes), found.bounds)
 
 
 def write_keys(part: LivePart, bands: int, rows: int, out: str) -> int:

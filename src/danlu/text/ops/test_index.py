@@ -17,7 +17,6 @@ import numpy as np
 from danlu.ledger.counts import Counts
 from danlu.ledger.files import atomic_file
 from danlu.text.kernels import Codes, ngrams, rolling_hashes
-from danlu.text.ops.shingles import word_hashes
 from danlu.text.ops.sorted_files import distinct, hash_range, read_range, sorted_file
 from danlu.text.ops.test_items import Item, items
 from danlu.text.ops.units import letters_before
@@ -113,7 +112,7 @@ class Index:
 
     def find(self, codes: Codes) -> Matches:
         """All matches in the records of a batch, in no order."""
-        hashes, bounds = word_hashes(codes), codes.words.bounds
+        hashes, bounds = codes.folded_word_hashes, codes.words.bounds
         found = [self._grams.find(hashes, bounds, self._ngram)]
         found += [self._short.find(hashes, bounds, length) for length in self._lengths]
         return Matches(*map(np.concatenate, zip(*found, strict=True)))
@@ -146,7 +145,7 @@ class _Batch:
 
     def __init__(self, batch: list[Item], number: int, step: DecontaminateStep) -> None:
         codes = Codes([text for item in batch for text in item.texts])
-        words, hashes, letters = codes.words, word_hashes(codes), letters_before(codes)
+        words, hashes, letters = codes.words, codes.folded_word_hashes, letters_before(codes)
         texts = np.cumsum([0, *(len(item.texts) for item in batch)])
         found = ngrams(hashes, words.bounds, step.ngram)
         text = np.searchsorted(words.bounds, found.first, "right") - 1
