@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from danlu.ledger.errors import UserError
@@ -20,6 +19,7 @@ from danlu.model.families.config import decoder_settings, write_config
 from danlu.model.families.table import FAMILIES
 from danlu.model.parts import load_unfused, unfused_state
 from danlu.model.settings import require_rows
+from danlu.model.tensors import write_tensors
 
 if TYPE_CHECKING:
     from danlu.tokens.tokenizer import Tokenizer
@@ -174,8 +174,7 @@ def _write_weights(weights: Mapping[str, Tensor], folder: Path, shard_bytes: flo
         filled += size
     names = [SINGLE] if len(shards) == 1 else [_shard(number, len(shards)) for number in range(1, len(shards) + 1)]
     for file, inside in zip(names, shards, strict=True):
-        tensors = {name: weights[name].to("cpu", dtype).contiguous() for name in inside}
-        save_file(tensors, folder / file, metadata={"format": "pt"})
+        write_tensors(folder / file, {name: weights[name] for name in inside}, dtype)
     if len(shards) > 1:
         total = sum(value.numel() for value in weights.values()) * dtype.itemsize
         where = {name: file for file, inside in zip(names, shards, strict=True) for name in inside}

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from danlu.ledger.checkpoints import checkpoint_folder
@@ -29,6 +28,7 @@ from danlu.model.decoder import Decoder
 from danlu.model.folder import save_decoder
 from danlu.model.parts import fused_state, unfused_state
 from danlu.model.settings import ModelSettings, parameters
+from danlu.model.tensors import write_tensors
 from danlu.train.optim import Optimizer
 from danlu.train.parallel import World, share_of, whole
 from danlu.train.precision import DTYPES, Masters
@@ -116,30 +116,34 @@ def write_checkpoint(
     """Writes the checkpoint of `trainer["step"]` under `out` and gives its folder.
 
     `blank` is any decoder of the shape; its weights are not looked at. `stop_ids` end generation.
-    Every tensor of the state is read back and compared before the folder appears. `keep` marks it as never to be
-    deleted.
+    The state is read back and compared with what was to be written before the folder appears. `keep` marks it as never
+    to be deleted.
     Raises UserError where the disk is too full, naming what is needed and what is free.
     """
     snapshot, path = snapshot.to_host(), checkpoint_folder(out, trainer["step"])
     require_space(out, checkpoint_bytes(snapshot, dtype, weights_only), "a checkpoint")
     weights = unfused_state(blank, snapshot.parameters)
+    hashes: dict[str, str] = {}
     with atomic_folder(path, replace=True) as folder:
         save_decoder(blank, folder, tokenizer, dtype=dtype, stop_ids=stop_ids, state=weights)
         if not weights_only:
             (folder / STATE).mkdir()
-            _write_tensors(folder / PARAMETERS, weights)
             moments = {
                 f"{moment}/{name}": tensor
                 for moment, values in snapshot.moments.items()
                 for name, tensor in unfused_state(blank, values).items()
             }
-            _write_tensors(folder / OPTIMIZER, moments)
+            hashes[PARAMETERS] = write_tensors(folder / PARAMETERS, weights)
+            hashes[OPTIMIZER] = write_tensors(folder / OPTIMIZER, moments)
             (folder / TRAINER).write_text(json.dumps(trainer, ensure_ascii=False, indent=1), "utf-8")
         files = sorted(entry for entry in folder.rglob("*") if entry.is_file())
         contents = {
             entry.relative_to(folder).as_posix(): {"bytes": entry.stat().st_size, "sha256": sha256_file(entry)}
             for entry in files
         }
+        for name, written in hashes.items():
+            if contents[name]["sha256"] != written:
+                raise UserError("could not be read back as written", where=str(folder / name), do="check the disk")
         summary = {name: trainer[name] for name in ("step", "epoch", "held_out_loss", "fingerprints")}
         write_manifest(folder, {**summary, "keep": keep, "files": contents})
     return path
@@ -205,12 +209,3 @@ def _fused(blank: Decoder, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     kind = next(iter(tensors.values())).dtype
     zeros = {part.on_disk: torch.zeros(part.shape, dtype=kind) for part in blank.parts() if part.on_disk not in tensors}
     return fused_state(blank, {**zeros, **tensors})
-
-
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes a safetensors file and compares what it holds with what it should."""
-    save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, path)
-    with safe_open(path, framework="pt") as written:
-        for name, tensor in tensors.items():
-            if not torch.equal(written.get_tensor(name), tensor):
-                raise UserError(f"{name} could not be read back as written", where=str(path), do="check the disk")
