@@ -21,6 +21,7 @@ class Saying:
     confidence: float
     value: Value
     pattern: re.Pattern[str]
+    english: bool
 
 
 _AGES = ((18, "0-17"), (25, "18-24"), (35, "25-34"), (45, "35-44"), (55, "45-54"), (65, "55-64"), (121, "65+"))
@@ -42,7 +43,7 @@ NOT_SELF = re.compile(
 
 
 _ABOUT_SELF = re.compile(r"我|本人|坐标|男|女|I |I'|I’|i am|i'm|my |My |me ")  # in every text that a rule fits
-_SELF = re.compile(r"\b(?:I|[Mm]y|[Mm]e)\b")
+_SELF = re.compile(r"\b(?:[Ii]|[Mm]y|[Mm]e|[Aa]s an?)\b")
 
 
 def age_of(years: str) -> str | None:
@@ -77,7 +78,8 @@ def _region(found: re.Match[str]) -> str:
 
 
 def _say(tag: Tag, confidence: float, value: Value, *pattern: str) -> Saying:
-    return Saying(tag, confidence, value, re.compile("".join(pattern)))
+    source = "".join(pattern)
+    return Saying(tag, confidence, value, re.compile(source), english="I" in source or "[Mm]y" in source)
 
 
 _WE = rf"我(?:现在|今年|目前|也)?(?:是|还是|就是|作为){_A}"  # I am, and before what
@@ -149,7 +151,10 @@ def sayings(text: str) -> Iterator[tuple[Tag, str, float]]:
     first, _, given = text.partition("\n")
     if given and first.isascii() and not _SELF.search(first):
         text = first  # an instruction, and then the text that it is about
+    english = bool(_SELF.search(text))
     for saying in SAYINGS:
+        if saying.english and not english:
+            continue
         for found in saying.pattern.finditer(text):
             value = saying.value(found)
             if value is not None and not NOT_SELF.search(text[max(0, found.start() - 12) : found.start()]):

@@ -15,7 +15,7 @@ from danlu.ledger.errors import UserError
 from danlu.text.lexicon import any_of
 from danlu.text.ops.contents import with_messages
 from danlu.text.ops.operator import Column
-from danlu.text.ops.spoken import RULES, SUSPICIOUS, Rule
+from danlu.text.ops.spoken import RULES, suspicious
 from danlu.text.records import Conversation, Document, Message, Preference, Record
 from danlu.text.steps.dialogue import SmoothStep
 
@@ -46,7 +46,7 @@ def smooth_text(text: str, step: SmoothStep, opening: bool = False, counts: Coun
 
     Smoothing again changes nothing more.
     """
-    if not step.slips and not any(sign.search(text) for sign in SUSPICIOUS):
+    if not step.slips and not suspicious(text):
         return text
     kept = _kept(tuple(step.keep))
     withheld = kept.findall(text)
@@ -59,10 +59,12 @@ def smooth_text(text: str, step: SmoothStep, opening: bool = False, counts: Coun
     while before != made:
         before = made
         for rule in rules:
-            made = _applied(rule, made, changes)
-    if not changes or not (withheld or any(map(str.isalnum, made))):
+            if any(sign in made for sign in rule.signs):
+                made, times = rule.pattern.subn(rule.replacement, made)
+                changes[rule.noise] += times
+    if not changes.total() or not (withheld or any(map(str.isalnum, made))):
         return text
-    (Counter() if counts is None else counts).update(changes)
+    (Counter() if counts is None else counts).update(+changes)
     return re.sub(_WITHHELD, lambda found: withheld.pop(0), made)
 
 
@@ -117,15 +119,6 @@ def _turns(record: Conversation | Preference, step: SmoothStep, counts: Counter[
         return message if text == message["content"] else {**message, "content": text}
 
     return turn
-
-
-def _applied(rule: Rule, text: str, changes: Counter[str]) -> str:
-    if not rule.sign.search(text):
-        return text
-    made, times = rule.pattern.subn(rule.replacement, text)
-    if times:
-        changes[rule.noise] += times
-    return made
 
 
 def _corrected(text: str, path: str, changes: Counter[str]) -> str:

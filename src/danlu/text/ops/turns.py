@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from danlu.text.ops.operator import Column
@@ -51,7 +52,7 @@ def repeated(record: Record, step: TurnsStep) -> set[int]:
         return set()
     parts = exchanges(record.messages)
     said = [
-        (_Said.of(part, "user", step.ngram), _Said.of(part, "assistant", step.ngram))
+        (_Said(part, "user", step.ngram), _Said(part, "assistant", step.ngram))
         for part in (parts if isinstance(record, Conversation) else parts[:-1])
     ]
     again: set[int] = set()
@@ -66,22 +67,28 @@ def repeated(record: Record, step: TurnsStep) -> set[int]:
     return again
 
 
-@dataclass(frozen=True, slots=True)
 class _Said:
-    """What a role says in an exchange: its bytes and its n-grams, in lower case without blanks."""
+    """What a role says in an exchange, in lower case without blanks."""
 
-    size: int
-    ngrams: frozenset[str]
+    def __init__(self, part: list[Message], role: str, n: int) -> None:
+        self._text = "".join("".join(message["content"].lower().split()) for message in part if message["role"] == role)
+        self._n = n
 
-    @classmethod
-    def of(cls, part: list[Message], role: str, n: int) -> _Said:
-        text = "".join("".join(message["content"].lower().split()) for message in part if message["role"] == role)
-        ngrams = frozenset(text[at : at + n] for at in range(max(1, len(text) - n + 1))) if text else frozenset()
-        return cls(len(text.encode("utf-8", "surrogatepass")), ngrams)
+    @cached_property
+    def size(self) -> int:
+        return len(self._text.encode("utf-8", "surrogatepass"))
+
+    @cached_property
+    def ngrams(self) -> frozenset[str]:
+        text, n = self._text, self._n
+        return frozenset(text[at : at + n] for at in range(max(1, len(text) - n + 1)))
 
     def like(self, other: _Said, similarity: float) -> bool:
-        smaller, larger = sorted((len(self.ngrams), len(other.ngrams)))
-        if smaller < similarity * larger or not smaller:
+        """Whether there is something said, and the Jaccard similarity is reached."""
+        if not self._text or not other._text:
             return False
-        both = len(self.ngrams & other.ngrams)
+        if self._text == other._text:
+            return True
+        smaller, larger = sorted((len(self.ngrams), len(other.ngrams)))
+        both = len(self.ngrams & other.ngrams) if smaller >= similarity * larger else 0
         return both >= similarity * (smaller + larger - both)
