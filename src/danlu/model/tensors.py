@@ -1,7 +1,6 @@
-"""Safetensors files written a tensor at a time: little memory, and training in another thread goes on meanwhile.
+"""Safetensors files written a tensor at a time: little memory, and Python's lock is free while bytes are written.
 
-The library's own `save_file` holds a copy of all bytes and, while it makes and writes it, Python's lock: a step beside
-a 12 GB checkpoint took 13 s instead of 1.4.
+The library's `save_file` holds a copy of all bytes and the lock; training beside it stood still (docs/log.md).
 """
 
 from __future__ import annotations
