@@ -41,11 +41,11 @@ class PartTrail:
         name = origin.rpartition(":")[0]
         return any(file.as_posix() == name or file.as_posix().endswith(f"/{name}") for file in self.part.files)
 
-    def originals(self, rows: np.ndarray) -> dict[int, Record]:
+    def originals_of(self, rows: list[int]) -> dict[int, Record]:
         """Records of the part as they are read, by row. Raises UserError where a file is not what it was."""
         return {
             row: record
-            for found, records in self.part.batches_of(np.unique(rows))
+            for found, records in self.part.batches_of(np.unique(np.array(rows, np.int64)))
             for row, record in zip(found.tolist(), records, strict=True)
         }
 
