@@ -37,7 +37,17 @@ OVERRIDES = typer.Argument(
     metavar="[KEY=VALUE]...", help="Settings that go before the file's, such as sft.train.epochs=1."
 )
 SMOKE = typer.Option("--smoke", help="The same stages and code with a tiny shape, short rows and few steps.")
-MODEL = typer.Argument(metavar="MODEL", help="A Hugging Face folder, a checkpoint, a stage or a run.")
+
+
+def _model(path: Path) -> Path:
+    """The path, once it is known to hold a model: libraries that take seconds to load are not loaded for nothing."""
+    from danlu.ledger.checkpoints import resolve_checkpoint
+
+    resolve_checkpoint(path)
+    return path
+
+
+MODEL = typer.Argument(metavar="MODEL", help="A Hugging Face folder, a checkpoint, a stage or a run.", callback=_model)
 
 RecipePath = Annotated[Path, RECIPE]
 Overrides = Annotated[list[str] | None, OVERRIDES]
