@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,20 @@ def test_boundaries_lie_between_characters_as_read(qwen: Tokenizer) -> None:
     heads = [b"".join(qwen.token_bytes[int(id)] for id in ids[:end]).decode() for end in allowed]
     assert set(heads) <= {"", "a", "a𓀀", "a𓀀你", "a𓀀你👨‍👩‍👧", "a𓀀你👨‍👩‍👧🇨🇳", "a𓀀你👨‍👩‍👧🇨🇳é"}
     assert {"", "a", "a𓀀", "a𓀀你👨‍👩‍👧"} <= set(heads)
+
+
+def test_memory_stays_where_it_is_over_much_text(qwen: Tokenizer) -> None:
+    statm = Path("/proc/self/statm")
+    if not statm.is_file():
+        pytest.skip("no /proc here to read the memory from")
+    draw = random.Random(0)
+    han = "".join(chr(draw.randrange(0x4E00, 0x9FA5)) for _ in range(200_000))
+    text = han + " ".join(f"{draw.getrandbits(40):x}" for _ in range(60_000))
+
+    def grown_to() -> int:
+        for start in range(0, 30_000, 5000):
+            qwen.encode_array(text[start:])
+        return int(statm.read_text().split()[1]) * 4096
+
+    _, first, last = grown_to(), grown_to(), grown_to()
+    assert last - first < 20e6
