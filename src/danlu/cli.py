@@ -55,17 +55,31 @@ Smoke = Annotated[bool, SMOKE]
 ModelPath = Annotated[Path, MODEL]
 
 
-def with_settings(*places: str) -> type[TyperCommand]:
+class StageGroup(TyperGroup):
+    """A stage's command that has commands of its own beside it: what names none of them is a recipe."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = not args or args[0] in {*self.commands, *ctx.help_option_names}
+        parsed: list[str] = super().parse_args(ctx, args if named else [_STAGE, *args])
+        return parsed
+
+
+_STAGE = "stage"
+
+
+class _ListsSettings:
+    places: tuple[str, ...] = ()
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # typer's own click has no public types
+        super().format_help(ctx, formatter)  # type: ignore[misc]
+        for place in self.places:
+            target, _, prefix = place.partition(" ")
+            _print_settings(_named(target), prefix)
+
+
+def with_settings(*places: str, base: type = TyperCommand) -> Any:
     """A command whose help lists every setting of the classes at `places` ("module:Class" or "module:Class prefix")."""
-
-    class Command(TyperCommand):
-        def format_help(self, ctx: Any, formatter: Any) -> None:  # typer's own click has no public types
-            super().format_help(ctx, formatter)
-            for place in places:
-                target, _, prefix = place.partition(" ")
-                _print_settings(_named(target), prefix)
-
-    return Command
+    return type(base.__name__, (_ListsSettings, base), {"places": places})
 
 
 @app.command(cls=with_settings("danlu.recipe.settings:Recipe"))
@@ -89,18 +103,6 @@ def run(
     run_recipe(loaded)
 
 
-class StageGroup(TyperGroup):
-    """A stage's command that has commands of its own beside it: what names none of them is a recipe."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        named = not args or args[0] in {*self.commands, *ctx.help_option_names}
-        parsed: list[str] = super().parse_args(ctx, args if named else [_STAGE, *args])
-        return parsed
-
-
-_STAGE = "stage"
-
-
 def _stage_command(name: str, meaning: str, *places: str, beside: typer.Typer | None = None) -> None:
     """Adds the command that brings one stage, and what it needs, up to date; `beside` holds other commands of it."""
 
@@ -113,13 +115,13 @@ def _stage_command(name: str, meaning: str, *places: str, beside: typer.Typer | 
         app.command(name, help=meaning, cls=with_settings(*places))(command)
     else:
         beside.command(_STAGE, help=f"{meaning} `{_STAGE}` may be left out.", cls=with_settings(*places))(command)
-        app.add_typer(beside, name=name, help=meaning)
+        app.add_typer(beside, name=name, help=meaning, cls=with_settings(*places, base=StageGroup))
 
 
 _DATA = "danlu.tokens.settings:DataSettings"
 _stage_command("sample", "Writes the generated bilingual world.", "danlu.text.sample.settings:SampleSettings sample.")
 _stage_command("clean", "Cleans records; every drop keeps its reason.", "danlu.text.settings:CleanSettings clean.")
-tokenizer_app = typer.Typer(no_args_is_help=True, cls=StageGroup, rich_markup_mode="rich")
+tokenizer_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 _stage_command(
     "tokenizer",
     "Trains or loads the tokenizer.",
