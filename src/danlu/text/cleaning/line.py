@@ -206,7 +206,7 @@ def _phases(steps: list[Step]) -> list[list[int]]:
     phases: list[list[int]] = [[]]
     for number, step in enumerate(steps):
         phases[-1].append(number)
-        if OPERATORS[step.op].edit:
+        if OPERATORS[step.op].edit and step.edits():
             phases.append([])
     return phases
 

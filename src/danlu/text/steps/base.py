@@ -62,6 +62,10 @@ class StepSettings(Settings):
         ranges = {name: getattr(self, name) for name in type(self).model_fields if name in self.decides}
         return {name: value for name, value in ranges.items() if isinstance(value, Range)}
 
+    def edits(self) -> bool:
+        """Whether the operator's `edit`, where it has one, changes anything; where not, a reading of all is spared."""
+        return True
+
     def measuring(self) -> dict[str, Any]:
         """The settings on which its columns and changes depend."""
         return self.model_dump(exclude={"kinds", "languages", *self.decides, *self.gathers})

@@ -135,6 +135,9 @@ class DecontaminateStep(StepSettings):
     def bounds(self) -> dict[str, Range]:
         return {} if self.action == "cut" else super().bounds()
 
+    def edits(self) -> bool:
+        return self.action == "cut"
+
     def gathering(self) -> dict[str, Any]:
         # What is cut depends on the bounds as well; who is dropped is decided later.
         return super().gathering() | ({"share": self.share.model_dump()} if self.action == "cut" else {})
