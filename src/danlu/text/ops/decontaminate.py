@@ -105,6 +105,8 @@ class _Match:
 def _matching(index: Index, step: DecontaminateStep, rows: list[int], texts: list[str]) -> Iterator[_Match]:
     codes = Codes(texts)
     found = index.find(codes)
+    if not len(found.words):
+        return
     letters = letters_before(codes)
     records = np.searchsorted(codes.words.bounds, found.words, "right") - 1
     for record in np.unique(records).tolist():

@@ -132,9 +132,11 @@ class _Table:
         byte, bit = _bits(self.filter, grams)
         at = np.flatnonzero(self.filter.take(byte) & bit)
         at = at[at + length <= bounds[np.searchsorted(bounds, at, "right")]]
-        wanted = grams[at]
-        low, high = (np.searchsorted(self.hashes, wanted, side) for side in ("left", "right"))
-        times = high - low
+        low = np.searchsorted(self.hashes, grams[at])
+        there = low < len(self.hashes)
+        there[there] = self.hashes[low[there]] == grams[at[there]]
+        at, low = at[there], low[there]
+        times = np.searchsorted(self.hashes, grams[at], "right") - low
         at = at.repeat(times)
         places = np.repeat(low - (np.cumsum(times) - times), times) + np.arange(len(at))
         return at, np.full(len(at), length), grams[at], self.owners[places].astype(np.int64)
