@@ -86,6 +86,8 @@ def _numbered(text: str) -> Iterator[Span]:
         if is_ascii_letter(before(text, cue.start(), 1)):
             continue
         for found in _LISTED.finditer(text, cue.start("list"), cue.end("list")):
+            if text[found.end() : found.end() + 1].isdecimal() or before(text, found.start(), 1).isdecimal():
+                continue
             number = digits_of(found[0])
             local = 7 <= len(number) <= 8 and number[0] in "2345678" and not number.startswith("400")
             known = (
