@@ -85,6 +85,17 @@ def test_llama_tokenizer_and_sentencepiece_give_the_same_ids(
     assert trained.fast.encode(text).tolist() == trained.encode(text)
 
 
+@pytest.mark.parametrize("model_type", ["qwen3", "llama", "mistral"])
+def test_transformers_gives_the_same_ids_in_a_model_folder(trained: Tokenizer, tmp_path: Path, model_type: str) -> None:
+    from transformers import AutoTokenizer
+
+    trained.save(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    opened = AutoTokenizer.from_pretrained(tmp_path)
+    for text in TEXTS:
+        assert opened.encode(text, add_special_tokens=False) == trained.encode_markup(text)
+
+
 def test_a_saved_folder_and_a_model_file_open_with_the_same_ids(trained: Tokenizer, tmp_path: Path) -> None:
     trained.save(tmp_path)
     again = Tokenizer.load(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from danlu.ledger.errors import UserError
 from danlu.tokens.settings import TokenizerTrainSettings
 
 UNKNOWN = "<unk>"
-COVERAGE = 0.9998  # of characters seen; zh text has thousands that come once, and bytes spell those
+COVERAGE = 0.9998  # of the text by single characters; zh has thousands that come once, and bytes spell those
 _LINE = 1000  # characters; SentencePiece leaves out whole lines above a size, and no piece is longer than 16
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 
@@ -26,10 +27,10 @@ def train_sentencepiece(settings: TokenizerTrainSettings, special: list[str], te
     """
     from sentencepiece import SentencePieceTrainer
 
-    written = io.BytesIO()
+    lines, written = list(_lines(texts)), io.BytesIO()
     try:
         SentencePieceTrainer.train(
-            sentence_iterator=_lines(texts),
+            sentence_iterator=_without_rare(lines, (settings.vocab_size - len(special) - 256) // 2),
             model_writer=written,
             model_type="bpe",
             vocab_size=settings.vocab_size,
@@ -39,7 +40,7 @@ def train_sentencepiece(settings: TokenizerTrainSettings, special: list[str], te
             remove_extra_whitespaces=False,
             add_dummy_prefix=False,
             allow_whitespace_only_pieces=True,
-            character_coverage=COVERAGE,
+            character_coverage=1.0,
             max_sentence_length=8 * _LINE,
             unk_piece=UNKNOWN,
             bos_id=-1,
@@ -148,6 +149,21 @@ def _merges(pieces: list[_Piece]) -> list[tuple[str, str]]:
         if text[:cut] in ranks and text[cut:] in ranks
     ]
     return [(left, right) for _, left, right in sorted(found, key=lambda merge: merge[0])]
+
+
+def _without_rare(lines: list[str], most: int) -> Iterator[str]:
+    """The lines, parted at the characters that bytes shall spell: all but the most common, `most` of them or fewer."""
+    counts = Counter[str]()
+    for line in lines:
+        counts.update(line)
+    taken, total = 0, counts.total()
+    rare: dict[int, str] = {}
+    for number, (character, count) in enumerate(counts.most_common()):
+        if number >= most or taken >= COVERAGE * total:
+            rare[ord(character)] = "\n"
+        taken += count
+    for line in lines:
+        yield from line.translate(rare).splitlines()
 
 
 def _lines(texts: Iterable[str]) -> Iterator[str]:
