@@ -98,6 +98,12 @@ class Recipe(Settings):
                 f"tokenizer.train.vocab_size ({learned}) is beyond model.vocab_size ({model.vocab_size}): "
                 "the embedding needs a row for every entry."
             )
+        kind = self.tokenizer.train.kind if self.tokenizer and self.tokenizer.train else ""
+        if model and model.family == "qwen2" and kind == "sentencepiece":
+            raise ValueError(
+                "tokenizer.train.kind: sentencepiece does not go with model.family: qwen2, in which transformers splits "
+                "every text as Qwen2 does. Set model.family to llama, mistral or qwen3, or the kind to byte_bpe."
+            )
 
     def training(self) -> dict[str, TrainingStage]:
         """The training stages that the recipe has, in order."""
