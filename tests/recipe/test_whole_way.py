@@ -162,6 +162,7 @@ def test_help_lists_settings_with_defaults(command: str) -> None:
         (["model.max_positions=64"], "beyond model.max_positions"),
         (["model.vocab_size=128"], "needs a row for every entry"),
         (["tokenizer=null"], "needs a tokenizer"),
+        (["tokenizer.train.kind=sentencepiece", "model.family=qwen2"], "does not go with model.family: qwen2"),
         (["model=null"], "needs weights to start from"),
     ],
 )
