@@ -239,8 +239,8 @@ def test_a_cut_splits_no_words(tmp_path: Path, context: int, left: str) -> None:
 def test_a_cut_leaves_what_is_below_the_bounds(tmp_path: Path) -> None:
     exam = jsonl(tmp_path / "exam.jsonl", [{"question": QUESTION}, {"question": FRAGE + QUESTION[::-1] * 3}])
     how = step(exam, action="cut", context=0, share={"max": 0.7})
-    [after] = cut([f"甲。{QUESTION}乙。{FRAGE}丙。"], how, tmp_path / "found")
-    assert after == f"甲。\n?乙。{FRAGE}丙。"
+    texts = [f"甲。{QUESTION}乙。{FRAGE}丙。", FRAGE]
+    assert cut(texts, how, tmp_path / "found") == [f"甲。\n?乙。{FRAGE}丙。", FRAGE]
 
 
 def test_a_cut_reaches_over_messages(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def scan(
             [sorted(set(tests.take(pa.array(match.items)).to_pylist())) for match in found],
             pa.list_(pa.string()),
         ),
-        "spans": pa.array([match.spans for match in found], pa.list_(pa.int64())),
+        "spans": pa.array([match.cut for match in found], pa.list_(pa.int64())),
     }
     places = places_of(part.number, np.array([match.row for match in found], np.int64))
     write_findings(out, part.number, places, columns, meta)
@@ -99,7 +99,7 @@ class _Match:
     matches: int
     passage: str
     items: list[int]
-    spans: list[int]
+    cut: list[int]
 
 
 def _matching(index: Index, step: DecontaminateStep, rows: list[int], texts: list[str]) -> Iterator[_Match]:
@@ -122,12 +122,10 @@ def _matching(index: Index, step: DecontaminateStep, rows: list[int], texts: lis
         best = max(shares, key=lambda item: (shares[item], -item))
         at = int(codes.bounds[record])
         start, end = (by_item[best].spans(codes)[0] - at).tolist()
-        spans = []
-        if step.action == "cut":
-            beyond = [item for item in shares if step.share.judge("share", shares[item])]
-            spans = _cuts(codes, mine.only(np.isin(mine.items, beyond)), record, step.context)
+        beyond = [item for item in shares if step.action == "cut" and step.share.judge("share", shares[item])]
+        cut = _cuts(codes, mine.only(np.isin(mine.items, beyond)), record, step.context) if beyond else []
         passage = texts[record][start : min(end, start + _SHOWN)]
-        yield _Match(rows[record], best, len(by_item[best].words), passage, list(shares), spans)
+        yield _Match(rows[record], best, len(by_item[best].words), passage, list(shares), cut)
 
 
 def _covered(codes: Codes, letters: np.ndarray, matches: Matches) -> int:
