@@ -272,6 +272,18 @@ def report(
 
 
 @app.command()
+def sets(
+    folder: Annotated[Path, typer.Argument(help="Where token sets are stored; `token-sets` beside the runs.")],
+    clear: Annotated[bool, typer.Option("--clear", help="Remove them; runs that need one again encode it.")] = False,
+    unused: Annotated[float, typer.Option(metavar="DAYS", help="Clear those only that no run used so long.")] = 0,
+) -> None:
+    """Lists the encoded sources that runs share, and clears them."""
+    from danlu.recipe.sets import show_sets
+
+    show_sets(folder, unused if clear else None)
+
+
+@app.command()
 def doctor(recipe: RecipePath, overrides: Overrides = None, smoke: Smoke = False) -> None:
     """Proves on your recipe what cannot be seen: accumulation, packing, resuming and the like change nothing."""
     from danlu.recipe.doctor import examine

@@ -99,6 +99,22 @@ def test_a_stage_told_to_go_on_keeps_its_folder_whatever_changed(tmp_path: Path)
     assert not (tmp_path / PARKED).exists()
 
 
+def test_what_is_gone_is_made_again_only_for_who_needs_it(tmp_path: Path) -> None:
+    kitchen, there = Kitchen(tmp_path), list[bool]()
+
+    def run(only_soup: bool = False, **settings: int) -> list[str]:
+        soup, cake = kitchen.stages(**settings)
+        soup = replace(soup, whole=lambda: bool(there))
+        return [outcome.state for outcome in run_stages([soup] if only_soup else [soup, replace(cake, needs=(soup,))])]
+
+    assert run() == ["finished", "finished"]
+    assert run() == ["unchanged", "unchanged"], "nobody asks"
+    assert run(sugar=2) == ["continued", "finished"]
+    assert run(only_soup=True) == ["continued"]
+    there.append(True)
+    assert run(sugar=3) == ["unchanged", "finished"]
+
+
 def test_free_settings_do_not_count(tmp_path: Path) -> None:
     def stage(**settings: object) -> Stage:
         (tmp_path / "soup").mkdir(exist_ok=True)

@@ -18,6 +18,7 @@ from danlu.recipe.doctor import examine
 from danlu.recipe.export import export_model
 from danlu.recipe.inspect import inspect_recipe
 from danlu.recipe.plan import print_plan
+from danlu.recipe.sets import show_sets
 from danlu.recipe.settings import TRAINING, load_recipe
 from danlu.recipe.smoke import smoked
 
@@ -65,6 +66,22 @@ def test_a_changed_setting_reruns_just_what_depends_on_it(out: Path) -> None:
     assert states(out)["dpo"] == "restored"
 
 
+def test_cleared_token_sets_come_back_once_a_stage_needs_them(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show_sets(out.parent / "token-sets")
+    assert "3 token sets" in capsys.readouterr().out
+    assert sum(file.stat().st_size for file in (out / "pack").rglob("*") if file.is_file()) < 100_000, "an index"
+    show_sets(out.parent / "token-sets", clear=0)
+    assert set(states(out).values()) == {"unchanged"}
+    changed = states(out, "dpo.train.beta=0.4")
+    assert [name for name, state in changed.items() if state == "continued"] == [
+        "pack/pretrain",
+        "pack/sft",
+        "pack/dpo",
+    ]
+    assert changed["dpo"] == "finished" and changed["sft"] == "unchanged"
+    assert states(out)["dpo"] == "restored"
+
+
 def test_the_last_checkpoint_opens_with_transformers(out: Path, tmp_path: Path) -> None:
     export_model(out, tmp_path / "exported", "float32")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "exported")
@@ -92,7 +109,26 @@ def test_inspect_shows_counts_and_rows(out: Path, tmp_path: Path, capsys: pytest
 def test_a_plan_spends_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     print_plan(load_recipe(SMALL, [f"out={tmp_path / 'planned'}"]))
     assert "pretrain" in capsys.readouterr().out
-    assert not (tmp_path / "planned").exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_tells_the_mix(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = "{path: 'clean:conversations', name: NAME, MORE}"
+    sources = [
+        source.replace("NAME", name).replace("MORE", more) for name, more in (("a", "share: 0.8"), ("b", "limit: 9"))
+    ]
+    overrides = [f"out={out}", f"sft.data.sources=[{', '.join(sources)}]", "pretrain=null", "dpo=null", "evaluate=null"]
+    recipe = load_recipe(SMALL, [*overrides, "sft.train.epochs=3", "model.tie_embeddings=true"])
+    danlu.run(recipe, until="pack")
+    capsys.readouterr()
+    print_plan(recipe)
+    lines = [line.split() for line in capsys.readouterr().out.split("What training sees")[1].splitlines()]
+    shares = {line[3]: line[7] for line in lines if len(line) > 8 and line[1] == "sft"}
+    assert shares == {"a": "80.0%", "b": "20.0%"}
+    mix = (read_manifest(out / "pack/sft") or {})["mix"]
+    assert mix["a"]["seen"] == pytest.approx(4 * mix["b"]["seen"], rel=0.01)
+    assert mix["b"]["epochs"] == pytest.approx(mix["b"]["seen"] / mix["b"]["tokens"], rel=0.01)
+    states(out)
 
 
 def test_smoke_keeps_the_stages(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
+from danlu.tokens.jinja import CHATML
 from danlu.tokens.tokenizer import Tokenizer
 
 
@@ -57,3 +58,16 @@ def qwen_and_llama(qwen: Tokenizer) -> Tokenizer:
     backend.add_special_tokens([AddedToken(text, special=True) for text in texts])
     tokenizer = Tokenizer(backend, qwen.config, qwen.chat_template)
     return warmed(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tokenizer of bytes and ChatML's special tokens."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Backend(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    folder = tmp_path_factory.mktemp("tokenizer")
+    Tokenizer(backend, {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}, CHATML).save(folder)
+    return folder

@@ -153,10 +153,10 @@ def test_packing_says_who_encoded(small: Tokenizer, tmp_path: Path, capsys: pyte
     assert pack(settings, Path(small.origin), "pretrain", tmp_path / "little")["encoders"] == [LITTLE]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("danlu.tokens.tokenizer.FEW_CHARACTERS", 100)
-        fast = pack(settings, Path(small.origin), "pretrain", tmp_path / "much")
+        fast = pack(settings, Path(small.origin), "pretrain", tmp_path / "much", store=tmp_path / "much sets")
         patch.setitem(sys.modules, "gigatoken.gigatoken_rs", None)
         pack_tasks._encoder.cache_clear()
-        slow = pack(settings, Path(small.origin), "pretrain", tmp_path / "slow")
+        slow = pack(settings, Path(small.origin), "pretrain", tmp_path / "slow", store=tmp_path / "slow sets")
     assert fast["encoders"][0].startswith("gigatoken")
     assert slow["encoders"] == ["tokenizers (gigatoken is not installed)"]
     assert "pack: encoded by tokenizers (gigatoken is not installed)" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -10,33 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tokenizers
-from tokenizers import decoders, models, pre_tokenizers
 
 from danlu.ledger.errors import UserError
 from danlu.text.holdout import is_held_out
 from danlu.text.records import Document, content_hash
 from danlu.text.settings import SourceSettings
-from danlu.tokens.jinja import CHATML
 from danlu.tokens.pack import open_stream, pack
 from danlu.tokens.settings import DataSettings
 from danlu.tokens.shards import TokenSet
 from danlu.tokens.tokenizer import Tokenizer
 
 TEXTS = [f"第{number}篇 document {number}: " + "文字 and words，" * (number % 7) for number in range(60)]
-
-
-@pytest.fixture(scope="module")
-def byte_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tokenizer of bytes and ChatML's special tokens."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = tokenizers.Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
-    folder = tmp_path_factory.mktemp("tokenizer")
-    Tokenizer(backend, {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}, CHATML).save(folder)
-    return folder
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -46,7 +31,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def data(path: Path, **settings: Any) -> DataSettings:
-    source = SourceSettings(path=str(path), name="texts", **settings.pop("source", {}))
+    source = SourceSettings(**{"path": str(path), "name": "texts", **settings.pop("source", {})})
     return DataSettings(sources=[source], **{"length": 64, "held_out": 0.2, "workers": 1, **settings})
 
 
@@ -73,7 +58,8 @@ def test_every_document_is_in_one_split_by_what_it_says(tmp_path: Path, byte_tok
     train = manifest["train"]
     assert train["documents"] == manifest["examples"] == len(TEXTS) - len(held_out)
     assert train["tokens"] == train["tokens_in_loss"] == sum(len(t.encode()) + 1 for t in set(TEXTS) - held_out)
-    assert not list((tmp_path / "out").glob("runs*"))
+    assert not [file for file in tmp_path.rglob("*") if "runs" in file.parts[len(tmp_path.parts) :]]
+    assert sum(file.stat().st_size for file in (tmp_path / "out").rglob("*") if file.is_file()) < 20_000, "an index"
 
 
 def test_files_tasks_and_workers_do_not_matter(tmp_path: Path, byte_tokenizer: Path) -> None:
@@ -82,9 +68,10 @@ def test_files_tasks_and_workers_do_not_matter(tmp_path: Path, byte_tokenizer: P
     for number in range(3):
         write_rows(tmp_path / "parts" / f"{number}.jsonl", rows[number::3])
     small = {"shard_tokens": 500, "task_bytes": 600}
-    pack(data(whole, shard_tokens=500), byte_tokenizer, "pretrain", tmp_path / "one")
-    pack(data(tmp_path / "parts", **small), byte_tokenizer, "pretrain", tmp_path / "two")
-    pack(data(tmp_path / "parts", **small, workers=2), byte_tokenizer, "pretrain", tmp_path / "three")
+    apart = iter([{"store": tmp_path / name} for name in "abc"])
+    pack(data(whole, shard_tokens=500), byte_tokenizer, "pretrain", tmp_path / "one", **next(apart))
+    pack(data(tmp_path / "parts", **small), byte_tokenizer, "pretrain", tmp_path / "two", **next(apart))
+    pack(data(tmp_path / "parts", **small, workers=2), byte_tokenizer, "pretrain", tmp_path / "three", **next(apart))
     assert prints(tmp_path / "one") == prints(tmp_path / "two") == prints(tmp_path / "three")
     shards = TokenSet.open(tmp_path / "one/train/texts").shards
     assert len(shards) > 3 and min(shard.documents for shard in shards) > 0
@@ -93,14 +80,14 @@ def test_files_tasks_and_workers_do_not_matter(tmp_path: Path, byte_tokenizer: P
 def test_nothing_is_done_twice_and_broken_work_goes_on(tmp_path: Path, byte_tokenizer: Path) -> None:
     path, out = write_rows(tmp_path / "a.jsonl", [{"text": text} for text in TEXTS]), tmp_path / "out"
     pack(data(path, shard_tokens=500), byte_tokenizer, "pretrain", out)
-    before = {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.is_file()}
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
     expected = prints(out)
     pack(data(path, shard_tokens=500, workers=2), byte_tokenizer, "pretrain", out)
     assert {file: file.stat().st_mtime_ns for file in before} == before
-    (out / "manifest.json").unlink()
-    (out / "train/texts/shard-00001.safetensors").unlink()
-    pack(data(path, shard_tokens=500), byte_tokenizer, "pretrain", out)
-    assert prints(out) == expected
+    for damaged in ("train", "."):
+        shutil.rmtree(TokenSet.open(out / "train/texts").folder.parent / damaged)
+        pack(data(path, shard_tokens=500), byte_tokenizer, "pretrain", out)
+        assert prints(out) == expected
 
 
 def test_other_settings_leave_nothing_of_the_old(tmp_path: Path, byte_tokenizer: Path) -> None:
@@ -108,8 +95,10 @@ def test_other_settings_leave_nothing_of_the_old(tmp_path: Path, byte_tokenizer:
     pack(data(path, shard_tokens=300), byte_tokenizer, "pretrain", out)
     pack(data(path, held_out=0.0, source={"limit": 10}), byte_tokenizer, "pretrain", out)
     assert sorted(texts_of(out / "train/texts", byte_tokenizer)) == sorted(TEXTS[:10])
-    assert [file.name for file in (out / "train/texts").glob("shard*")] == ["shard-00000.safetensors"]
+    assert [entry.file for entry in TokenSet.open(out / "train/texts").shards] == ["shard-00000.safetensors"]
     assert len(TokenSet.open(out / "held_out/texts")) == 0
+    pack(data(path, source={"name": "others"}), byte_tokenizer, "pretrain", out)
+    assert [folder.name for folder in (out / "train").iterdir()] == ["others"]
 
 
 def said(*contents: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Bits per byte and perplexity of held-out token sets, by language and source."""
+"""Bits per byte and perplexity of held-out token sets, by language, source and tag."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def bits_per_byte(model: Model, sets: list[TokenSet], most: int | None, window: 
 
     Only tokens with weight count: the answers of conversations, the chosen answer of a pair, all of a document but its
     first token. At most `most` documents of each set are read. Longer ones than `window` tokens are read in windows
-    that overlap by half. Gives bits_per_byte, perplexity, tokens, bytes and documents, and the same under `language`
-    and `source`. Raises UserError for a set of another tokenizer.
+    that overlap by half. Gives bits_per_byte, perplexity, tokens, bytes and documents, and the same under `language`,
+    `source` and, where records have tags, `tag` ("age=25-34"). Raises UserError for a set of another tokenizer.
     """
     whole = Sums()
-    groups: dict[str, dict[str, Sums]] = {"language": {}, "source": {}}
+    groups: dict[str, dict[str, Sums]] = {"language": {}, "source": {}, "tag": {}}
     for token_set in sets:
         if token_set.manifest["tokenizer"] != model.tokenizer.fingerprint:
             raise UserError(
@@ -86,10 +86,13 @@ def bits_per_byte(model: Model, sets: list[TokenSet], most: int | None, window: 
             for example, one in zip(examples, sums, strict=True):
                 text = model.tokenizer.decode(example.documents[0].tokens[:LANGUAGE_TOKENS].tolist())
                 whole.add(one)
-                for group, name in (("language", language_of(text)), ("source", token_set.name)):
+                tags = [("tag", label) for label in example.labels]
+                for group, name in (("language", language_of(text)), ("source", token_set.name), *tags):
                     groups[group].setdefault(name, Sums()).add(one)
             bar.advance(len(examples))
-    named = {group: {name: sums.values() for name, sums in sorted(parts.items())} for group, parts in groups.items()}
+    named = {
+        group: {name: sums.values() for name, sums in sorted(parts.items())} for group, parts in groups.items() if parts
+    }
     return {**whole.values(), **named}
 
 

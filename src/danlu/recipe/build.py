@@ -17,6 +17,7 @@ from danlu.recipe.job import TrainingJob
 from danlu.recipe.settings import TRAINING, Recipe, TrainingName, TrainingStage
 from danlu.text.files import source_files
 from danlu.text.settings import SourceSettings
+from danlu.tokens.index import TOKEN_SETS, token_sets_there
 
 COLUMNS = ".columns"  # what cleaning measured: it stays when results of other settings are parked
 FREE = tuple(
@@ -75,7 +76,15 @@ class _Builder:
         needs = ["tokenizer"] if recipe.tokenizer else []
         packed = f"pack/{name}"
         terminator = recipe.tokenizer.terminator if recipe.tokenizer else None
-        self._add(packed, data, lambda out: stages.pack(data, name, tokenizer, out, terminator=terminator), needs=needs)
+        store, epochs = recipe.token_sets or recipe.out.parent / TOKEN_SETS, section.train.epochs
+        self._add(
+            packed,
+            {"data": data, "epochs": epochs},
+            lambda out: stages.pack(data, name, tokenizer, out, store, epochs, terminator=terminator),
+            needs=needs,
+            free=("data.workers", "data.task_bytes"),
+            whole=lambda: token_sets_there(recipe.out / packed),
+        )
         start = section.start or (str(self.stages[before].folder) if before else _weights(recipe))
         job = TrainingJob(
             stage=name,
@@ -128,6 +137,7 @@ class _Builder:
         files: list[Path] | None = None,
         free: tuple[str, ...] = (),
         goes_on: bool = False,
+        whole: Callable[[], bool] = lambda: True,
     ) -> None:
         plain = _plain(settings)
         sources = _sources(settings)
@@ -144,6 +154,7 @@ class _Builder:
             sources=(*outside, *(files or [])),
             free=free,
             goes_on=goes_on,
+            whole=whole,
         )
 
     def _resolved(self, user: str, sources: Sequence[SourceSettings]) -> list[SourceSettings]:

@@ -54,7 +54,7 @@ def _examine(job: TrainingJob, recipe: Recipe, console: Console) -> bool:
         )
         return False
     packed = read_manifest(job.packed) or {}
-    seconds = packed.get("tokens", 0) * job.train.epochs / load.tokens_per_second
+    seconds = sum(of["seen"] for of in packed.get("mix", {}).values()) / load.tokens_per_second
     console.print(
         f"{job.stage}, heaviest batch ({load.rows} × {stream.length} tokens, all in the loss): "
         f"{load.peak_bytes / 2**30:.2f} GiB at the peak, {load.tokens_per_second:,.0f} tokens/s; "

@@ -22,6 +22,7 @@ class Stage:
     `run` fills `folder`, and can be killed and called again. `settings` (JSON-like) and `sources` (files and folders
     outside the run) are what it depends on besides the stages that it `needs`; those named in `free` change how it
     works and not what comes out. A stage that `goes_on` was told to take up what its folder holds, whatever changed.
+    `whole` says whether what it made outside its folder is still there.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Stage:
     sources: tuple[Path, ...] = ()
     free: tuple[str, ...] = ()
     goes_on: bool = False
+    whole: Callable[[], bool] = lambda: True
 
     def key(self) -> str:
         """Equal keys mean that the stage would do the same work on the same input."""
@@ -76,7 +78,7 @@ def run_stages(stages: list[Stage]) -> Iterator[Outcome]:
     """Brings every stage up to date, in order, and tells of each once it is."""
     for stage in stages:
         found, key = state(stage), stage.key()
-        if found == "unchanged":
+        if found == "unchanged" and not _missed(stage, stages):
             yield Outcome(stage, "unchanged")
             continue
         parked = _park(stage) if found in ("stale", "parked") and stage.folder.exists() else None
@@ -98,6 +100,19 @@ def run_stages(stages: list[Stage]) -> Iterator[Outcome]:
             _write_record(stage.folder, Record(key, finished=False, seconds=spent))
         _write_record(stage.folder, Record(key, finished=True, seconds=spent))
         yield Outcome(stage, "continued" if before else "finished", spent, parked)
+
+
+def with_needs(stage: Stage) -> list[Stage]:
+    """The stage and all that it needs, directly or not; a stage may come twice."""
+    return [stage, *(inner for needed in stage.needs for inner in with_needs(needed))]
+
+
+def _missed(stage: Stage, stages: list[Stage]) -> bool:
+    """Whether a finished stage lacks a part of what it made, and a stage that will run, or who asked, needs it."""
+    if stage.whole():
+        return False
+    users = [other for other in stages if stage.name in [needed.name for needed in with_needs(other)[1:]]]
+    return not users or any(state(user) != "unchanged" for user in users)
 
 
 def read_record(folder: Path) -> Record | None:

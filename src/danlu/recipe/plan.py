@@ -9,7 +9,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from danlu.config import check
 from danlu.ledger.checkpoints import resolve_checkpoint
+from danlu.ledger.counts import Counts
 from danlu.ledger.errors import UserError
 from danlu.ledger.manifest import read_manifest
 from danlu.ledger.progress import brief, duration
@@ -17,10 +19,23 @@ from danlu.model.settings import ModelSettings, parameters, training_flops
 from danlu.recipe.build import build_stages
 from danlu.recipe.graph import Stage, state
 from danlu.recipe.settings import Recipe, TrainingStage
+from danlu.text.files import source_files
+from danlu.text.settings import SourceSettings
+from danlu.tokens.mixing import Portion, portions
+from danlu.tokens.pack import folder_names
+from danlu.tokens.settings import DataSettings
 
 BYTES_A_TOKEN = 3.9  # zh and en text under a 151k vocabulary, measured on the shared corpora
 USEFUL_SHARE = 0.4  # of the measured matrix product that a small model's training reaches
 PASSES = {"pretrain": 1.0, "sft": 1.0, "dpo": 8 / 3}  # dpo: two answers a pair, and the reference's forward pass
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What one training stage will see of each source, and whether that was counted or only estimated."""
+
+    portions: dict[str, Portion]
+    measured: bool
 
 
 @dataclass(frozen=True)
@@ -40,12 +55,13 @@ def print_plan(recipe: Recipe) -> None:
     console = Console()
     stages = {stage.name: stage for stage in build_stages(recipe)}
     table = Table("stage", "state", "input", "tokens", "parameters", "memory", "checkpoints", "time", title=recipe.name)
-    rate = matmul_rate()
+    rate, mixes = matmul_rate(), dict[str, Mix]()
     for name, stage in stages.items():
         row = [name, state(stage), _input(stage)]
         section = recipe.training().get(name)
         if section is not None:
-            cost = estimate(recipe, name, section, stages[f"pack/{name}"], rate)
+            mixes[name] = mix_of(section, stages[f"pack/{name}"])
+            cost = estimate(recipe, name, section, mixes[name], rate)
             about = "" if cost.measured else "≈ "
             row += [
                 f"{about}{brief(cost.tokens)}",
@@ -56,6 +72,7 @@ def print_plan(recipe: Recipe) -> None:
             ]
         table.add_row(*row)
     console.print(table)
+    console.print(_mix_table(mixes))
     console.print(
         f"Times assume {USEFUL_SHARE:.0%} of the {rate / 1e9:.0f} GFLOP/s that a matrix product reached here just now; "
         "tokens marked ≈ are the files' size over "
@@ -63,13 +80,23 @@ def print_plan(recipe: Recipe) -> None:
     )
 
 
-def estimate(recipe: Recipe, name: str, section: TrainingStage, pack: Stage, rate: float) -> Cost:
-    """The cost of one training stage; tokens are exact once its data are packed."""
+def mix_of(section: TrainingStage, pack: Stage) -> Mix:
+    """What training will see of each source; exact once all of them are packed."""
+    settings = check(DataSettings, pack.settings["data"])
+    names = folder_names(settings.sources)
+    packed = (read_manifest(pack.folder) or {}).get("sources", {})
+    measured = all(name in packed for name in names)
+    tokens = [
+        packed[name]["train"]["tokens"] if measured else round(_size(source) / BYTES_A_TOKEN)
+        for name, source in zip(names, settings.sources, strict=True)
+    ]
+    return Mix(dict(zip(names, portions(settings, tokens, section.train.epochs), strict=True)), measured)
+
+
+def estimate(recipe: Recipe, name: str, section: TrainingStage, mix: Mix, rate: float) -> Cost:
+    """The cost of one training stage."""
     shape = _shape(recipe)
-    manifest = read_manifest(pack.folder)
-    size = sum(file.stat().st_size for path in pack.sources for file in _files(path))
-    tokens = float(manifest["tokens"]) if manifest and "tokens" in manifest else size / BYTES_A_TOKEN
-    seen = tokens * section.train.epochs
+    seen = sum(portion.seen for portion in mix.portions.values())
     count = parameters(shape)
     # float32 weights and two moments, gradients, and a compute copy below float32
     per_parameter = 16 if section.train.precision == "float32" else 18
@@ -78,9 +105,18 @@ def estimate(recipe: Recipe, name: str, section: TrainingStage, pack: Stage, rat
     kept = section.train.save.keep_last + section.train.save.keep_best
     if section.train.save.every_epoch:
         kept += round(section.train.epochs)
-    return Cost(
-        seen, manifest is not None, count, per_parameter * count, 16 * count * kept, flops / (rate * USEFUL_SHARE)
-    )
+    return Cost(seen, mix.measured, count, per_parameter * count, 16 * count * kept, flops / (rate * USEFUL_SHARE))
+
+
+def _mix_table(mixes: dict[str, Mix]) -> Table:
+    """By source: tokens, their share of the mix, how often they come, and what that makes."""
+    table = Table("stage", "source", "tokens", "share", "epochs", "tokens seen", title="What training sees")
+    for stage, mix in mixes.items():
+        about = "" if mix.measured else "≈ "
+        for name, of in mix.portions.items():
+            known = [f"{about}{brief(of.tokens)}", f"{of.share:.1%}", f"{of.epochs:.3g}", f"{about}{brief(of.seen)}"]
+            table.add_row(stage, name, *(known if of.tokens else ["not there yet"]))
+    return table
 
 
 def matmul_rate() -> float:
@@ -120,6 +156,14 @@ def _input(stage: Stage) -> str:
     if not files:
         return ", ".join(needed.name for needed in stage.needs)
     return f"{len(files)} files, {brief(sum(file.stat().st_size for file in files))}B"
+
+
+def _size(source: SourceSettings) -> int:
+    """Bytes of a source's files; 0 while an earlier stage has yet to write them."""
+    try:
+        return sum(file.stat().st_size for file in source_files(source, None, Counts()))
+    except UserError:
+        return 0
 
 
 def _files(path: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from danlu.ledger.files import sole_user
 from danlu.ledger.progress import duration
 from danlu.recipe import stages
 from danlu.recipe.build import build_stages
-from danlu.recipe.graph import Outcome, Stage, run_stages
+from danlu.recipe.graph import Outcome, Stage, run_stages, with_needs
 from danlu.recipe.settings import Recipe
 from danlu.recipe.summary import print_summary
 
@@ -68,12 +68,8 @@ def _wanted(all_stages: list[Stage], until: str | None) -> list[Stage]:
     if not ends:
         known = ", ".join(stage.name for stage in all_stages)
         raise UserError(f"this recipe has no stage `{until}`", do=f"it has {known}: add a section, or run one of these")
-    needed = {stage.name for end in ends for stage in _with_needs(end)}
+    needed = {stage.name for end in ends for stage in with_needs(end)}
     return [stage for stage in all_stages if stage.name in needed]
-
-
-def _with_needs(stage: Stage) -> list[Stage]:
-    return [stage, *(inner for needed in stage.needs for inner in _with_needs(needed))]
 
 
 def _line(outcome: Outcome) -> str:

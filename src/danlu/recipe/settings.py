@@ -53,6 +53,11 @@ class Recipe(Settings):
     processes: int | None = Field(
         default=None, gt=0, description="Training processes on this machine; null: one for each GPU, or one on a CPU."
     )
+    token_sets: Path | None = Field(
+        default=None,
+        description="Folder of encoded sources that runs share (`danlu sets` lists and clears it); null: `token-sets` "
+        "beside `out`.",
+    )
     sample: SampleSettings | None = Field(default=None, description="A generated bilingual world to learn from.")
     clean: CleanSettings | None = Field(default=None, description="Cleaning of records.")
     tokenizer: TokenizerSettings | None = Field(default=None, description="A tokenizer to load or to train.")

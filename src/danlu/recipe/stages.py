@@ -77,12 +77,22 @@ def tokenizer(settings: TokenizerSettings, out: Path) -> None:
 
 
 def pack(
-    settings: DataSettings, stage: TrainingName, tokenizer: Path, out: Path, *, terminator: str | None = None
+    settings: DataSettings,
+    stage: TrainingName,
+    tokenizer: Path,
+    out: Path,
+    store: Path,
+    epochs: float = 1,
+    *,
+    terminator: str | None = None,
 ) -> None:
-    """Turns records into token sets, training and held-out; `terminator` is the token that ends a document."""
+    """Turns records into token sets in `store`, training and held-out, and says in `out` what training takes of each.
+
+    `epochs` is how long it trains; `terminator` is the token that ends a document.
+    """
     from danlu.tokens.pack import pack as run
 
-    run(settings, tokenizer, stage, out, terminator=terminator)
+    run(settings, tokenizer, stage, out, store=store, epochs=epochs, terminator=terminator)
 
 
 def train(job: TrainingJob, out: Path, processes: int | None = None) -> None:

@@ -41,6 +41,14 @@ class SourceSettings(Settings):
         gt=0,
         description="How often its rows come in a mix, relative to its size: 2 is twice as often as 1.",
     )
+    share: float | None = Field(
+        default=None, gt=0, le=1, description="Its share of all tokens in training; null: by its size and `weight`."
+    )
+    max_epochs: float | None = Field(
+        default=None,
+        gt=0,
+        description="Training sees it at most so many times in all; what is left goes to the other sources.",
+    )
     limit: int | None = Field(
         default=None, ge=1, description="Take this many rows at most, the first that `where` lets through."
     )
@@ -70,6 +78,12 @@ class SourceSettings(Settings):
     max_bad_share: float = Field(
         default=0.5, ge=0, le=1, description="With skip: end when more than this share of the rows cannot be used."
     )
+
+    @model_validator(mode="after")
+    def _share_or_weight(self) -> Self:
+        if self.share is not None and self.weight != 1:
+            raise ValueError("A source has a `share` of the tokens or a `weight` by its size. Remove one of them.")
+        return self
 
     @model_validator(mode="after")
     def _conditions_parse(self) -> Self:

@@ -47,6 +47,10 @@ class Columns:
     """int32 [d]: UTF-8 bytes of the content that is in the loss."""
     weights: np.ndarray | None = None
     """float32 [N]; None: all are 1."""
+    label: np.ndarray | None = None
+    """int32 [d]: number of the record's labels in the manifest, -1 for none; None: no record has any."""
+    scores: np.ndarray | None = None
+    """float32 [d, k]: the numbers of the record's meta that the manifest names, NaN where it has none."""
     piece_offsets: np.ndarray | None = None
     """int64 [d + 1]; None, as the four below: no document has pieces."""
     piece_starts: np.ndarray | None = None
@@ -75,7 +79,15 @@ class Columns:
         return Encoded(tokens=self.tokens[start:end].astype(np.uint32), weights=weights, text_bytes=0, **pieces)
 
     @classmethod
-    def of(cls, documents: Sequence[Encoded], source: Sequence[int], hashes: Sequence[int], dtype: np.dtype) -> Self:
+    def of(
+        cls,
+        documents: Sequence[Encoded],
+        source: Sequence[int],
+        hashes: Sequence[int],
+        dtype: np.dtype,
+        label: Sequence[int] | None = None,
+        scores: np.ndarray | None = None,
+    ) -> Self:
         """Documents laid end to end; tokens become `dtype`."""
         weights = _joined([document.weights for document in documents], np.float32)
         with_pieces = any(len(document.piece_starts) for document in documents)
@@ -89,6 +101,8 @@ class Columns:
             hash=np.array(hashes, np.uint64),
             bytes=np.array([document.text_bytes for document in documents], np.int32),
             weights=None if (weights == 1).all() else weights,
+            label=None if label is None else np.array(label, np.int32),
+            scores=scores,
             piece_offsets=_offsets([len(document.piece_starts) for document in documents]) if with_pieces else None,
             **(pieces if with_pieces else {}),
         )
@@ -108,12 +122,22 @@ class Columns:
             hash=self.hash[start:end],
             bytes=self.bytes[start:end],
             weights=None if self.weights is None else self.weights[tokens],
+            label=None if self.label is None else self.label[start:end],
+            scores=None if self.scores is None else self.scores[start:end],
             **parts,
         )
 
-    def with_sources(self, numbers: np.ndarray) -> Columns:
-        """The same documents, source s renumbered numbers[s]."""
-        return replace(self, source=numbers[self.source])
+    def renumbered(self, sources: Sequence[int], labels: Sequence[int], scores: Sequence[int], width: int) -> Columns:
+        """The same documents, source s as sources[s], label l as labels[l], score column c as scores[c] of `width`.
+
+        A score column whose new number is `width` is left out.
+        """
+        label = None if self.label is None else np.append(np.array(labels, np.int32), np.int32(-1))[self.label]
+        wide = np.full((len(self), width + 1), np.nan, np.float32)
+        if self.scores is not None:
+            wide[:, scores] = self.scores
+        source = np.array(sources, np.int32)[self.source]
+        return replace(self, source=source, label=label, scores=wide[:, :width] if width else None)
 
     def take(self, order: np.ndarray) -> Columns:
         """The documents `order` names, in that order."""
@@ -128,6 +152,8 @@ class Columns:
             hash=self.hash[order],
             bytes=self.bytes[order],
             weights=None if self.weights is None else _gathered(self.weights, self.document_offsets, order),
+            label=None if self.label is None else self.label[order],
+            scores=None if self.scores is None else self.scores[order],
             **parts,
         )
 
@@ -135,6 +161,8 @@ class Columns:
     def join(cls, parts: Sequence[Columns]) -> Columns:
         """The documents of all `parts`, one part after the other."""
         weighted = any(part.weights is not None for part in parts)
+        labelled = any(part.label is not None for part in parts)
+        width = max((part.scores.shape[1] for part in parts if part.scores is not None), default=0)
         pieces: dict[str, np.ndarray] = {}
         if any(part.piece_offsets is not None for part in parts):
             pieces = {name: _joined([_piece(part, name) for part in parts], kind) for name, kind in _PIECES.items()}
@@ -147,6 +175,8 @@ class Columns:
             hash=np.concatenate([part.hash for part in parts]),
             bytes=np.concatenate([part.bytes for part in parts]),
             weights=np.concatenate([_weights(part) for part in parts]) if weighted else None,
+            label=np.concatenate([_label(part) for part in parts]) if labelled else None,
+            scores=np.concatenate([_scores(part, width) for part in parts]) if width else None,
             **pieces,
         )
 
@@ -208,6 +238,14 @@ def _joined(parts: Sequence[np.ndarray], dtype: np.typing.DTypeLike) -> np.ndarr
 
 def _weights(part: Columns) -> np.ndarray:
     return np.ones(len(part.tokens), np.float32) if part.weights is None else part.weights
+
+
+def _label(part: Columns) -> np.ndarray:
+    return np.full(len(part), -1, np.int32) if part.label is None else part.label
+
+
+def _scores(part: Columns, width: int) -> np.ndarray:
+    return np.full((len(part), width), np.nan, np.float32) if part.scores is None else part.scores
 
 
 def _piece(part: Columns, name: str) -> np.ndarray:

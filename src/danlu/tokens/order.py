@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -51,7 +51,7 @@ def permute(values: np.ndarray, size: int, *key: object) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An example's place: shard of the source and number inside that shard."""
+    """An example's place: shard of the source and number inside that shard (with grades: rank in it)."""
 
     source: int
     shard: int
@@ -124,8 +124,84 @@ class Mixture:
 
 
 @dataclass(frozen=True, slots=True)
+class Grades:
+    """A source's examples in bands from easy to hard: how many of each shard, and when in a pass a band opens."""
+
+    sizes: list[list[int]]
+    """[band][shard]."""
+    opens: list[float]
+    """[band]: the share of a pass after which its examples may come; rising, the first 0."""
+    passes: int | None = None
+    """The first passes that are ordered; the others, or none with None, are not."""
+
+
+class GradedPasses:
+    """One source's endless order, easy before hard: pass after pass over all its examples, each exactly once.
+
+    At any time examples are drawn evenly from what is left of the open bands; when all is shown before the next band
+    is due, that one opens early. Places are (shard, rank in it from easy to hard).
+    """
+
+    def __init__(self, grades: Grades, *key: object) -> None:
+        totals = [sum(band) for band in grades.sizes]
+        whole = [sum(shard) for shard in zip(*grades.sizes, strict=True)]
+        self.total, self._passes = sum(totals), grades.passes
+        # All bands have one order of shards, so that they stay near each other.
+        self._bands = [Passes(band, *key) for band in grades.sizes]
+        self._even = Passes(whole, *key)
+        self._first = np.cumsum([[0] * len(whole), *grades.sizes], axis=0)
+        self._segments = list(_segments(totals, grades.opens))
+
+    def places(self, start: int, count: int) -> list[tuple[int, int]]:
+        """(shard, rank) of the examples start … start + count - 1 of the endless order."""
+        found: list[tuple[int, int]] = []
+        while len(found) < count:
+            number, at = divmod(start + len(found), self.total)
+            if self._passes is not None and number >= self._passes:
+                return found + self._even.places(start + len(found), count - len(found))
+            slot = bisect_right(self._segments, at, key=lambda segment: segment.start) - 1
+            found += self._inside(self._segments[slot], number, at, count - len(found))
+        return found
+
+    def _inside(self, segment: _Segment, number: int, at: int, count: int) -> list[tuple[int, int]]:
+        """As `places`, from `at` in pass `number` up to the end of a segment at most."""
+        at -= segment.start
+        bands, items = segment.mixture.slots(at, min(count, segment.mixture.total - at))
+        found = np.empty((len(bands), 2), np.int64)
+        for band in np.unique(bands).tolist():
+            mine = np.flatnonzero(bands == band)
+            first = number * self._bands[band].total + segment.before[band] + int(items[mine[0]])
+            found[mine] = self._bands[band].places(first, len(mine))
+            found[mine, 1] += self._first[band, found[mine, 0]]
+        return [(shard, rank) for shard, rank in found.tolist()]
+
+
+def _segments(totals: Sequence[int], opens: Sequence[float]) -> Iterator[_Segment]:
+    """The stretches of a pass in which the same bands are open; together they take every band's total."""
+    left, at = list(totals), 0
+    for opened, end in enumerate([*opens[1:], 1.0], 1):
+        length = min(round(end * sum(totals)) - at, sum(left[:opened]))
+        if length <= 0:
+            continue
+        counts = _apportioned(length, left[:opened]) + [0] * (len(left) - opened)
+        yield _Segment(at, Mixture(tuple(counts)), [of - here for of, here in zip(totals, left, strict=True)])
+        left = [here - taken for here, taken in zip(left, counts, strict=True)]
+        at += length
+
+
+def _apportioned(total: int, parts: Sequence[int]) -> list[int]:
+    """Whole numbers that sum to `total` in proportion to `parts`, by largest remainders; none is above its part."""
+    whole = sum(parts)
+    counts = [total * part // whole for part in parts]
+    by_remainder = sorted(range(len(parts)), key=lambda at: (-(total * parts[at] % whole), at))
+    for at in by_remainder[: total - sum(counts)]:
+        counts[at] += 1
+    return counts
+
+
+@dataclass(frozen=True, slots=True)
 class _Segment:
-    """From position `start` on, sources mix as `mixture`; each had come `before` times until then."""
+    """From position `start` on, sources (or bands) mix as `mixture`; each had come `before` times until then."""
 
     start: int
     mixture: Mixture
@@ -136,13 +212,25 @@ class Order:
     """The whole order: sources of the given shard sizes, mixed by weights.
 
     `weights` are passes over each source in one epoch (1: every example once, 2: twice, 0.5: every other time half of
-    it), in segments (from position, weights); the first starts at 0. All orders follow from `seed`.
+    it), in segments (from position, weights); the first starts at 0. All orders follow from `seed`. A source with
+    `grades` goes from easy to hard, and its places are ranks in the shard by score.
     """
 
     def __init__(
-        self, sizes: Sequence[Sequence[int]], segments: Sequence[tuple[int, Sequence[float]]], seed: int
+        self,
+        sizes: Sequence[Sequence[int]],
+        segments: Sequence[tuple[int, Sequence[float]]],
+        seed: int,
+        grades: Sequence[Grades | None] = (),
     ) -> None:
-        self._passes = [Passes(of, "seed", seed, "source", number) for number, of in enumerate(sizes)]
+        keys = [("seed", seed, "source", number) for number in range(len(sizes))]
+        graded = grades or [None] * len(sizes)
+        self._passes: list[Passes | GradedPasses] = [
+            Passes(of, *key) if bands is None else GradedPasses(bands, *key)
+            for of, bands, key in zip(sizes, graded, keys, strict=True)
+        ]
+        if [source.total for source in self._passes] != [sum(of) for of in sizes]:
+            raise ValueError("the grades are of other shards")
         self._segments: list[_Segment] = []
         for start, weights in segments:
             counts = tuple(

@@ -1,7 +1,11 @@
-"""The pack stage: records to token sets, by tasks that run in a process pool and are recorded as they finish."""
+"""The pack stage: sources to token sets that runs share, and an index of them that says what this run takes of each.
+
+Encoding is done once for a source, a tokenizer and a template; weights, order, length and packing are the index's.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections import Counter
@@ -15,16 +19,21 @@ from danlu.ledger.counts import Counts
 from danlu.ledger.errors import UserError
 from danlu.ledger.files import fingerprint
 from danlu.ledger.manifest import NAME, read_manifest, write_manifest
-from danlu.ledger.tasks import Task, run_tasks
+from danlu.ledger.progress import brief
+from danlu.ledger.tasks import Task, Workers
 from danlu.text.files import source_files, source_name
-from danlu.text.readers import Piece
 from danlu.text.settings import Kind, SourceSettings
-from danlu.text.survey import groups, survey
-from danlu.tokens.pack_tasks import SPLITS, Encoder, Encoding, encode_part, merge_shard
+from danlu.text.survey import survey
+from danlu.tokens.curriculum import Curriculum
+from danlu.tokens.encode_sources import Origin, SourceEncoder, added, check_rows, origin_of
+from danlu.tokens.index import TOKEN_SETS, token_sets_there
+from danlu.tokens.index_sources import count_all_cuts, grade_sources
+from danlu.tokens.mixing import plan, portions
+from danlu.tokens.pack_tasks import Encoder, Encoding
 from danlu.tokens.settings import DataSettings
-from danlu.tokens.shards import TokenSet, shard_name, write_token_set
+from danlu.tokens.shards import SPLITS, TokenSet
+from danlu.tokens.store import Store
 from danlu.tokens.stream import Stream
-from danlu.tokens.tokenizer import LITTLE
 
 Stage = Literal["pretrain", "sft", "dpo"]
 _KINDS: dict[str, Kind] = {"pretrain": "document", "sft": "conversation", "dpo": "preference"}
@@ -36,32 +45,36 @@ def pack(
     stage: Stage,
     out: Path,
     *,
+    store: Path | None = None,
+    epochs: float = 1,
     system: str = "default",
     template: str | None = None,
     terminator: str | None = None,
 ) -> dict[str, Any]:
-    """Encodes all sources into token sets out/train/SOURCE and out/held_out/SOURCE; gives the manifest it writes.
+    """Writes out/train/SOURCE and out/held_out/SOURCE, which name token sets in `store`; gives the manifest it writes.
 
-    `tokenizer` is its folder; `system` and `template` are the Template's, `terminator` is the token that ends a
-    document (null: the tokenizer's end token). The manifest has totals, tokens in the loss by role, what cutting to
-    the length will do, and every row that was left out, by reason. Interrupted anywhere, the same call goes on from
-    there; with nothing changed it does nothing.
+    A source that the store (null: `token-sets` beside `out`) has under the same tokenizer, template and content is not
+    encoded again. `tokenizer` is its folder; `system` and `template` are the Template's, `terminator` is the token that
+    ends a document (null: the tokenizer's end token); `epochs` is how long training will be. The manifest has totals,
+    what training will see of each source (`mix`), tokens in the loss by role, what cutting to the length will do, and
+    every row that was left out, by reason. Interrupted anywhere, the same call goes on from there; with nothing changed
+    it does nothing.
     Raises UserError for sources that give nothing, share a name, or have too many unusable rows, and for a tokenizer
     that lacks a template or end token.
     """
+    unit = settings.unit(stage)
     encoding = Encoding(
         tokenizer=str(tokenizer),
-        unit=settings.unit(stage),
-        length=settings.length,
+        unit="document" if unit == "window" else unit,
         turns=settings.turns,
-        overlong=settings.overlong,
-        answer_budget=settings.answer_budget or settings.length // 2,
         held_out=settings.held_out,
         system=system,
         template=template,
         terminator=terminator,
     )
-    return _Packing(settings, encoding, _KINDS[stage], out).run()
+    with Workers(settings.workers) as workers:
+        kind, place = _KINDS[stage], Store(store or out.parent / TOKEN_SETS)
+        return _Packing(settings, encoding, kind, unit, epochs, out, place, workers).run()
 
 
 def open_stream(
@@ -76,19 +89,28 @@ def open_stream(
 
     Sources without a record in the split are left out. Raises UserError when none has any.
     """
+    names = folder_names(settings.sources)
+    curricula = [_curriculum(packed / split / name) for name in names]
     sets = [
-        (TokenSet.open(packed / split / name), source.weight)
-        for name, source in zip(folder_names(settings.sources), settings.sources, strict=True)
+        TokenSet.open(packed / split / name, held=2 * len(one.grades.sizes) if one else 2)
+        for name, one in zip(names, curricula, strict=True)
     ]
-    filled = [(token_set, weight if split == "train" else 1.0) for token_set, weight in sets if len(token_set)]
+    if split == "train":
+        mixed = portions(settings, [one.manifest["tokens"] for one in sets], more.get("epochs", 1))
+        passes = [portion.passes for portion in mixed]
+    else:
+        passes = [1.0] * len(sets)
+    found = list(zip(sets, passes, curricula, strict=True))
+    filled = [one for one in found if len(one[0])] or found
     return Stream(
-        filled or sets,
+        [(token_set, rate) for token_set, rate, _ in filled],
         length=settings.length,
         unit=settings.unit(stage),
         pack=settings.pack,
         isolate=settings.isolate,
         overlong=settings.overlong,
         answer_budget=settings.answer_budget,
+        curricula=[one for _, _, one in filled] if any(curricula) else (),
         **more,
     )
 
@@ -102,199 +124,137 @@ def folder_names(sources: list[SourceSettings]) -> list[str]:
     return names
 
 
+def _curriculum(index: Path) -> Curriculum | None:
+    content = (read_manifest(index) or {}).get("curriculum")
+    return Curriculum.of(content) if content else None
+
+
 class _Packing:
-    def __init__(self, settings: DataSettings, encoding: Encoding, kind: Kind, out: Path) -> None:
-        self.settings, self.encoding, self.kind, self.out = settings, encoding, kind, out
+    def __init__(
+        self,
+        settings: DataSettings,
+        encoding: Encoding,
+        kind: Kind,
+        unit: str,
+        epochs: float,
+        out: Path,
+        store: Store,
+        workers: Workers,
+    ) -> None:
+        self.settings, self.kind, self.unit, self.epochs = settings, kind, unit, epochs
+        self.out, self.store, self.workers = out, store, workers
+        self.work = store.work(out)
         self.names = folder_names(settings.sources)
         self.encoder = Encoder(encoding)
         self.left_out = Counts()
 
     def run(self) -> dict[str, Any]:
-        files = [source_files(source, self.kind, self.left_out) for source in self.settings.sources]
-        surveyed = self._survey([file for of_source in files for file in of_source])
+        origins = self._origins()
         key = fingerprint(
             [
-                self.settings.model_dump(exclude={"workers"}),
-                asdict(self.encoding),
-                self.encoder.tokenizer.fingerprint,
-                self.encoder.fingerprint,
-                [[surveyed[file]["sha256"] for file in of_source] for of_source in files],
+                self.settings.model_dump(exclude={"workers", "task_bytes"}),
+                asdict(self.encoder.settings),
+                self.epochs,
+                [origin.key for origin in origins],
             ]
         )
         manifest = read_manifest(self.out)
-        if manifest and manifest.get("key") == key:
+        if manifest and manifest.get("key") == key and token_sets_there(self.out):
             return manifest
         (self.out / NAME).unlink(missing_ok=True)
-        parts = {
-            name: self._pieces(source, of_source, surveyed)
-            for name, source, of_source in zip(self.names, self.settings.sources, files, strict=True)
-        }
-        encoded = self._encode(parts)
-        self._tell_slow_encoding(encoded)
-        self._check_rows(encoded)
-        self._merge(encoded)
-        for folder in ("runs", "tasks/merge"):
-            shutil.rmtree(self.out / folder)
-        return self._write_manifest(key, encoded, surveyed)
+        new = self._store(origins)
+        stored = {origin.name: self.store.used(origin.key) for origin in origins}
+        for origin in origins:
+            check_rows(origin, stored[origin.name])
+        self._tell(len(origins), new)
+        return self._write(key, origins, stored)
 
-    def _survey(self, files: list[Path]) -> dict[Path, dict[str, Any]]:
-        unique, size = list(dict.fromkeys(files)), self.settings.task_bytes
+    def _origins(self) -> list[Origin]:
+        files = [source_files(source, self.kind, self.left_out) for source in self.settings.sources]
+        unique, size = list(dict.fromkeys(file for of_source in files for file in of_source)), self.settings.task_bytes
         tasks = [Task(f"survey {file}", survey, {"file": str(file), "piece_bytes": size}, [file]) for file in unique]
-        return dict(zip(unique, self._run(tasks, "survey"), strict=True))
+        found = dict(zip(unique, self.workers.run(tasks, self.work / "survey", "pack: survey"), strict=True))
+        return [
+            origin_of(name, source, {file: found[file] for file in of_source}, self.encoder, self.settings.shard_tokens)
+            for name, source, of_source in zip(self.names, self.settings.sources, files, strict=True)
+        ]
 
-    def _pieces(self, source: SourceSettings, files: list[Path], surveyed: dict[Path, Any]) -> list[list[Piece]]:
-        pieces = [Piece(**piece) for file in files for piece in surveyed[file]["pieces"]]
-        # "The first rows" are known only to who reads a source in order.
-        return [pieces] if source.limit is not None else groups(pieces, self.settings.task_bytes)
+    def _store(self, origins: list[Origin]) -> int:
+        """Encodes what the store lacks; says how many that were."""
+        if all(self.store.has(origin.key) for origin in origins):
+            return 0
+        with self.store.locked(origin.key for origin in origins if not self.store.has(origin.key)):
+            missing = [origin for origin in origins if not self.store.has(origin.key)]
+            if missing:
+                SourceEncoder(self.settings, self.encoder, self.kind, self.store, self.work, self.workers).run(missing)
+        return len(missing)
 
-    def _encode(self, parts: dict[str, list[list[Piece]]]) -> dict[str, list[tuple[Path, dict[str, Any]]]]:
-        """For each source, its runs' folders with what `encode_part` gave."""
-        tasks, folders = [], []
-        for (name, of_source), source in zip(parts.items(), self.settings.sources, strict=True):
-            for number, pieces in enumerate(of_source):
-                folder = self.out / "runs" / name / f"part-{number:05d}"
-                arguments = {
-                    "source": source.model_dump(),
-                    "kind": self.kind,
-                    "pieces": [asdict(piece) for piece in pieces],
-                    "encoding": asdict(self.encoding),
-                    "out": str(folder),
-                }
-                inputs = [Path(file) for file in dict.fromkeys(piece.file for piece in pieces)]
-                inputs += sorted(
-                    path for path in Path(self.encoding.tokenizer).iterdir() if path.suffix != ".safetensors"
-                )
-                tasks.append(Task(f"encode {name} {number}", encode_part, arguments, inputs, [folder]))
-                folders.append((name, folder))
-        encoded: dict[str, list[tuple[Path, dict[str, Any]]]] = {name: [] for name in parts}
-        for (name, folder), result in zip(folders, self._run(tasks, "encode"), strict=True):
-            encoded[name].append((folder, result))
-        return encoded
+    def _tell(self, sources: int, new: int) -> None:
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        if self.encoder.dated:
+            console.print("pack: the chat template writes the date, so what is encoded serves today only")
+        held = self.store.stored()
+        console.print(
+            f"pack: {new} of {sources} sources encoded, the others were there; {self.store.folder} holds {len(held)} "
+            f"token sets, {brief(sum(one.bytes for one in held))}B (danlu sets {self.store.folder})"
+        )
 
-    def _tell_slow_encoding(self, encoded: dict[str, list[tuple[Path, dict[str, Any]]]]) -> None:
-        """Says why, where much text was encoded by the slow library."""
-        for name in _encoders(encoded):
-            if name.startswith("tokenizers") and name != LITTLE:
-                Console(stderr=True, highlight=False).print(f"pack: encoded by {name}", style="yellow")
-
-    def _merge(self, encoded: dict[str, list[tuple[Path, dict[str, Any]]]]) -> None:
+    def _write(self, key: str, origins: list[Origin], stored: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """The index of each set, and the manifest."""
+        places = {(split, origin.name): self.store.place(origin.key) / split for split in SPLITS for origin in origins}
+        sets = {owner: TokenSet.open(place) for owner, place in places.items()}
+        cuts = count_all_cuts(sets, self.settings, self.unit, self.workers, self.work)
+        graded = self._graded({name: sets["train", name] for name in self.names})
         for split in SPLITS:
-            for stale in (self.out / split).glob(f"*/{NAME}"):
-                stale.unlink()
-        tasks, places = [], []
-        for name, parts in encoded.items():
-            for split in SPLITS:
-                results = [(folder, result[split]) for folder, result in parts]
-                sources = sorted({source for _, result in results for source in result["sources"]})
-                runs = [
-                    {
-                        "file": str(folder / file),
-                        "sources": [sources.index(source) for source in result["sources"]],
-                    }
-                    for folder, result in results
-                    for file in result["runs"]
-                ]
-                inputs = [folder / file for folder, result in results for file in result["runs"]]
-                tokens = sum(result["tally"]["tokens"] for _, result in results)
-                shards = -(-tokens // self.settings.shard_tokens)
-                places.append((split, name, sources, shards))
-                for number in range(shards):
-                    path = self.out / split / name / shard_name(number)
-                    arguments = {"runs": runs, "number": number, "shards": shards, "out": str(path)}
-                    tasks.append(Task(f"merge {split} {name} {number}", merge_shard, arguments, inputs, [path]))
-        entries = iter(self._run(tasks, "merge"))
-        self._remove_stale({path for task in tasks for path in task.outputs})
-        for split, name, sources, shards in places:
-            write_token_set(
-                self.out / split / name,
-                [next(entries) for _ in range(shards)],
-                unit=self.encoding.unit,
-                spelling=self.encoder.spelling,
-                tokenizer=self.encoder.tokenizer.fingerprint,
-                template=self.encoder.fingerprint,
-                sources=sources,
-            )
-
-    def _remove_stale(self, shards: set[Path]) -> None:
-        """Removes what an earlier call with other settings wrote."""
-        for split in SPLITS:
-            for folder in (self.out / split).glob("*"):
-                for file in folder.iterdir():
-                    if file not in shards:
-                        file.unlink()
-                if folder.name not in self.names:
-                    folder.rmdir()
-
-    def _check_rows(self, encoded: dict[str, list[tuple[Path, dict[str, Any]]]]) -> None:
-        """Raises UserError for a source with too large a share of unusable rows, and when nothing is left."""
-        for source, (name, parts) in zip(self.settings.sources, encoded.items(), strict=True):
-            counts = _counts(parts)
-            bad = [reason for reason in counts if reason.startswith("bad: ")]
-            number = sum(counts[reason] for reason in bad)
-            if number > source.max_bad_share * counts["rows"]:
-                raise UserError(
-                    f"{number} of {counts['rows']} rows cannot be used: {', '.join(bad)}",
-                    where=source.path,
-                    do=f"mend the source, name its adapter, or raise max_bad_share (now {source.max_bad_share:g})",
-                )
-            if not any(result[split]["tally"]["examples"] for _, result in parts for split in SPLITS):
-                reasons = ", ".join(f"{reason}: {counts[reason]}" for reason in counts)
-                raise UserError(f"source {name} gives no {self.kind} to train on ({reasons})", where=source.path)
-
-    def _write_manifest(
-        self, key: str, encoded: dict[str, list[tuple[Path, dict[str, Any]]]], surveyed: dict[Path, Any]
-    ) -> dict[str, Any]:
+            shutil.rmtree(self.out / split, ignore_errors=True)
+        for (split, name), token_set in sets.items():
+            index = self.out / split / name
+            content = {
+                "set": os.path.relpath(token_set.folder.resolve(), index.resolve()),
+                "fingerprint": token_set.fingerprint,
+                "tokens": token_set.manifest["tokens"],
+                "examples": len(token_set),
+            }
+            ordered = {"curriculum": graded[name]} if split == "train" and name in graded else {}
+            write_manifest(index, {**content, **ordered})
         sources = {
-            name: {"counts": _counts(parts).as_dict(), **{split: _tally(parts, split) for split in SPLITS}}
-            for name, parts in encoded.items()
+            name: {"counts": of["counts"], **{split: {**of[split], "cuts": cuts[split, name]} for split in SPLITS}}
+            for name, of in stored.items()
         }
-        everything = [part for parts in encoded.values() for part in parts]
-        totals = _tally(everything, "train")
-        content = {
+        content = self._content(key, origins, sources) | {
+            "encoders": sorted({encoder for of in stored.values() for encoder in of["encoders"]}),
+            "curriculum": {name: {**of, "sizes": [sum(band) for band in of["sizes"]]} for name, of in graded.items()},
+        }
+        write_manifest(self.out, content)
+        return content
+
+    def _graded(self, sets: dict[str, TokenSet]) -> dict[str, dict[str, Any]]:
+        if self.settings.curriculum is None:
+            return {}
+        return grade_sources(sets, self.settings.curriculum, self.unit, self.workers, self.work)
+
+    def _content(self, key: str, origins: list[Origin], sources: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        splits = {split: added([of[split] for of in sources.values()]) for split in SPLITS}
+        surveyed = {file: found for origin in origins for file, found in origin.surveyed.items()}
+        return {
             "stage": "pack",
             "key": key,
-            "unit": self.encoding.unit,
-            "tokens": totals["tokens"],
-            "examples": totals["examples"],
-            **{split: _tally(everything, split) for split in SPLITS},
+            "unit": self.unit,
+            "tokens": splits["train"]["tokens"],
+            "examples": splits["train"]["examples"],
+            "epochs": self.epochs,
+            "mix": plan(
+                self.names, self.settings, {name: of["train"]["tokens"] for name, of in sources.items()}, self.epochs
+            ),
+            **splits,
             "sources": sources,
             "left_out": self.left_out.as_dict(),
             "tokenizer": self.encoder.tokenizer.fingerprint,
-            "encoders": _encoders(encoded),
             "template": self.encoder.fingerprint,
             "settings": self.settings.model_dump(),
-            "encoding": asdict(self.encoding),
+            "encoding": asdict(self.encoder.settings),
             "inputs": [
                 {"file": str(file), "sha256": found["sha256"], "bytes": found["bytes"]}
                 for file, found in surveyed.items()
             ],
         }
-        write_manifest(self.out, content)
-        return content
-
-    def _run(self, tasks: list[Task], title: str) -> list[Any]:
-        return run_tasks(tasks, self.out / "tasks" / title, workers=self.settings.workers, title=f"pack: {title}")
-
-
-def _encoders(encoded: dict[str, list[tuple[Path, dict[str, Any]]]]) -> list[str]:
-    """The libraries that encoded the parts."""
-    return sorted({result["encoder"] for parts in encoded.values() for _, result in parts})
-
-
-def _counts(parts: list[tuple[Path, dict[str, Any]]]) -> Counts:
-    counts = Counts()
-    for _, result in parts:
-        counts.merge(Counts.from_dict(result["counts"]))
-    return counts
-
-
-def _tally(parts: list[tuple[Path, dict[str, Any]]], split: str) -> dict[str, Any]:
-    """The totals of all parts: numbers add up, but for the longest."""
-    total: dict[str, Any] = {}
-    for _, result in parts:
-        for name, value in result[split]["tally"].items():
-            if isinstance(value, dict):
-                total[name] = dict(Counter(total.get(name, {})) + Counter(value))
-            else:
-                total[name] = max(total.get(name, 0), value) if name == "longest" else total.get(name, 0) + value
-    return total

@@ -24,30 +24,30 @@ from danlu.text.records import Conversation, Document, Preference, Record, conte
 from danlu.text.settings import Kind, SourceSettings
 from danlu.text.source import read_pieces
 from danlu.tokens.columns import Columns
-from danlu.tokens.cut import cut
 from danlu.tokens.encode import Encoded, Role, encode_document, terminator_id
+from danlu.tokens.labels import labels_of, numbers_of, score_columns
 from danlu.tokens.order import mix64
-from danlu.tokens.shards import token_dtype, write_shard
+from danlu.tokens.shards import SPLITS, token_dtype, write_shard
 from danlu.tokens.spelling import Spelling
 from danlu.tokens.template import Template
 from danlu.tokens.tokenizer import Tokenizer
 
-SPLITS = ("train", "held_out")
 RUN_TOKENS = 1 << 23
 RUN_DOCUMENTS = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How records become tokens; plain values, so that a task can be written down."""
+    """How records become tokens; plain values, so that a task can be written down.
+
+    Nothing of the row's length, packing, order or mix is here: what is encoded serves all of them.
+    """
 
     tokenizer: str
     """Folder."""
     unit: str
-    length: int
+    """document, conversation or pair."""
     turns: str
-    overlong: Any
-    answer_budget: int
     held_out: float
     system: str
     template: str | None
@@ -70,24 +70,25 @@ def encode_part(
             digest = content_hash(record)
             split = splits["held_out" if is_held_out(digest, encoder.settings.held_out) else "train"]
             for documents in encoder.encode(record, counts):
-                split.tally.add(documents, encoder)
-                split.add(documents, record.source, digest)
+                split.tally.add(documents)
+                split.add(documents, record, digest)
         found = {"counts": counts.as_dict(), "encoder": encoder.tokenizer.encoder_name}
         return found | {name: split.finish() for name, split in splits.items()}
 
 
 def merge_shard(runs: list[dict[str, Any]], number: int, shards: int, out: str) -> dict[str, Any]:
-    """Writes shard `number` of `shards`: from every run ({"file", "sources"}) the documents that scatter there.
+    """Writes shard `number` of `shards`: from every run the documents that scatter there.
 
-    A document's place depends on what it says alone, so a shard is a uniform sample of its source. Gives the entry
-    for the manifest.
+    A run is {"file", and "sources", "labels", "scores", "width" as `Columns.renumbered` takes them}. A document's
+    place depends on what it says alone, so a shard is a uniform sample of its source. Gives the entry for the manifest.
     """
     edges = [(edge << 64) // shards for edge in (number, number + 1)]
     parts = []
     for run in runs:
         columns = Columns.open(Path(run["file"]))
         start, end = (bisect_left(columns.hash, edge, key=_scattered) for edge in edges)
-        parts.append(columns.slice(start, end).with_sources(np.array(run["sources"], np.int32)))
+        numbers = [run[name] for name in ("sources", "labels", "scores", "width")]
+        parts.append(columns.slice(start, end).renumbered(*numbers))
     joined = Columns.join(parts)
     order = np.argsort(mix64(joined.hash), kind="stable")
     return write_shard(Path(out), joined.take(order))
@@ -105,7 +106,7 @@ class Encoder:
         self.tokenizer = Tokenizer.load(Path(settings.tokenizer))
         self.spelling = Spelling.of(self.tokenizer)
         self.dtype = token_dtype(len(self.spelling))
-        plain = settings.unit in ("window", "document")
+        plain = settings.unit == "document"
         self.template = None if plain else Template(self.tokenizer, settings.system, settings.template)
         self.end = terminator_id(self.tokenizer, settings.terminator) if plain else -1
 
@@ -113,6 +114,11 @@ class Encoder:
     def fingerprint(self) -> str:
         """Of all that decides the tokens beside the tokenizer."""
         return self.template.fingerprint if self.template else f"document ends in {self.end}"
+
+    @property
+    def dated(self) -> bool:
+        """Whether the tokens depend on the day, since the template writes it."""
+        return self.template is not None and "strftime_now" in self.template.source
 
     def encode(self, record: Record, counts: Counts) -> Iterator[list[Encoded]]:
         """The examples of a record, one document each or two for a pair; records that give none are counted."""
@@ -137,14 +143,6 @@ class Encoder:
                 assert self.template
                 return [list(self.template.encode_preference(record))]
 
-    def cut_reason(self, documents: list[Encoded]) -> str | None:
-        """What cutting to the length will do to an example; documents of plain text are never cut."""
-        settings = self.settings
-        if self.template is None or max(map(len, documents)) <= settings.length:
-            return None
-        token_bytes = self.spelling.token_bytes
-        return cut(documents, settings.length, settings.overlong, settings.answer_budget, token_bytes).reason
-
 
 @lru_cache(maxsize=1)
 def _encoder(encoding: Encoding, files: tuple[tuple[str, int, int], ...]) -> Encoder:
@@ -168,11 +166,9 @@ class Tally:
     longest: int = 0
     tokens_by_role: Counter[str] = field(default_factory=Counter)
     tokens_in_loss_by_role: Counter[str] = field(default_factory=Counter)
-    cuts: Counter[str] = field(default_factory=Counter)
 
-    def add(self, documents: list[Encoded], encoder: Encoder) -> None:
+    def add(self, documents: list[Encoded]) -> None:
         self.examples += 1
-        self.cuts.update(reason for reason in [encoder.cut_reason(documents)] if reason)
         for document in documents:
             self.documents += 1
             self.tokens += len(document)
@@ -204,28 +200,38 @@ class _Runs:
         self.tally = Tally()
         self._folder, self._split, self._dtype = folder, split, dtype
         self._sources: dict[str, int] = {}
-        self._waiting: list[tuple[Encoded, int, int]] = []
-        self._tokens, self._runs = 0, 0
+        self._labels: dict[tuple[str, ...], int] = {}
+        self._waiting: list[tuple[Encoded, int, int, int, dict[str, float]]] = []
+        self._tokens, self._runs = 0, list[dict[str, Any]]()
 
-    def add(self, documents: list[Encoded], source: str, digest: int) -> None:
-        number = self._sources.setdefault(source, len(self._sources))
-        self._waiting += [(document, number, digest) for document in documents]
+    def add(self, documents: list[Encoded], record: Record, digest: int) -> None:
+        number = self._sources.setdefault(record.source, len(self._sources))
+        labels = labels_of(record.meta)
+        label = self._labels.setdefault(labels, len(self._labels)) if labels else -1
+        numbers = numbers_of(record.meta)
+        self._waiting += [(document, number, digest, label, numbers) for document in documents]
         self._tokens += sum(map(len, documents))
         if self._tokens >= RUN_TOKENS or len(self._waiting) >= RUN_DOCUMENTS:
             self._flush()
 
     def finish(self) -> dict[str, Any]:
-        """{"runs": file names, "sources": names} and the tally."""
+        """{"runs": [{"file", "scores": names}], "sources", "labels": names} and the tally."""
         if self._waiting:
             self._flush()
-        names = [self._name(number) for number in range(self._runs)]
-        return {"runs": names, "sources": list(self._sources), "tally": self.tally.as_dict()}
+        return {
+            "runs": self._runs,
+            "sources": list(self._sources),
+            "labels": [list(labels) for labels in self._labels],
+            "tally": self.tally.as_dict(),
+        }
 
     def _flush(self) -> None:
-        documents, sources, hashes = zip(*self._waiting, strict=True)
-        columns = Columns.of(documents, sources, hashes, self._dtype)
-        columns.take(np.argsort(mix64(columns.hash), kind="stable")).write(self._folder / self._name(self._runs))
-        self._waiting, self._tokens, self._runs = [], 0, self._runs + 1
-
-    def _name(self, number: int) -> str:
-        return f"{self._split}-{number:05d}.safetensors"
+        documents, sources, hashes, labels, numbers = zip(*self._waiting, strict=True)
+        names, scores = score_columns(numbers)
+        columns = Columns.of(
+            documents, sources, hashes, self._dtype, labels if self._labels else None, scores if names else None
+        )
+        file = f"{self._split}-{len(self._runs):05d}.safetensors"
+        columns.take(np.argsort(mix64(columns.hash), kind="stable")).write(self._folder / file)
+        self._runs.append({"file": file, "scores": names})
+        self._waiting, self._tokens = [], 0

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from danlu.config import Settings
 from danlu.ledger.errors import UserError
 from danlu.text.settings import SourceSettings
+from danlu.tokens.order_settings import CurriculumSettings
 
 MOST_BYTES = (1 << 31) - 1
 """No pair of neighbours can be seen more often than there are bytes, and tokenizers counts pairs in 32 bits."""
@@ -112,6 +113,14 @@ class DataSettings(Settings):
     """Which records a stage trains on, and how they become rows of tokens."""
 
     sources: list[SourceSettings] = Field(min_length=1, description="Where the records come from, and their weights.")
+    temperature: float = Field(
+        default=1.0,
+        gt=0,
+        description="A source of n tokens gets weight · n^(1/temperature) of the tokens: 1 by size, more evens out.",
+    )
+    curriculum: CurriculumSettings | None = Field(
+        default=None, description="Easy before hard inside each source; null: evenly mixed."
+    )
     length: int = Field(default=1024, ge=8, description="Tokens in a row: the longest context that is trained.")
     pack: Literal["concat", "best_fit", "none"] = Field(
         default="best_fit",
@@ -154,6 +163,27 @@ class DataSettings(Settings):
             raise ValueError(
                 f"answer_budget ({self.answer_budget}) leaves no room for a prompt in rows of {self.length} tokens. "
                 "Lower it or raise `length`."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shares_are_a_whole(self) -> DataSettings:
+        shares = [source.share for source in self.sources if source.share is not None]
+        whole = sum(shares)
+        if whole > 1 + 1e-9 or (len(shares) == len(self.sources) and whole < 1 - 1e-9):
+            raise ValueError(
+                f"The sources' shares sum to {whole:g}. Let them sum to 1, or leave one out: it takes what is left."
+            )
+        if shares and len(shares) < len(self.sources) and whole > 1 - 1e-9:
+            raise ValueError("The sources' shares sum to 1 and leave nothing to those without. Lower them.")
+        return self
+
+    @model_validator(mode="after")
+    def _curriculum_of_documents(self) -> DataSettings:
+        if self.curriculum and self.pack == "concat":
+            raise ValueError(
+                "A curriculum orders documents, and a window of `pack: concat` holds many. "
+                "Set `pack: best_fit` or `none`."
             )
         return self
 

@@ -20,6 +20,7 @@ from danlu.tokens.encode import Encoded
 from danlu.tokens.spelling import Spelling
 
 SHARD_TOKENS = 1 << 25
+SPLITS = ("train", "held_out")
 UNITS = ("window", "document", "conversation", "pair")
 SPANS = tuple(1 << power for power in range(4, 18))
 """Lengths for which a shard's manifest entry states the most documents that begin within so many tokens."""
@@ -33,6 +34,8 @@ class Example:
     documents: list[Encoded]
     source: str
     hash: int
+    labels: tuple[str, ...] = ()
+    """The tags of its record, such as "age=25-34"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +83,12 @@ def write_token_set(
     tokenizer: str,
     template: str,
     sources: Sequence[str],
-    **more: Any,
+    labels: Sequence[Sequence[str]] = (),
+    scores: Sequence[str] = (),
 ) -> None:
     """Completes a folder of shards: the spelling of the vocabulary, then the manifest, which makes it a token set.
 
-    `tokenizer` and `template` are fingerprints; `more` goes into the manifest as it is.
+    `tokenizer` and `template` are fingerprints; `sources`, `labels` and `scores` are what the shards' columns number.
     """
     spelling.write(folder / _SPELLING)
     documents = sum(entry["documents"] for entry in entries)
@@ -100,9 +104,11 @@ def write_token_set(
         "template": template,
         "fingerprint": fingerprint([unit, tokenizer, template, list(sources), shards]),
         "sources": list(sources),
+        "labels": [list(label) for label in labels],
+        "scores": list(scores),
         "shards": list(entries),
     }
-    write_manifest(folder, {**content, **more})
+    write_manifest(folder, content)
 
 
 class TokenSetWriter:
@@ -125,7 +131,8 @@ class TokenSetWriter:
         self.tokenizer, self.template, self.shard_tokens = tokenizer, template, shard_tokens
         self._entries: list[dict[str, Any]] = []
         self._sources: dict[str, int] = {}
-        self._waiting: list[tuple[Encoded, int, int]] = []
+        self._labels: dict[tuple[str, ...], int] = {}
+        self._waiting: list[tuple[Encoded, int, int, int]] = []
         self._tokens = 0
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -134,10 +141,11 @@ class TokenSetWriter:
         if len(example.documents) != (2 if self.unit == "pair" else 1):
             raise ValueError(f"an example of unit {self.unit} cannot have {len(example.documents)} documents")
         source = self._sources.setdefault(example.source, len(self._sources))
+        label = self._labels.setdefault(example.labels, len(self._labels))
         size = sum(len(document.tokens) for document in example.documents)
         if self._waiting and self._tokens + size > self.shard_tokens:
             self._flush()
-        self._waiting += [(document, source, example.hash) for document in example.documents]
+        self._waiting += [(document, source, example.hash, label) for document in example.documents]
         self._tokens += size
 
     def __enter__(self) -> Self:
@@ -156,11 +164,12 @@ class TokenSetWriter:
             tokenizer=self.tokenizer,
             template=self.template,
             sources=list(self._sources),
+            labels=list(self._labels),
         )
 
     def _flush(self) -> None:
-        documents, sources, hashes = zip(*self._waiting, strict=True)
-        columns = Columns.of(documents, sources, hashes, token_dtype(len(self.spelling)))
+        documents, sources, hashes, labels = zip(*self._waiting, strict=True)
+        columns = Columns.of(documents, sources, hashes, token_dtype(len(self.spelling)), labels)
         self._entries.append(write_shard(self.folder / shard_name(len(self._entries)), columns))
         self._waiting, self._tokens = [], 0
 
@@ -170,26 +179,33 @@ def shard_name(number: int) -> str:
 
 
 class TokenSet:
-    """A token set that is read in place: at most two shards are mapped at a time, whatever the set weighs."""
+    """A token set that is read in place: at most `held` shards are mapped at a time, whatever the set weighs."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, manifest: dict[str, Any], name: str | None = None, held: int = 2) -> None:
         self.folder, self.manifest = folder, manifest
         self.unit: str = manifest["unit"]
-        self.name = folder.name
+        self.name = name or folder.name
         self.fingerprint: str = manifest["fingerprint"]
         self.shards = [Entry(**entry) for entry in manifest["shards"]]
         self._first = [0, *accumulate(entry.documents for entry in self.shards)]
         self._checked: set[int] = set()
-        self.shard = lru_cache(maxsize=2)(self._open_shard)
+        self.shard = lru_cache(maxsize=held)(self._open_shard)
         """`shard(number)` gives the Columns of a shard, its checksum verified when it is first opened."""
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """Raises UserError when the folder holds no complete token set."""
+    def open(cls, folder: Path, held: int = 2) -> Self:
+        """The token set in a folder, or the one that the folder's manifest names as its `set`.
+
+        Raises UserError when there is no complete token set.
+        """
         manifest = read_manifest(folder)
+        place = folder
+        if manifest is not None and "set" in manifest:
+            place = folder / manifest["set"]
+            manifest = read_manifest(place)
         if manifest is None or not {"unit", "shards", "fingerprint"} <= manifest.keys():
-            raise UserError("no complete token set here", where=str(folder), do="run the pack stage (again)")
-        return cls(folder, manifest)
+            raise UserError("no complete token set here", where=str(place), do="run the pack stage (again)")
+        return cls(place, manifest, folder.name, held)
 
     @property
     def documents(self) -> int:
@@ -200,8 +216,12 @@ class TokenSet:
         return self.documents // 2 if self.unit == "pair" else self.documents
 
     @property
+    def spelling_file(self) -> Path:
+        return self.folder / _SPELLING
+
+    @property
     def spelling(self) -> Spelling:
-        return Spelling.open(self.folder / _SPELLING)
+        return Spelling.open(self.spelling_file)
 
     def first_document(self, shard: int) -> int:
         """Number in the set of a shard's first document."""
@@ -215,7 +235,9 @@ class TokenSet:
         shard = bisect_right(self._first, number * each) - 1
         columns, at = self.shard(shard), number * each - self._first[shard]
         source = self.manifest["sources"][columns.source[at]]
-        return Example([columns[at + more] for more in range(each)], source, int(columns.hash[at]))
+        label = -1 if columns.label is None else int(columns.label[at])
+        labels = tuple(self.manifest["labels"][label]) if label >= 0 else ()
+        return Example([columns[at + more] for more in range(each)], source, int(columns.hash[at]), labels)
 
     def verify(self) -> None:
         """Reads every shard; raises UserError naming the first that is missing or not what was written."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from danlu.ledger.errors import UserError
 from danlu.ledger.files import fingerprint
 from danlu.tokens.batch import Batch, Placed, Run, Shape, make_batch, totals
 from danlu.tokens.columns import Columns
+from danlu.tokens.curriculum import Curriculum
 from danlu.tokens.cut import Cut, Overlong, cut
 from danlu.tokens.encode import Encoded
 from danlu.tokens.order import Order, Place
@@ -22,6 +24,7 @@ from danlu.tokens.shards import Entry, TokenSet
 
 Unit = Literal["window", "document", "conversation", "pair"]
 Packing = Literal["concat", "best_fit", "none"]
+_SEARCHED = 1 << 14  # positions that a search has in memory
 TOKENS_A_DOCUMENT = 16
 """Best fit puts at most length / this many documents (at least 8) where a row is: the packing limit."""
 
@@ -88,6 +91,7 @@ class Stream:
         overlong: what to do with a single turn longer than a row: drop it, or keep its prompt's `head` or `tail`
             so that the answer has `answer_budget` tokens (half a row unless given).
         columns: further values of documents for `Batch.doc`: {name: one array a source, by document number}.
+        curricula: for each source its order from easy to hard, or None for an even one.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class Stream:
         answer_budget: int | None = None,
         padding_id: int = 0,
         columns: Mapping[str, Sequence[np.ndarray]] | None = None,
+        curricula: Sequence[Curriculum | None] = (),
     ) -> None:
         self.sets = [token_set for token_set, _ in sources]
         self.length, self.unit, self.pack, self.isolate = length, unit, pack, isolate
@@ -115,7 +120,10 @@ class Stream:
         self._columns, self._padding_id = columns or {}, padding_id
         _check(self.sets, unit, pack, isolate)
         sizes = [[self._examples_in(entry) for entry in token_set.shards] for token_set in self.sets]
-        self._order = Order(sizes, [(0, [weight for _, weight in sources]), *segments], seed)
+        self._curricula = list(curricula)
+        grades = [None if one is None else one.grades for one in curricula]
+        self._order = Order(sizes, [(0, [weight for _, weight in sources]), *segments], seed, grades)
+        self._ranked = lru_cache(maxsize=sum(2 * len(one.sizes) for one in grades if one))(self._rank)
         if self._order.epoch == 0:
             names = ", ".join(str(token_set.folder) for token_set in self.sets)
             raise UserError("there is nothing to train on", where=names, do="look at the pack stage's counts")
@@ -130,6 +138,7 @@ class Stream:
                 segments,
                 overlong,
                 answer_budget,
+                *(curricula if any(curricula) else ()),
             ]
         )
         """Equal for streams that show the same examples in the same order, whatever the epochs and skipped ranges."""
@@ -165,7 +174,7 @@ class Stream:
     def examples(self, start: int, count: int) -> Iterator[Taken]:
         """The next `count` examples from position `start` on, skipped ranges passed over, fewer at the end."""
         for first, number in self._ranges(start, count):
-            for position, place in enumerate(self._order.places(first, number), first):
+            for position, place in self._places(first, number):
                 yield self._take(position, place)
 
     def step(self, start: int, count: int, rank: int = 0, world: int = 1, rows: int = 1) -> Step:
@@ -216,7 +225,7 @@ class Stream:
         """Which texts a step from `start` of `count` examples sees."""
         found = []
         for first, number in self._ranges(start, count):
-            for position, place in enumerate(self._order.places(first, number), first):
+            for position, place in self._places(first, number):
                 token_set = self.sets[place.source]
                 documents = self._documents_at(token_set.shard(place.shard), place.index)
                 hashes = token_set.shard(place.shard).hash[documents.start : documents.stop]
@@ -224,11 +233,50 @@ class Stream:
                 found.append(Trace(position, token_set.name, tuple(dict.fromkeys(hashes.tolist())), file, place.index))
         return found
 
+    def find(self, wanted: Set[Place], stop: int) -> Iterator[tuple[int, Place]]:
+        """The positions before `stop` at which these examples come; a few million positions a second are looked at."""
+        for first, number in self._ranges(0, self.total):
+            last = min(first + number, stop)
+            for start in range(first, last, _SEARCHED):
+                found = self._places(start, min(_SEARCHED, last - start))
+                yield from ((position, place) for position, place in found if place in wanted)
+
+    def places_of(self, content: int) -> Iterator[Place]:
+        """The examples that hold the record with this content hash, or part of it."""
+        for source, token_set in enumerate(self.sets):
+            for shard in range(len(token_set.shards)):
+                columns = token_set.shard(shard)
+                for document in np.flatnonzero(columns.hash == np.uint64(content)).tolist():
+                    for index in self._examples_with(columns, document):
+                        yield Place(source, shard, index)
+
+    def _examples_with(self, columns: Columns, document: int) -> range:
+        """The examples of a shard that hold a document."""
+        if self.unit != "window":
+            number = document // (2 if self.unit == "pair" else 1)
+            return range(number, number + 1)
+        start, end = columns.document_offsets[document : document + 2].tolist()
+        return range(start // self.length, (end - 1) // self.length + 1)
+
     @property
     def _documents_a_row(self) -> int:
         if self.unit == "window":
             return max(entry.most_documents(self.length) for token_set in self.sets for entry in token_set.shards)
         return 1 if self.pack == "none" else max(8, self.length // TOKENS_A_DOCUMENT)
+
+    def _places(self, first: int, count: int) -> Iterator[tuple[int, Place]]:
+        """The next `count` positions with the shard and the number in it of their examples."""
+        for position, place in enumerate(self._order.places(first, count), first):
+            if self._curricula and self._curricula[place.source] is not None:
+                place = replace(place, index=int(self._ranked(place.source, place.shard)[place.index]))
+            yield position, place
+
+    def _rank(self, source: int, shard: int) -> np.ndarray:
+        """The numbers of a shard's examples from easy to hard."""
+        token_set, curriculum = self.sets[source], self._curricula[source]
+        assert curriculum is not None
+        each = 2 if self.unit == "pair" else 1
+        return curriculum.ranked(token_set.shard(shard), each, token_set.manifest["scores"])
 
     def _examples_in(self, entry: Entry) -> int:
         if self.unit == "window":
