@@ -264,11 +264,29 @@ def report(
     ] = None,
     language: Annotated[Literal["en", "zh"], typer.Option(help="Of the page.")] = "en",
 ) -> None:
-    """Draws runs into one page, several over each other."""
+    """Draws runs into one page, several over each other; of a `clean` folder, its data report."""
+    from danlu.report.data.report import TRAIL, write_data_report
     from danlu.report.report import report as write_report
 
+    if len(runs) == 1 and (runs[0] / TRAIL).is_file():
+        print(write_data_report(runs[0], language, out))
+        return
     beside = runs[0] if runs[0].is_dir() else Path()
     print(write_report(runs, out or beside / "report", language))
+
+
+@app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its clean folder.")],
+    record: Annotated[
+        str, typer.Argument(metavar="ID", help="FILE:LINE, a content hash (16 hex digits), or a piece of the text.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tells the life of a record: each step, what dropped it, its twin, or the training steps that saw it."""
+    from danlu.recipe.explain import explain as tell
+
+    tell(run, record, as_json)
 
 
 @app.command()

@@ -47,7 +47,7 @@ class _Builder:
             self._add("sample", world, lambda out: stages.sample(world, out))
         if recipe.clean:
             settings = recipe.clean.model_copy(update={"sources": self._resolved("clean", recipe.clean.sources)})
-            self._add("clean", settings, lambda out: stages.clean(settings, out, recipe.out / COLUMNS))
+            self._add("clean", settings, lambda out: stages.clean(settings, out, recipe.out / COLUMNS, recipe.language))
         if recipe.tokenizer:
             self._add_tokenizer()
         before: str | None = None

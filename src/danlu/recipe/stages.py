@@ -32,14 +32,18 @@ def sample(settings: SampleSettings, out: Path) -> None:
     write(settings, out)
 
 
-def clean(settings: CleanSettings, out: Path, columns: Path | None = None) -> None:
-    """Cleans records; what is dropped keeps its reason and the value that dropped it.
+def clean(
+    settings: CleanSettings, out: Path, columns: Path | None = None, language: Literal["en", "zh"] = "en"
+) -> None:
+    """Cleans records and writes `out`/report.html; what is dropped keeps its reason and the value that dropped it.
 
     `columns` keeps what was measured beyond `out`, so that other settings find it.
     """
+    from danlu.report.data.report import write_data_report
     from danlu.text.clean import clean as run
 
     run(settings, out, columns=columns)
+    Console(highlight=False).print(f"data report: {write_data_report(out, language)}")
 
 
 def tokenizer(settings: TokenizerSettings, out: Path) -> None:

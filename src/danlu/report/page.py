@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
@@ -13,7 +15,9 @@ from markupsafe import Markup
 from danlu.report import flow
 from danlu.report.charts import NARROW, WIDE, Chart, Line, averaged, swatch
 from danlu.report.curves import Curve
+from danlu.report.data.report import PAGE
 from danlu.report.inspection import inspections
+from danlu.report.reasons import reason_in
 from danlu.report.runs import Run, Stage
 from danlu.report.scores import Table, Tile, answers, tables, tiles
 from danlu.report.words import Language, clock, number, say, sentence
@@ -27,11 +31,11 @@ MOST_DETAIL = 6
 """With more curves than this, only the overlays are drawn."""
 
 
-def render(runs: list[Run], language: Language) -> str:
-    """The page's HTML for one or more runs, in English or Chinese."""
+def render(runs: list[Run], language: Language, out: Path) -> str:
+    """The page's HTML for one or more runs, in English or Chinese; links to other pages begin at the folder `out`."""
     environment = Environment(loader=PackageLoader("danlu.report", "page"), autoescape=True, trim_blocks=True)
     style, script = (Markup(_asset(environment, name)) for name in ("style.css", "chart.js"))
-    view = _View(runs, language).content()
+    view = _View(runs, language, out).content()
     page = environment.get_template("page.html.jinja")
     made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
     return page.render(style=style, script=script, language=language, made=made, **view)
@@ -46,8 +50,8 @@ def _asset(environment: Environment, name: str) -> str:
 class _View:
     """The page's content as plain values, in one language."""
 
-    def __init__(self, runs: list[Run], language: Language) -> None:
-        self.runs, self.language = runs, language
+    def __init__(self, runs: list[Run], language: Language, out: Path) -> None:
+        self.runs, self.language, self.out = runs, language, out
         self.trained = [(run, stage) for run in runs for stage in run.trained()]
 
     def say(self, key: str) -> str:
@@ -84,7 +88,7 @@ class _View:
             "name": run.name,
             "path": str(run.path),
             "tiles": tiles(run.scores, self.language) if len(self.runs) > 1 else self.tiles(run),
-            "stages": [self.stage(stage) for stage in run.stages] if run.folder else [],
+            "stages": [self.stage(run, stage) for stage in run.stages] if run.folder else [],
             "tables": tables(run.scores, self.language),
             "answers": answers(run.scores, self.language),
             "inspections": inspections(run, self.language),
@@ -130,15 +134,24 @@ class _View:
         head = ["curve", "steps", "first", "lowest", "last", "highest_rate", "time"]
         return Table(self.say("loss"), [self.say(key) for key in head], rows)
 
-    def stage(self, stage: Stage) -> dict[str, Any]:
+    def stage(self, run: Run, stage: Stage) -> dict[str, Any]:
         return {
             "name": stage.name,
             "taken": self.amounts(flow.taken(stage.manifest, stage.curve)),
             "given": self.amounts(flow.given(stage.manifest, stage.curve)),
-            "dropped": [(reason, number(count), where) for reason, count, where in flow.dropped(stage.manifest)],
+            "dropped": [
+                (reason_in(reason, self.language), number(count), where)
+                for reason, count, where in flow.dropped(stage.manifest)
+            ],
+            "page": self.page_of(run, stage),
             "counted": bool(stage.manifest) and not stage.curve,
             "time": clock(stage.seconds, self.language),
         }
+
+    def page_of(self, run: Run, stage: Stage) -> str | None:
+        """The way to the stage's own page."""
+        page = run.path / stage.name / PAGE
+        return Path(os.path.relpath(page, self.out)).as_posix() if page.is_file() else None
 
     def amounts(self, amounts: flow.Amounts) -> list[tuple[str, str]]:
         return [("".join(map(self.say, re.split(r"(, |/)", name))), number(value)) for name, value in amounts]

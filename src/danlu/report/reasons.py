@@ -19,6 +19,7 @@ STEPS: dict[str, str] = {
     "characters": "字符构成",
     "lines": "行",
     "words": "词",
+    "neighbours": "相邻字母与汉字",
     "repetition": "重复片段",
     "keywords": "关键词",
     "tokens": "词元数",
@@ -38,13 +39,14 @@ STEPS: dict[str, str] = {
 """What the cleaning steps are called."""
 
 MEASURES: dict[str, str] = {
-    "characters": "字符数",
+    "characters": "重复字符片段占比",
     "alphanumeric": "字母数字占比",
     "punctuation": "标点占比",
     "symbols": "符号占比",
     "digits": "数字占比",
     "special": "特殊字符占比",
     "han": "汉字占比",
+    "latin": "常见字母对占比",
     "count": "数量",
     "average": "平均行长",
     "longest": "最长行",
@@ -79,6 +81,16 @@ MEASURES: dict[str, str] = {
     "slips": "口误",
 }
 """What the steps measure, blanks for underscores."""
+
+_OWN_MEASURES = {
+    ("length", "characters"): "字符数",
+    ("neighbours", "han"): "常见汉字对占比",
+    ("lines", "count"): "行数",
+    ("words", "count"): "词数",
+    ("keywords", "count"): "命中数",
+    ("tokens", "count"): "词元数",
+}
+"""Where a step means something else by a name."""
 
 KINDS = {"document": "文档", "conversation": "对话", "preference": "偏好"}
 LANGUAGES = {"zh": "中文", "en": "英文", "mixed": "中英混合", "other": "其他语言", "": "语言未测"}
@@ -128,7 +140,24 @@ REASONS: dict[str, str] = {
     "damaged row group": "行组损坏",
     "broken JSON": "JSON 有误",
     "rest of the file lost": "文件其余部分无法读取",
+    "damaged archive": "压缩包损坏",
+    "damaged chapter": "章节损坏",
+    "damaged page": "页面损坏",
+    "damaged record": "记录损坏",
+    "cut-off record": "记录被截断",
+    "chapter too long": "章节过长",
+    "missing chapter": "缺少章节",
+    "encrypted": "已加密",
+    "encrypted chapter": "章节已加密",
+    "wrong encoding": "编码不符",
+    "no text": "没有文本",
     # what is left out or mended on reading
+    "named in .gitignore": "在 .gitignore 之列",
+    "other people's or generated code": "第三方或生成的代码",
+    "symbolic link": "符号链接",
+    "a page without text of its own": "没有自身文本的页面",
+    "LaTeX that only sets things up": "只做设置的 LaTeX",
+    "a book without a list of chapters": "没有章节目录的书",
     "labelled as a bad answer": "标为坏回答",
     "file of another format": "其他格式的文件",
     "turn without an answer cut off the end": "截去末尾没有回答的一轮",
@@ -174,9 +203,10 @@ _PATTERNS: list[tuple[re.Pattern[str], str]] = [
 _ROLES = {"system": "系统", "user": "用户", "assistant": "助手", "tool": "工具"}
 
 
-def reason_in(reason: str, language: Language) -> str:
-    """A reason in the page's language; words that nobody foresaw, such as a template's own error, stay as they are."""
-    return reason if language == "en" else _chinese(reason)
+def reason_in(reason: str, language: Language, op: str = "") -> str:
+    """A reason in the page's language, given by the step `op` or by the one named before it; words that nobody
+    foresaw, such as a template's own error, stay as they are."""
+    return reason if language == "en" else _chinese(reason, op)
 
 
 def step_name(op: str, language: Language) -> str:
@@ -184,10 +214,10 @@ def step_name(op: str, language: Language) -> str:
     return f"{STEPS[op]} {op}" if language == "zh" and op in STEPS else op
 
 
-def measure_name(column: str, language: Language) -> str:
-    """What a measured value is called."""
+def measure_name(op: str, column: str, language: Language) -> str:
+    """What a value is called that a step measures."""
     plain = column.replace("_", " ")
-    return MEASURES.get(plain, plain) if language == "zh" else plain
+    return _OWN_MEASURES.get((op, plain)) or MEASURES.get(plain, plain) if language == "zh" else plain
 
 
 def language_name(tongue: str, language: Language) -> str:
@@ -195,19 +225,21 @@ def language_name(tongue: str, language: Language) -> str:
     return LANGUAGES.get(tongue, tongue) if language == "zh" else tongue or "not measured"
 
 
-def _chinese(reason: str) -> str:
+def _chinese(reason: str, op: str) -> str:
     if reason in REASONS:
         return REASONS[reason]
     head, colon, rest = reason.partition(": ")
     if colon and (head in STEPS or head in PREFIXES):
-        return f"{STEPS.get(head) or PREFIXES[head]}：{_chinese(rest)}"
+        return f"{STEPS.get(head) or PREFIXES[head]}：{_chinese(rest, head)}"
     for pattern, wording in _PATTERNS:
         if found := pattern.fullmatch(reason):
-            return wording.format(**{name: _word(name, value) for name, value in found.groupdict().items()})
+            return wording.format(**{sort: _word(sort, value, op) for sort, value in found.groupdict().items()})
     return reason
 
 
-def _word(sort: str, value: str) -> str:
+def _word(sort: str, value: str, op: str) -> str:
     if sort == "plain":
         return value
-    return {"language": LANGUAGES, "measure": MEASURES, "role": _ROLES}.get(sort, KINDS).get(value, value)
+    if sort == "measure":
+        return measure_name(op, value, "zh")
+    return {"language": LANGUAGES, "role": _ROLES}.get(sort, KINDS).get(value, value)

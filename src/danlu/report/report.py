@@ -29,7 +29,7 @@ def report(runs: list[Path], out: Path, language: Language = "en") -> Path:
         _write_summary(run, out, language)
     page = out / "index.html"
     with atomic_file(page) as handle:
-        handle.write(render(loaded, language))
+        handle.write(render(loaded, language, out))
     return page
 
 

@@ -136,7 +136,7 @@ def _personal(trail: Trail, panels: list[Panel], language: Language) -> list[Tab
         times = sum(group.cells[place][ROWS] * panel.lowest[place] for group in groups for place in with_some)
         if records:
             hits = Markup("<br>").join(shown.get(panel.column, []))
-            rows.append([measure_name(panel.column, language), Markup("<small>{}</small>").format(hits),
+            rows.append([measure_name(panel.step.op, panel.column, language), Markup("<small>{}</small>").format(hits),
                          number(records), number(times)])  # fmt: skip
     head = [tell(key, language) for key in ("kind", "passage", "records_with", "replaced")]
     return [Table(tell("personal", language), head, rows, 2, tell("how_personal", language))] if rows else []

@@ -95,11 +95,14 @@ def panels_of(trail: Trail) -> list[Panel]:
                 for column, histogram in tally["columns"].items():
                     key = (numbers[turn["number"]], column)
                     found.setdefault(key, {})[f"{source}\n{language}"] = histogram
-    made = [_panel(trail.settings.steps[number], number, column, of) for (number, column), of in sorted(found.items())]
+    made = [
+        panel_of(trail.settings.steps[number], number, column, of) for (number, column), of in sorted(found.items())
+    ]
     return [panel for panel in made if panel.lowest]
 
 
-def _panel(step: Step, number: int, column: str, found: dict[str, dict[str, Any]]) -> Panel:
+def panel_of(step: Step, number: int, column: str, found: dict[str, dict[str, Any]]) -> Panel:
+    """A panel of histograms; `found` has them by source and language, a line end between the two names."""
     ends: dict[tuple[int, float], tuple[float, float]] = {}
     for histogram in found.values():
         for section, edge, lowest, highest, *_ in histogram["bins"]:

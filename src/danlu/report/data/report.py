@@ -17,13 +17,15 @@ from danlu.report.data.samples import take_samples
 from danlu.report.data.script import script_data
 from danlu.report.data.view import View
 from danlu.report.words import Language
-from danlu.text.cleaning.trail import read_trail
+from danlu.text.cleaning.trail import TRAIL, read_trail
+
+__all__ = ["PAGE", "TRAIL", "write_data_report"]
 
 PAGE = "report.html"
 
 
-def write_data_report(folder: Path, language: Language = "en") -> Path:
-    """Writes `folder`/report.html about what was cleaned there and gives its path.
+def write_data_report(folder: Path, language: Language = "en", out: Path | None = None) -> Path:
+    """Writes report.html into `out`, by default `folder`, about what was cleaned in `folder`. Gives its path.
 
     Counts are of the whole corpus and come from what cleaning wrote down; examples come from a bounded sample.
     Raises UserError where nothing was cleaned, or a file that was read is no longer what it was.
@@ -53,7 +55,7 @@ def write_data_report(folder: Path, language: Language = "en") -> Path:
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         settings_text=json.dumps(manifest["settings"], ensure_ascii=False, indent=1),
     )
-    path = folder / PAGE
+    path = (out or folder) / PAGE
     with atomic_file(path) as handle:
         handle.write(page)
     return path

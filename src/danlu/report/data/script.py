@@ -34,7 +34,7 @@ def script_data(view: View) -> dict[str, Any]:
 
 def _panel(panel: Panel, language: Language) -> dict[str, Any]:
     content: dict[str, Any] = {
-        "name": measure_name(panel.column, language),
+        "name": measure_name(panel.step.op, panel.column, language),
         "ends": [[_short(value, 4) for value in ends] for ends in zip(panel.lowest, panel.highest, strict=True)],
         "low": panel.low,
         "high": panel.high,

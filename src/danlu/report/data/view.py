@@ -152,7 +152,10 @@ class View:
         rows: list[list[Any]] = []
         for total in self.totals(kind):
             share = total["characters_out"] / total["characters_in"] if total["characters_in"] else 1.0
-            why = [f"{reason_in(reason, self.language)} {number(n)}" for reason, n in total["why"].most_common(6)]
+            why = [
+                f"{reason_in(reason, self.language, total['step'])} {number(n)}"
+                for reason, n in total["why"].most_common(6)
+            ]
             dropped = sum(total["why"].values())
             rows.append(
                 [
@@ -264,7 +267,7 @@ class View:
         return [
             {
                 "step": step_name(op, self.language),
-                "reason": reason_in(reason, self.language),
+                "reason": reason_in(reason, self.language, op),
                 "examples": [
                     {"about": self.about(one), "value": findings.value_text(one, self.cover), "text": self.text(one)}
                     for one in found[:4]

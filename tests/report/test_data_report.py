@@ -1,0 +1,272 @@
+"""The report of a cleaned corpus: exact thresholds, bounded and harmless examples, both languages, one file."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from cleaned import MENU, PHONE, QUESTION, SCRIPT, STEPS, cleaned, texts
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from danlu.config import check
+from danlu.ledger.errors import UserError
+from danlu.report.data.panels import panel_of
+from danlu.report.data.passages import changes, covered
+from danlu.report.data.report import write_data_report
+from danlu.text.cleaning.tally import Histogram
+from danlu.text.cleaning.trail import read_trail
+from danlu.text.settings import CleanSettings
+from danlu.text.steps.base import Range
+from danlu.text.steps.privacy import PrivacyStep
+from danlu.text.steps.statistics import LinesStep
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return cleaned(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def pages(folder: Path) -> dict[str, str]:
+    return {language: write_data_report(folder, language).read_text("utf-8") for language in ("en", "zh")}
+
+
+class Elements(HTMLParser):
+    """The elements of a page, their attributes, and the text outside of scripts."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.scripts: list[str] = []
+        self._inside = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        (self.scripts if self._inside in ("script", "style") else self.words).append(data)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.words)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(next(text for text in self.scripts if text.startswith('{"panels"')))
+        return content
+
+
+def test_it_needs_no_other_file_and_nothing_of_the_data_runs(pages: dict[str, str]) -> None:
+    for page in pages.values():
+        found = Elements(page)
+        assert not {"img", "link", "iframe", "object"} & {tag for tag, _ in found.tags}
+        assert sum(tag == "script" for tag, _ in found.tags) == 2
+        assert not any(name.startswith("on") for _, attributes in found.tags for name in attributes)
+        links = [attributes.get(name) for _, attributes in found.tags for name in ("src", "href")]
+        assert all(link is None or link.startswith("#") for link in links)
+        assert "window.hacked" in found.text + "".join(found.scripts) and SCRIPT in str(
+            found.data["examples"] or ""
+        ).replace("\\'", "'")
+
+
+def test_every_part_shows_what_was_planted(pages: dict[str, str]) -> None:
+    found = Elements(pages["en"])
+    for section in (
+        "flow", "by_step", "by_source", "thresholds", "dropped_examples", "twins", "frequent", "contamination",
+        "personal", "changed_examples", "not_read",
+    ):  # fmt: skip
+        assert ("section", {"id": section}) in found.tags
+    assert MENU in found.text and "quiz.jsonl:1" in found.text and QUESTION[:12] in found.text
+    assert {"del", "ins"} <= {tag for tag, _ in found.tags}
+    assert PHONE not in pages["en"] and "1••••••••••" in found.text
+    assert "broken JSON" in found.text and "near duplicate" in found.text
+
+
+def test_the_chinese_page_is_chinese(pages: dict[str, str]) -> None:
+    said = Elements(pages["zh"]).text
+    for words in ("数据报告", "近似重复", "测试集去污染", "坏行：JSON 有误", "手机号", "口语顺滑", "平均词长", "对话"):
+        assert words in said
+    for words in ("near duplicate", "too short", "broken JSON", "Thresholds", "records"):
+        assert words not in said
+
+
+def test_it_is_the_same_every_time(folder: Path, pages: dict[str, str]) -> None:
+    again = write_data_report(folder, "zh").read_text("utf-8")
+    assert re.sub(r"生成于 [\d: -]+", "", again) == re.sub(r"生成于 [\d: -]+", "", pages["zh"])
+
+
+def test_it_stays_small_and_shows_other_sources_together(tmp_path: Path) -> None:
+    from danlu.text.clean import clean
+
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for source in range(30):
+        rows = [{"text": "".join(f"第{m * source}段长文字，{m}。" for m in range(9 * n + 9))} for n in range(12)]
+        (raw / f"s{source}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sources = [{"path": str(file)} for file in sorted(raw.iterdir())]
+    steps = [{"op": op} for op in ("language", "length", "characters", "lines", "words")]
+    clean(check(CleanSettings, {"sources": sources, "steps": steps, "workers": 1}), tmp_path / "out")
+    page = write_data_report(tmp_path / "out")
+    assert page.stat().st_size < 1_500_000
+    data = Elements(page.read_text("utf-8")).data
+    names = [group["name"] for group in data["panels"][0]["groups"] if group["sort"] == "source"]
+    assert len(names) == 13
+    assert len(data["examples"]) < 600 and max(len(example["text"]) for example in data["examples"]) < 300
+
+
+@hypothesis_settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.floats(-10, 10, allow_subnormal=False) | st.integers(0, 90).map(float), min_size=1, max_size=80),
+    st.floats(-2, 50, allow_subnormal=False),
+    st.floats(0, 40, allow_subnormal=False),
+)
+def test_what_a_threshold_keeps_is_exact_wherever_it_stands(values: list[float], low: float, width: float) -> None:
+    step = LinesStep(average=Range(min=low, max=low + width))
+    found = {}
+    for number, part in enumerate(np.array_split(np.array(values), 2)):
+        histogram = Histogram(step.average)
+        histogram.add(part, np.full(len(part), 3), np.zeros(len(part), np.int64))
+        found[f"documents/{number}\nzh"] = histogram.as_dict()
+    panel = panel_of(step, 0, "average", found)
+    sources = [group for group in panel.groups if group.sort == "source"]
+    rows = [sum(group.cells[cell][0] for group in sources) for cell in range(len(panel.lowest))]
+    for cells, end in enumerate(panel.mins):
+        assert sum(rows[cells:]) == sum(value >= (-math.inf if end is None else end) for value in values)
+    for cells, end in enumerate(panel.maxs):
+        assert sum(rows[:cells]) == sum(value <= (math.inf if end is None else end) for value in values)
+    assert panel.mins[panel.low] == low and panel.maxs[panel.high] == low + width
+    assert sum(rows[panel.low : panel.high]) == sum(low <= value <= low + width for value in values)
+
+
+def test_thresholds_are_short_numbers(folder: Path) -> None:
+    from danlu.report.data.panels import panels_of
+
+    for panel in panels_of(read_trail(folder)):
+        ends = [end for end in [*panel.mins, *panel.maxs] if end is not None]
+        assert all(len(f"{end:.12g}") <= 9 for end in ends)
+        if panel.step.op == "length":
+            assert all(end == int(end) for end in ends)
+
+
+MOVE = """
+<script>
+const found = { before: document.getElementById("yaml").value, low: [], high: [] };
+const named = (box) => box.querySelector("h4").textContent === "characters";
+const box = [...document.querySelectorAll(".panel")].find(named);
+const cells = (row) => [...row.cells].map((cell) => cell.textContent);
+const read = () => [...box.querySelectorAll("tr")].slice(1).map(cells);
+const text = (place) => box.querySelector(place).textContent;
+for (const side of ["low", "high"]) {
+  const input = box.querySelector(`.${side} input`);
+  const start = input.value;
+  for (let place = 0; place <= +input.max; place++) {
+    input.value = place;
+    input.dispatchEvent(new Event("input"));
+    found[side].push([text(`.${side} output`), read(), text(".around")]);
+  }
+  input.value = start;
+  input.dispatchEvent(new Event("input"));
+}
+found.again = document.getElementById("yaml").value;
+const low = box.querySelector(".low input");
+low.value = 9;
+low.dispatchEvent(new Event("input"));
+found.threshold = box.querySelector(".low output").textContent;
+found.kept = read()[0][1];
+found.moved = document.getElementById("yaml").value;
+found.hacked = window.hacked ?? null;
+document.body.replaceChildren(document.createElement("pre"));
+document.body.firstChild.textContent = JSON.stringify(found);
+</script>
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_the_sliders_count_as_python_does_and_write_settings_back(
+    folder: Path, pages: dict[str, str], tmp_path: Path
+) -> None:
+    assert CHROMIUM
+    page = tmp_path / "moved.html"
+    page.write_text(pages["en"].replace("</body>", MOVE + "</body>"))
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path}/profile",
+        "--dump-dom",
+    ]
+    dom = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True).stdout
+    words = Elements(dom).text
+    found = json.loads(words[words.index('{"before"') : words.rindex("}") + 1])
+    lengths = {name: [len(text) for text in rows] for name, rows in texts().items()}
+    assert found["hacked"] is None
+    for side, holds in (("low", lambda value, end: value >= end), ("high", lambda value, end: value <= end)):
+        other = (lambda value: value <= 4000) if side == "low" else (lambda value: value >= 12)
+        seen = set()
+        for shown, table, near in found[side]:
+            end = (0 if side == "low" else math.inf) if shown == "no bound" else float(shown)
+            for name, count, _, characters, _ in table:
+                if name in lengths:
+                    kept = [length for length in lengths[name] if holds(length, end) and other(length)]
+                    assert (count, characters) == (f"{len(kept):,}", f"{sum(kept):,}")
+            seen.add(shown)
+            assert "Just kept" in near
+        assert len(seen) > 10
+    assert found["again"] == found["before"]
+    steps = yaml.safe_load(found["before"])["steps"]
+    told = [{**step, "tests": [{"path": t} for t in step["tests"]]} if "tests" in step else step for step in STEPS]
+    raw = str(folder.parent / "raw" / "tests" / "quiz.jsonl")
+    assert steps == json.loads(json.dumps(told).replace("TESTS", raw))
+    moved = yaml.safe_load(found["moved"])["steps"]
+    settings = check(CleanSettings, {"sources": [{"path": "raw"}], "steps": moved})
+    length = next(step for step in settings.steps if step.op == "length")
+    assert length.min == float(found["threshold"]) and length.max == 4000
+    assert [step for step in moved if step["op"] != "length"] == [step for step in steps if step["op"] != "length"]
+
+
+def test_personal_data_is_covered() -> None:
+    text, places = covered(f"电话{PHONE}，邮箱 li.lei@sohu.com。2024年5月6日。", [PrivacyStep()])
+    assert text == "电话1••••••••••，邮箱 l•.•••@••••.•••。2024年5月6日。"
+    assert {datum for datum, *_ in places} == {"mobile", "email"}
+
+
+def test_changes_keep_a_little_of_what_stands_around() -> None:
+    before = "开头" + "甲" * 400 + "旧" + "乙" * 400 + "a new word" + "丙" * 9000
+    edits = changes(before, before.replace("旧", "新").replace("new", "good"))
+    assert [edit.sign for edit in edits] == ["=", "-", "+", "=", "-", "+", "="]
+    assert [edit.text for edit in edits if edit.sign != "="] == ["旧", "新", "new", "good"]
+    assert sum(len(edit.text) for edit in edits) < 300
+
+
+def test_a_folder_where_nothing_was_cleaned_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no finished clean stage here"):
+        write_data_report(tmp_path)
+    with pytest.raises(UserError, match="nothing was cleaned here"):
+        read_trail(tmp_path)
+
+
+def test_a_run_can_be_moved(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "moved" / "clean")
+    trail = read_trail(tmp_path / "moved" / "clean")
+    assert all(Path(part.verdicts).is_relative_to(tmp_path / "moved") for part in trail.parts)
+    assert write_data_report(tmp_path / "moved" / "clean").is_file()
