@@ -10,6 +10,7 @@ from rich import table as terminal
 from rich.console import Console
 from rich.text import Text
 
+from danlu.ledger.checkpoints import resolve_checkpoint
 from danlu.ledger.counts import Counts
 from danlu.ledger.errors import UserError
 from danlu.report.scores import Table
@@ -40,8 +41,9 @@ def inspect_tokenizers(paths: list[Path], texts: list[Path], html: Path | None, 
 
     Of each text an even share of its files is read. Raises UserError for a path without a tokenizer.
     """
+    loaded = [Tokenizer.load(_folder(path)) for path in paths]
     samples = list(_given(texts) if texts else _generated())
-    studies = [study(Tokenizer.load(path), name, samples) for path, name in zip(paths, _names(paths), strict=True)]
+    studies = [study(one, name, samples) for one, name in zip(loaded, _names(paths), strict=True)]
     found = sections(studies, language)
     console = Console(highlight=False)
     for tables in found.values():
@@ -92,14 +94,17 @@ def extend_tokenizer(base: Path, out: Path, texts: list[Path], words: Path | Non
     """Writes the tokenizer of `base` with more tokens to the new folder `out`, its model too where it holds one.
 
     `words` is a file with one word a line, each to be one token; `size` tokens are learned from `texts`. Raises
-    UserError for a folder that exists, and where there is nothing to add.
+    UserError for a folder that exists, for files that do not, and where there is nothing to add.
     """
     if out.exists():
         raise UserError("this folder exists", where=str(out), do="name a new one, or remove it first")
     if bool(texts) != bool(size):
         raise UserError("--with and --size belong together", do="say from which text, and how many tokens")
+    base = _folder(base)
     tokenizer = Tokenizer.load(base)
-    listed = [line for line in words.read_text("utf-8").splitlines() if line.strip()] if words else []
+    if words and not words.is_file():
+        raise UserError("no such file", where=str(words), do="name a file with one word a line")
+    listed = [line for line in words.read_text("utf-8-sig").splitlines() if line.strip()] if words else []
     sources = [SourceSettings(path=str(path)) for path in texts]
     learned = list(TrainingText(sources, LEARNED_BYTES, Counts())) if sources else []
     found = extend(tokenizer, learned, size, listed)
@@ -109,6 +114,13 @@ def extend_tokenizer(base: Path, out: Path, texts: list[Path], words: Path | Non
         found.tokenizer.save(out)
     _tell(tokenizer, found, learned, out)
     return found
+
+
+def _folder(path: Path) -> Path:
+    """Where a tokenizer's files lie: the path itself, or the newest checkpoint of a run."""
+    names = ("tokenizer.json", "tokenizer.model", "vocab.json")
+    there = path.is_file() or any((path / name).is_file() for name in names)
+    return path if there else resolve_checkpoint(path)
 
 
 def _grow_model(base: Path, out: Path, found: Extension) -> None:
