@@ -69,7 +69,11 @@ class _Deciding:
         self, part: Part, turns: list[Turn], first: int, languages: Languages | None, tokens: str, before: str
     ) -> None:
         self._turns = dict(enumerate(turns[first:], first))
-        self._columns = {place: ColumnReader(turn.columns) for place, turn in self._turns.items() if turn.columns}
+        self._columns = {
+            place: ColumnReader(turn.columns, _single(turn.columns))
+            for place, turn in self._turns.items()
+            if turn.columns
+        }
         self._findings = {
             place: FindingsReader(list(turn.findings), part.number)
             for place, turn in self._turns.items()
@@ -175,6 +179,15 @@ def _after_change(place: int, own: Any, seen: np.ndarray, stretch: _Stretch) -> 
     for index in np.flatnonzero(changed & own[".unusable"].is_valid().to_numpy()).tolist():
         stretch.drop(index, place, own[".unusable"][index].as_py(), None)
     return np.asarray(changed)
+
+
+def _single(path: str) -> list[str]:
+    """The columns with one value a record; lists and bytes, such as signatures, are for `gather` alone."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    several = (pa.types.is_nested, pa.types.is_binary)
+    return [field.name for field in parquet.read_schema(path) if not any(found(field.type) for found in several)]
 
 
 def _quantities(own: Any) -> Iterator[tuple[str, np.ndarray]]:
