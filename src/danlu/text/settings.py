@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from danlu.config import Settings
+from danlu.text.presets import PRESETS, PresetName, preset_steps
 from danlu.text.steps.base import KINDS, LANGUAGES, Kind
 from danlu.text.steps.basic import BasicStep, ExactDedupStep, NormaliseStep
 from danlu.text.steps.dialogue import DialogueStep
@@ -109,6 +110,11 @@ class CleanSettings(Settings):
     """Which sources are cleaned, and by which steps."""
 
     sources: list[CleanSource] = Field(description="Where the text comes from.")
+    preset: PresetName | None = Field(
+        default=None,
+        description="Writes `steps`, so those are not given beside it: zh, en, mixed for documents, dialogue for "
+        "conversations. `danlu clean preset NAME` shows them.",
+    )
     steps: list[Step] = Field(
         default=[NormaliseStep(), ExactDedupStep()],
         description="Steps in their order: {op: normalise}, {op: length, min: 50}, {op: language, keep: [zh, en]}, "
@@ -118,6 +124,18 @@ class CleanSettings(Settings):
     task_bytes: int = Field(
         default=1 << 26, ge=1, description="Bytes of input that one task takes; memory grows with it."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_of_preset(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("preset") not in PRESETS:
+            return given
+        if "steps" in given:
+            raise ValueError(
+                f"`preset` and `steps` are both given. Remove one; `danlu clean preset {given['preset']}` prints the "
+                "preset's steps, to be changed."
+            )
+        return {**given, "preset": None, "steps": preset_steps(given["preset"])}
 
     @model_validator(mode="after")
     def _once_for_a_record(self) -> Self:

@@ -32,21 +32,22 @@ class Keyword:
 
 
 def measure(records: list[Record], step: KeywordsStep) -> dict[str, Column]:
-    """`count`: the weights of all hits; `density`: count in 1,000 characters; `words`: those that hit most, as text.
+    """`count`: the weights of all hits; `density`: count in 1,000 characters; `different`: how many words hit; `words`: those that hit most, as text.
 
     A word of the list counts also inside a longer one of the list.
     """
-    automaton = matcher(step.lists)
+    automaton = matcher(step.files())
     texts = [text_of(record) for record in records]
     hits = [Counter(keyword for _, _, keyword in matches(automaton, text.lower())) for text in texts]
     counts = [sum(keyword.weight * times for keyword, times in found.items()) for found in hits]
     densities = [1000 * count / max(1, len(text)) for count, text in zip(counts, texts, strict=True)]
-    return {"count": counts, "density": densities, "words": [_shown(found) for found in hits]}
+    words = [_shown(found) for found in hits]
+    return {"count": counts, "density": densities, "different": list(map(len, hits)), "words": words}
 
 
 def judge(values: dict[str, Any], step: KeywordsStep) -> tuple[str, Any] | None:
     """Too many or too few hits, with the words."""
-    verdict = ranges.judge(values, step)
+    verdict = ranges.judge(values, step) if values["different"] >= step.least else None
     return verdict and (verdict[0], {"value": round(verdict[1], 3), "words": values["words"]})
 
 

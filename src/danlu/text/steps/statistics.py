@@ -5,6 +5,7 @@ Each measures all its values in any case, so that every threshold can be set or 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -12,6 +13,8 @@ from pydantic import Field, model_validator
 from danlu.text.steps.base import Range, StepSettings
 
 _OFF = Range()
+SHIPPED = "danlu:"
+LISTS = Path(__file__).parents[1] / "lists"
 
 
 class RangesStep(StepSettings):
@@ -19,7 +22,7 @@ class RangesStep(StepSettings):
 
     def ranges(self) -> dict[str, Range]:
         """The ranges by name, in their order."""
-        return {name: getattr(self, name) for name in type(self).model_fields if name in self.decides}
+        return super().bounds()
 
 
 class CharactersStep(RangesStep):
@@ -118,6 +121,28 @@ class RepetitionStep(RangesStep):
     )
 
 
+class NeighboursStep(RangesStep):
+    """Drops what nobody writes: mashed keys, random characters, text read in a wrong encoding.
+
+    Of letters that stand next to each other it counts how many are usual neighbours, by a table of English and Chinese
+    text of all sorts. Records with fewer than 40 neighbours of a script pass; abbreviations in capitals do not count.
+    """
+
+    decides: ClassVar[frozenset[str]] = frozenset({"latin", "han"})
+
+    op: Literal["neighbours"] = "neighbours"
+    latin: Range = Field(
+        default=Range(min=0.6),
+        description="Share of neighbouring Latin letters that are among English's 300 usual pairs: prose and code have "
+        "0.9 and more, pages full of identifiers 0.75, mashed keys 0.5 and less.",
+    )
+    han: Range = Field(
+        default=Range(min=0.02),
+        description="Share of neighbouring Chinese characters, traditional ones too, that are among 24,000 usual "
+        "pairs: prose has 0.6 and more, poems 0.2, random characters and broken encodings less than 0.01.",
+    )
+
+
 class KeywordsStep(RangesStep):
     """Drops records by the words of lists that you bring: sensitive, banned, or wanted words.
 
@@ -125,13 +150,20 @@ class KeywordsStep(RangesStep):
     lower case are the same.
     """
 
-    decides: ClassVar[frozenset[str]] = frozenset({"count", "density"})
+    decides: ClassVar[frozenset[str]] = frozenset({"count", "density", "least"})
 
     op: Literal["keywords"] = "keywords"
     lists: list[str] = Field(
         min_length=1,
         description="Text files in UTF-8, one word or phrase a line, # before comments. After tabs may come a weight "
-        "(1 if absent), a category, or both in this order.",
+        "(1 if absent), a category, or both in this order. danlu:boilerplate is a list that comes with danlu: phrases "
+        "of adverts, menus, notices on cookies, templates that nobody filled in, mashed keys, broken encodings.",
+    )
+    least: int = Field(
+        default=0,
+        ge=0,
+        description="Records with fewer different words of the lists stay, however often they say them: that is their "
+        "subject.",
     )
     count: Range = Field(
         default=_OFF,
@@ -142,7 +174,11 @@ class KeywordsStep(RangesStep):
     )
 
     def files(self) -> list[str]:
-        return self.lists
+        shipped = {name: str(LISTS / f"{name.removeprefix(SHIPPED)}.txt") for name in self.lists}
+        return [path if name.startswith(SHIPPED) else name for name, path in shipped.items()]
+
+    def bounds(self) -> dict[str, Range]:
+        return {} if self.least else super().bounds()
 
     @model_validator(mode="after")
     def _decides_something(self) -> Self:
@@ -164,4 +200,4 @@ class TokensStep(RangesStep):
     )
 
 
-StatisticsStep = CharactersStep | LinesStep | WordsStep | RepetitionStep | KeywordsStep | TokensStep
+StatisticsStep = CharactersStep | LinesStep | WordsStep | RepetitionStep | NeighboursStep | KeywordsStep | TokensStep
