@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from danlu.config import Settings
+from danlu.ledger.cluster import ClusterSettings, ExecutorName
 from danlu.text.presets import PRESETS, PresetName, preset_steps
 from danlu.text.steps.base import KINDS, LANGUAGES, Kind
 from danlu.text.steps.basic import BasicStep, ExactDedupStep, NormaliseStep
@@ -121,6 +122,12 @@ class CleanSettings(Settings):
         "{op: exact_dedup}.",
     )
     workers: int = Field(default=0, ge=0, description="Processes; 0: one for each core.")
+    executor: ExecutorName = Field(
+        default="local",
+        description="local: processes on this machine; slurm, ray: the same tasks on a cluster (pip install "
+        '"danlu[cluster]").',
+    )
+    cluster: ClusterSettings | None = Field(default=None, description="What a task gets on a cluster.")
     task_bytes: int = Field(
         default=1 << 26, ge=1, description="Bytes of input that one task takes; memory grows with it."
     )
@@ -136,6 +143,14 @@ class CleanSettings(Settings):
                 "preset's steps, to be changed."
             )
         return {**given, "preset": None, "steps": preset_steps(given["preset"])}
+
+    @model_validator(mode="after")
+    def _cluster_is_used(self) -> Self:
+        if self.executor == "local" and self.cluster is not None:
+            raise ValueError("`cluster` has no effect with executor: local. Remove it, or set executor: slurm or ray.")
+        if self.executor == "slurm" and (self.cluster is None or self.cluster.partition is None):
+            raise ValueError("Slurm needs `cluster: {partition: …}` (sinfo lists them).")
+        return self
 
     @model_validator(mode="after")
     def _once_for_a_record(self) -> Self:
