@@ -13,6 +13,7 @@ _PROVINCES = frozenset(map(str, (*range(11, 16), *range(21, 24), *range(31, 38),
                                  *range(61, 66), 71, 81, 82, 83)))  # fmt: skip
 _ID_WEIGHTS = tuple(2**power % 11 for power in range(17, 0, -1))
 
+ANY_BANK_CARD = re.compile(rb"0{13}|0000[ -]0000[ -]0000|0000[ -]000000[ -]0")  # in the shape of a text
 _BANK_CARD = re.compile(r"\d{13,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{1,4}(?:\1\d{1,3})?|3[47]\d{2}([ -])\d{6}\2\d{5}")
 _ISSUERS = tuple(  # prefixes and lengths (ISO/IEC 7812; China UnionPay, its members' older 9558, 9559)
     (re.compile(prefixes), lengths)

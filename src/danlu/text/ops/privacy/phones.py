@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from danlu.text.lexicon import words
+from danlu.text.lexicon import any_of, words
 from danlu.text.ops.privacy.spans import Span, alone, before, digits_of, is_ascii_letter
 
 # Runs of digits that a phone, an identity card or a bank card cannot do without, in the shape of a text.
@@ -22,11 +22,20 @@ _EXTENSION = re.compile(r"(?:-| ?转 ?| ?ext\.? ?)\d{1,6}(?![\d-])", re.IGNORECA
 _AMERICAN = re.compile(r"[2-9]\d{2}(\) ?|[-. ])[2-9]\d{2}[-. ]\d{4}")
 _ABROAD = re.compile(r"\+([1-9]\d{0,2})[ .-]?\(?\d{1,4}\)?(?:[ .-]?\d{2,5}){1,4}")
 # A local number, or one in an unusual layout, straight behind a word for it; or several.
+_NUMBERED = any_of(
+    (
+        *words("电话 座机 传真 联系方式 Phone phone Tel tel Fax fax"),
+        *(f"{kind} number" for kind in words("Phone phone Contact contact Fax fax Cell cell")),
+        *(
+            f"{verb} {whom}"
+            for verb in words("Call call Reach reach Text text")
+            for whom in words("me us them him her")
+        ),
+    )
+)
 _LISTED = re.compile(r"\+?\(?\d[\d ()-]{5,17}\d")
-_NUMBERED = re.compile(
-    r"(?:电话|座机|传真|联系方式|(?:[Pp]hone|[Cc]ontact|[Ff]ax|[Cc]ell) number|[Pp]hone|[Tt]el|[Ff]ax"
-    r"|(?:[Cc]all|[Rr]each|[Tt]ext) (?:me|us|them|him|her))(?:号码?)?(?:[:：为是 ]| is| at| on|\.){0,3}"
-    rf"(?P<list>(?:{_LISTED.pattern}[、，,;；和或 ]{{0,2}})+)"
+_LIST = re.compile(
+    rf"(?:号码?)?(?:[:：为是 ]| is| at| on|\.){{0,3}}(?P<list>(?:{_LISTED.pattern}[、，,;；和或 ]{{0,2}})+)"
 )
 _FREE_LINES = frozenset(words("400 800 822 833 844 855 866 877 888 900"))
 _COUNTRIES = frozenset(
@@ -83,9 +92,10 @@ def phones(text: str) -> Iterator[Span]:
 
 def _numbered(text: str) -> Iterator[Span]:
     for cue in _NUMBERED.finditer(text):
-        if is_ascii_letter(before(text, cue.start(), 1)):
+        numbers = _LIST.match(text, cue.end())
+        if numbers is None or is_ascii_letter(before(text, cue.start(), 1)):
             continue
-        for found in _LISTED.finditer(text, cue.start("list"), cue.end("list")):
+        for found in _LISTED.finditer(text, *numbers.span("list")):
             if text[found.end() : found.end() + 1].isdecimal() or before(text, found.start(), 1).isdecimal():
                 continue
             number = digits_of(found[0])

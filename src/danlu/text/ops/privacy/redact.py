@@ -51,7 +51,8 @@ def _found(text: str, wanted: Collection[Datum], people: re.Pattern[str] | None)
     if phones.ANY_NUMBER.search(digits):
         narrowed = narrow(plain)
         yield from cards.id_cards(narrowed)
-        yield from cards.bank_cards(narrowed)
+        if cards.ANY_BANK_CARD.search(shape(narrowed)):
+            yield from cards.bank_cards(narrowed)
         yield from phones.phones(narrowed)
     elif phones.ANY_ABROAD.search(digits):
         yield from phones.phones_abroad(plain)
