@@ -58,7 +58,8 @@ class _Tables:
         self.names = [study.name for study in studies]
 
     def say(self, key: str) -> str:
-        return say(key, self.language)
+        text = say(key, self.language)
+        return text[:1].upper() + text[1:]
 
     def overview(self) -> Table:
         values: dict[str, Callable[[Study], Any]] = {
