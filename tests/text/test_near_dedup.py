@@ -255,3 +255,27 @@ def test_every_kind_of_record_and_the_value_in_what_is_dropped(tmp_path: Path) -
         rows = [row.fields for row in read_rows(tmp_path / "out" / "dropped" / f"{kind}s")]
         assert [(row["step"], row["reason"]) for row in rows] == [("near_dedup", "near duplicate")]
         assert rows[0]["value"]["twin"] == f"{kind}.jsonl:1" and 0.7 <= rows[0]["value"]["jaccard"] < 1
+
+
+def test_parts_and_workers_change_nothing_through_clean(
+    real: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All three steps that compare records, on one process and on two with many small parts."""
+    monkeypatch.setattr("danlu.text.clean.ALONE_BYTES", 10_000)
+    menu = "首页 | 新闻 | 关于我们 | 联系我们 | 网站地图"
+    texts = [f"{menu}\n{text}" for text in real[::4]]
+    texts += [copy for _, copy in planted(texts, 0.02, 1)]
+    exam = tmp_path / "exam.jsonl"
+    exam.write_text("".join(json.dumps({"q": text[100:260]}) + "\n" for text in texts[:5]), "utf-8")
+    file = tmp_path / "web.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
+    steps = [{"op": "line_dedup"}, {"op": "near_dedup"}, {"op": "decontaminate", "tests": [str(exam)]}]
+    written = []
+    for name, how in (("one", {"workers": 1}), ("many", {"workers": 2, "task_bytes": 20_000})):
+        source = {"path": str(file), "name": "web"}
+        clean(check(CleanSettings, {"sources": [source], "steps": steps, **how}), tmp_path / name)
+        folders = [tmp_path / name / folder for folder in ("documents", "dropped")]
+        written.append([[row.fields for row in read_rows(folder)] for folder in folders])
+    assert written[0] == written[1]
+    reasons = {row["step"] for row in written[0][1]}
+    assert reasons == {"near_dedup", "decontaminate"} and not any(menu in row["text"] for row in written[0][0])
