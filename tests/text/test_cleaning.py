@@ -22,7 +22,6 @@ from danlu.ledger.tasks import Task, Workers
 from danlu.text.clean import clean
 from danlu.text.cleaning.columns import ColumnReader, column_writer
 from danlu.text.cleaning.gathering import Gathering
-from danlu.text.cleaning.tally import Histogram
 from danlu.text.kernels import Batch
 from danlu.text.ops.contents import text_of, with_text
 from danlu.text.ops.operator import Operator
@@ -30,7 +29,7 @@ from danlu.text.ops.table import OPERATORS
 from danlu.text.readers import read_rows
 from danlu.text.records import Record
 from danlu.text.settings import CleanSettings
-from danlu.text.steps.base import Range, StepSettings
+from danlu.text.steps.base import StepSettings
 
 STEPS: list[dict[str, Any]] = [
     {"op": "normalise"},
@@ -363,38 +362,6 @@ def test_statistics_add_up(tmp_path: Path) -> None:
     chinese = sorted(len(text.strip()) for text in TEXTS if "。" in text or text[0] in "二长")
     assert [low for _, _, low, _, count, *_ in length["bins"] for _ in range(count)] == chinese
     assert all(characters == low * count for _, _, low, high, count, characters, _ in length["bins"] if low == high)
-
-
-@hypothesis_settings(deadline=None, max_examples=100)
-@given(
-    st.lists(st.floats(-1e9, 1e9, allow_subnormal=False) | st.integers(-3, 3).map(float) | st.just(float("nan"))),
-    st.integers(0, 40),
-    st.floats(-4, 4, allow_subnormal=False),
-    st.floats(0, 4, allow_subnormal=False),
-)
-def test_histograms_add_up_however_they_are_cut(values: list[float], at: int, low: float, width: float) -> None:
-    characters, bounds = np.arange(len(values)), Range(min=low, max=low + width)
-    whole, first, second = (Histogram(bounds) for _ in range(3))
-    whole.add(np.array(values), characters, 2 * characters)
-    first.add(np.array(values[:at]), characters[:at], 2 * characters[:at])
-    second.add(np.array(values[at:]), characters[at:], 2 * characters[at:])
-    merged = Histogram()
-    merged.merge(first.as_dict())
-    merged.merge(second.as_dict())
-    assert merged.as_dict() == whole.as_dict()
-    assert whole.missing[0] == sum(value != value for value in values)
-    bins, last = whole.as_dict()["bins"], -np.inf
-    for section, edge, lowest, highest, rows, weight, tokens in bins:
-        inside = [n for n, value in enumerate(values) if lowest <= value <= highest]
-        assert last < lowest and abs(edge) <= abs(lowest) and abs(highest) <= abs(edge) * (1 + 1 / 32)
-        assert (rows, weight, tokens) == (len(inside), sum(inside), 2 * sum(inside))
-        assert (
-            section
-            == (lowest >= bounds.min) + (lowest > bounds.max)
-            == (highest >= bounds.min) + (highest > bounds.max)
-        )
-        last = highest
-    assert sum(entry[4] for entry in bins) + whole.missing[0] == len(values)
 
 
 @hypothesis_settings(deadline=None, max_examples=30)
