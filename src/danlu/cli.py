@@ -120,7 +120,37 @@ def _stage_command(name: str, meaning: str, *places: str, beside: typer.Typer | 
 
 _DATA = "danlu.tokens.settings:DataSettings"
 _stage_command("sample", "Writes the generated bilingual world.", "danlu.text.sample.settings:SampleSettings sample.")
-_stage_command("clean", "Cleans records; every drop keeps its reason.", "danlu.text.settings:CleanSettings clean.")
+_CLEAN = "danlu.text.settings:CleanSettings clean."
+clean_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(
+    clean_app,
+    name="clean",
+    help="Cleans records; every drop keeps its reason.",
+    cls=with_settings(_CLEAN, base=StageGroup),
+)
+
+
+@clean_app.command(_STAGE, cls=with_settings(_CLEAN))
+def clean(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    smoke: Smoke = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="From a hundredth of the text: time, memory, disk, what each step keeps.")
+    ] = False,
+) -> None:
+    """Cleans the recipe's records. `stage` may be left out."""
+    loaded = _recipe(recipe, overrides, smoke)
+    if dry_run:
+        from danlu.recipe.clean_plan import print_clean_plan
+
+        print_clean_plan(loaded)
+        return
+    from danlu.recipe.run import run_recipe
+
+    run_recipe(loaded, until="clean")
+
+
 tokenizer_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 _stage_command(
     "tokenizer",

@@ -98,7 +98,7 @@ def test_the_bill_is_printed(raw: Path) -> None:
     console = Console(width=140, record=True, highlight=False)
     print_bill(dry.dry_run(settings(raw)), console)
     text = console.export_text()
-    assert "← slowest" in text and "exact_dedup" in text and "MB, " in text and "tasks" in text
+    assert "slowest step" in text and "exact_dedup" in text and "MB, " in text and "tasks" in text
 
 
 def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:

@@ -24,30 +24,32 @@ def print_clean_plan(recipe: Recipe) -> None:
 
 def print_bill(bill: Bill, console: Console) -> None:
     """Two tables: each step, and the whole."""
-    steps = Table("step", "rows", "dropped", "characters in", "out", "kept", "MB/s a core", "core time")
+    steps = Table("step", "rows", "dropped", "characters", "kept", "MB/s", "time")
     for column in steps.columns[1:]:
         column.justify = "right"
+    for column in steps.columns:
+        column.no_wrap = True
     for step in bill.steps:
         speed = bill.mb_per_second(step)
-        slowest = step is bill.slowest and bool(step.seconds)
         steps.add_row(
             step.step,
             brief(step.rows),
             brief(step.dropped),
             brief(step.characters_in),
-            brief(step.characters_out),
             f"{step.kept:.1%}",
             f"{speed:.3g}" if speed else "",
-            f"{duration(step.seconds)}{' ← slowest' if slowest else ''}",
+            duration(step.seconds),
         )
     console.print(steps)
     whole = Table("", "about", show_header=False)
     stages = ", ".join(f"{name} {duration(seconds)}" for name, seconds in bill.core_seconds.items() if seconds >= 1)
     folders = ", ".join(f"{name} {size:.0f}" for name, size in bill.disk_mb.items() if size >= 1)
     whole.add_row("read for this", f"{bill.share:.1%} of {bill.text_mb:.0f} MB of text, {brief(bill.rows)} records")
-    whole.add_row("time", f"{duration(bill.seconds)} with {bill.workers} workers (of cores: {stages or '0s'})")
+    whole.add_row("time", f"{duration(bill.seconds)} with {bill.workers} workers (cores: {stages or '0s'})")
+    if bill.slowest.seconds:
+        whole.add_row("slowest step", f"{bill.slowest.step}, {bill.mb_per_second(bill.slowest):.3g} MB/s on one core")
     whole.add_row("memory", f"{bill.memory_mb:.0f} MB, {bill.worker_mb:.0f} a worker")
     whole.add_row("disk", f"{sum(bill.disk_mb.values()):.0f} MB ({folders or 'next to nothing'})")
     whole.add_row("tasks", f"{bill.tasks} over {bill.parts} parts of the text")
     console.print(whole)
-    console.print("Duplicates are seen within the sample only: the whole drops more of them.")
+    console.print("MB/s and time: of one core. Duplicates: those within the sample; the whole has more.")

@@ -77,7 +77,7 @@ class Bill:
     @property
     def slowest(self) -> StepBill:
         """The step that takes the most time."""
-        return max(self.steps, key=lambda step: step.seconds)
+        return max(self.steps, key=lambda step: step.seconds, default=StepBill("none"))
 
     def mb_per_second(self, step: StepBill) -> float | None:
         """Megabytes of text a second of one core; None for a step that measures nothing of its own."""
@@ -85,7 +85,7 @@ class Bill:
 
     @property
     def _characters(self) -> float:
-        return max(step.characters_in for step in self.steps) or 1.0
+        return max((step.characters_in for step in self.steps), default=0.0) or 1.0
 
 
 def dry_run(settings: CleanSettings, scorers: Scorers | None = None) -> Bill:
@@ -141,10 +141,8 @@ def _bill(
     out = folder / "out"
     by_source = json.loads((out / STATISTICS).read_text("utf-8"))
     steps: dict[tuple[Any, ...], StepBill] = {}
-    rows = 0.0
     for name, done in by_source.items():
         scale = 1 / samples[name.partition("/")[2]].share
-        rows += scale * (done[0]["rows"] if done else 0)
         for step in done:
             label = f"{step['step']} (edit)" if step["edits"] else step["step"]
             bill = steps.setdefault((step["number"], label), StepBill(label))
@@ -167,7 +165,7 @@ def _bill(
             disk[part] = disk.get(part, 0.0) + scale * file.stat().st_size / 1e6
     return Bill(
         share=1 / scale,
-        rows=rows,
+        rows=sum(sample.rows / sample.share for sample in samples.values()),
         text_mb=whole / 1e6,
         steps=list(steps.values()),
         core_seconds=seconds,
