@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from danlu.tokens.encode import Encoded, encode_document
 from danlu.tokens.shards import Example, TokenSetWriter
 from danlu.tokens.spelling import Spelling
 
+LABELS = [("age=25-34", "region=四川"), ("age=65+",), ()]
 TEXTS = ["李白是唐代著名的诗人，绿豆糕是一种糕点。", "The quick brown fox jumps over the lazy dog. 🍵"]
 
 
@@ -31,7 +33,7 @@ def write(folder: Path, model: Model, unit: str, documents: list[Encoded], token
     spelling = Spelling.of(model.tokenizer)
     with TokenSetWriter(folder, unit, spelling, tokenizer=tokenizer or model.tokenizer.fingerprint) as writer:
         for number, document in enumerate(documents):
-            writer.add(Example([document], "test", number))
+            writer.add(Example([document], "test", number, LABELS[number % len(LABELS)]))
     return folder
 
 
@@ -67,6 +69,9 @@ def test_documents_by_language(model: Model, tiny_folder: Path, tmp_path: Path) 
     whole = -sum(logps(tiny_folder, ids).sum() for ids in tokens)
     assert result["perplexity"] == pytest.approx(math.exp(whole / sum(len(ids) - 1 for ids in tokens)), rel=1e-5)
     assert result["source"].keys() == {"books"}  # type: ignore[attr-defined]  # plain values
+    by_tag: dict[str, Any] = result["tag"]  # type: ignore[assignment]  # plain values
+    assert {tag: one["documents"] for tag, one in by_tag.items()} == {"age=25-34": 1, "age=65+": 1, "region=四川": 1}
+    assert by_tag["age=25-34"]["bytes"] + by_tag["age=65+"]["bytes"] == result["bytes"]
 
 
 def test_only_the_answers_of_conversations_count(model: Model, tiny_folder: Path, tmp_path: Path) -> None:

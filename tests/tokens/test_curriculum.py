@@ -85,7 +85,8 @@ def test_pacing_is_the_competence_of_its_source() -> None:
 
 def stages(*pairs: tuple[float, float | str], **more: Any) -> CurriculumSettings:
     side = "above" if more.get("first") == "high" else "below"
-    return CurriculumSettings(by="hard", stages=[{"until": u, side: t} for u, t in pairs], **more)  # type: ignore[list-item]
+    found = [{"until": until, side: threshold} for until, threshold in pairs]
+    return CurriculumSettings.model_validate({"by": "hard", "stages": found, **more})
 
 
 def data(path: Path, curriculum: CurriculumSettings | None, **more: Any) -> DataSettings:

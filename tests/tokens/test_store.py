@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from danlu.text.settings import SourceSettings
@@ -213,4 +214,9 @@ def test_tags_and_numbers_stay_with_their_records(tmp_path: Path, byte_tokenizer
     assert token_set.manifest["scores"] == ["ppl"]
     scores = token_set.shard(0).scores
     assert scores is not None
-    assert sorted(scores[:, 0].tolist())[:2] == [7.0, 12.5] or {7.0, 12.5} <= set(scores[:, 0].tolist())
+    assert {7.0, 12.5} <= set(scores[:, 0].tolist()) and np.isnan(scores[:, 0]).sum() == 2
+    older = source.model_copy(update={"name": "older", "where": ["meta.tags.age.value == 65+"], "share": 0.5})
+    groups = settings.model_copy(update={"sources": [older, source.model_copy(update={"name": "all"})]})
+    manifest = pack(groups, byte_tokenizer, "sft", tmp_path / "groups")
+    assert manifest["sources"]["older"]["train"]["examples"] == 1, "a tag makes a group of the mix"
+    assert {name: of["share"] for name, of in manifest["mix"].items()} == {"older": 0.5, "all": 0.5}

@@ -132,7 +132,7 @@ class Grades:
     opens: list[float]
     """[band]: the share of a pass after which its examples may come; rising, the first 0."""
     passes: int | None = None
-    """The first passes that are ordered; the others, or none with None, are not."""
+    """So many passes from the first are ordered, and later ones even; None: all are ordered."""
 
 
 class GradedPasses:
