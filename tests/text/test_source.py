@@ -146,7 +146,7 @@ def test_where_and_limit_account_for_every_row(tmp_path: Path) -> None:
 
 
 def test_paths_are_chosen_by_patterns(tmp_path: Path) -> None:
-    for name in ("zh/high/a.jsonl", "zh/low/b.jsonl", "en/high/c.jsonl", "en/high/notes.pdf"):
+    for name in ("zh/high/a.jsonl", "zh/low/b.jsonl", "en/high/c.jsonl", "en/high/notes.docx"):
         write(tmp_path / name, [{"text": name}])
     assert len(read(tmp_path)[0]) == 3
     assert read(tmp_path)[1]["left out: file of another format"] == 1

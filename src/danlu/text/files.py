@@ -10,6 +10,8 @@ from danlu.ledger.counts import Counts
 from danlu.ledger.errors import UserError
 from danlu.ledger.manifest import NAME as MANIFEST
 from danlu.ledger.manifest import read_manifest
+from danlu.text.formats.code import language
+from danlu.text.formats.tree import tree_files
 from danlu.text.readers import file_form
 from danlu.text.settings import Kind, SourceSettings
 
@@ -21,9 +23,14 @@ def source_files(source: SourceSettings, kind: Kind | None, counts: Counts) -> l
     Raises UserError where there is nothing.
     """
     path = Path(source.path)
-    if any(character in source.path for character in "*?[") and not path.exists():
-        root = Path(*path.parts[: next(i for i, part in enumerate(path.parts) if any(c in part for c in "*?["))])
+    fits = file_form if source.format == "auto" else language
+    root = _root(path)
+    if root != path:
         found = sorted(root.glob(str(path.relative_to(root))))
+        if source.format == "code":
+            found = [file for tree in found for file in tree_files(tree, counts)]
+    elif path.is_dir() and source.format == "code":
+        found = tree_files(path, counts)
     elif path.is_dir():
         parts = (read_manifest(path) or {}).get("parts")
         found = (
@@ -37,14 +44,20 @@ def source_files(source: SourceSettings, kind: Kind | None, counts: Counts) -> l
         raise _nothing(path)
     files = [file for file in found if file.is_file() and _wanted(file, source)]
     for file in files:
-        if file_form(file) is None and len(files) > 1:
+        if fits(file) is None and len(files) > 1:
             counts.add("left out: file of another format", str(file))
-    taken = [file for file in files if len(files) == 1 or file_form(file) is not None]
+    taken = [file for file in files if len(files) == 1 or fits(file) is not None]
     if not taken:
         raise UserError(
             "include and exclude leave no file that can be read", where=source.path, do=f"{len(found)} files are there"
         )
     return taken
+
+
+def tree_root(source: SourceSettings) -> Path | None:
+    """The folder from which a source of code gives its paths; None for other sources."""
+    root = _root(Path(source.path))
+    return None if source.format == "auto" else root if root.is_dir() else root.parent
 
 
 def data_files(path: Path) -> list[Path]:
@@ -59,6 +72,12 @@ def data_files(path: Path) -> list[Path]:
 def source_name(source: SourceSettings) -> str:
     """The source's name, or its path's last part without endings."""
     return source.name or Path(source.path).name.split(".")[0].strip("*") or "source"
+
+
+def _root(path: Path) -> Path:
+    """The path up to its first part that is a pattern; all of it where there is none."""
+    patterns = [place for place, part in enumerate(path.parts) if any(sign in part for sign in "*?[")]
+    return Path(*path.parts[: patterns[0]]) if patterns and not path.exists() else path
 
 
 def _below(folder: Path) -> list[Path]:

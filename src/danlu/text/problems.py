@@ -15,10 +15,16 @@ class BadRow(Exception):
         super().__init__(f"{reason} ({detail})" if detail else reason)
 
 
+class LeftOut(BadRow):
+    """What is no fault but nothing to read either: counted by reason, and never a reason to stop."""
+
+
 OnBad = Callable[[BadRow, str], None]
 """Takes what is wrong and the place ("file:line"); returns to go on with the next row."""
 
 
 def refuse(bad: BadRow, where: str) -> None:
     """Ends at the first bad row."""
+    if isinstance(bad, LeftOut):
+        return
     raise UserError(str(bad), where=where, do="mend or remove the row, or set on_bad_row: skip")

@@ -1,11 +1,10 @@
-"""Rows of jsonl, json, parquet, csv, txt and Markdown files, plain or .gz/.zst, in bounded memory."""
+"""Rows of data files and of files with text in them, plain or .gz/.zst, in bounded memory."""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterator, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Set
 from datetime import date, time
 from decimal import Decimal
 from functools import partial
@@ -14,51 +13,14 @@ from typing import Any
 
 from danlu.ledger.errors import UserError
 from danlu.text import json_stream
+from danlu.text.formats import code, epub, latex, page, pdf, warc
+from danlu.text.pieces import BadAt, Numbered, Piece, Row, Wanted
 from danlu.text.problems import BadRow, OnBad, refuse
 from danlu.text.settings import DocumentUnit
-from danlu.text.streams import COMPRESSED, MAX_ROW, Line, byte_chunks, decode, lines
+from danlu.text.streams import COMPRESSED, Line, byte_chunks, decode, lines
 
 PARQUET_BATCH = 256  # rows
 PARQUET_BATCH_BYTES = 1 << 23
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """Named values and where they stand: the line of a text file, the number of an item or of a parquet row."""
-
-    fields: dict[str, Any]
-    file: str
-    line: int
-
-    @property
-    def where(self) -> str:
-        return f"{self.file}:{self.line}"
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of a file: bytes [start, stop) of plain lines, row groups [start, stop) of parquet, else all of it."""
-
-    file: str
-    start: int = 0
-    stop: int | None = None
-    first_line: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What of a file is read: `document` says what one row of a .txt or .md file is."""
-
-    document: DocumentUnit = "file"
-    columns: Set[str] | None = None
-    """Where known, it spares parquet files the decoding of nested columns that nobody asks for."""
-    lines: Set[int] | None = None
-    """The numbers of the rows to read; None for all."""
-    longest: int = MAX_ROW
-    """Bytes; a longer row is a bad row, of which little is ever in memory."""
-
-    def has(self, line: int) -> bool:
-        return self.lines is None or line in self.lines
 
 
 EVERYTHING = Wanted()
@@ -81,7 +43,7 @@ def read_rows(
 def read_piece(piece: Piece, on_bad: OnBad = refuse, wanted: Wanted = EVERYTHING) -> Iterator[Row]:
     """The rows of a part of a file, as `read_rows` gives them."""
     path = Path(piece.file)
-    form = file_form(path)
+    form = "code" if wanted.tree else file_form(path)
     if form is None:
         raise UserError(f"no reader for {path.suffix or 'a file without an ending'}", where=piece.file, do=_READABLE)
     bad = partial(_report, on_bad, piece.file)
@@ -107,15 +69,12 @@ def read_piece(piece: Piece, on_bad: OnBad = refuse, wanted: Wanted = EVERYTHING
 
 
 def file_form(path: Path) -> str | None:
-    """ "jsonl", "json", "parquet", "csv" or "text" by a file's ending; None for files of another kind."""
+    """ "jsonl", "parquet", "text", "html" and so on by a file's ending; None for files of another kind."""
     name = path.name.lower()
     for ending in COMPRESSED:
         name = name.removesuffix(ending)
-    return _FORMS.get(Path(name).suffix)
-
-
-Numbered = Iterator[tuple[int, Any]]
-BadAt = Callable[[BadRow, int], None]
+    form = _FORMS.get(Path(name).suffix)
+    return None if form in _PACKED and path.suffix in COMPRESSED else form
 
 
 def _report(on_bad: OnBad, file: str, bad: BadRow, number: int) -> None:
@@ -219,8 +178,7 @@ def _text(piece: Piece, bad: BadAt, wanted: Wanted) -> Numbered:
             yield from _document(start, parts, bad)
             start, parts, size = line.number + 1, [], 0
         if size > wanted.longest:
-            mb = wanted.longest / 1e6
-            raise BadRow("document too long", f"more than {mb:g} MB; set document: paragraph or line")
+            raise wanted.too_long("; set document: paragraph or line")
     yield from _document(start, parts, bad)
 
 
@@ -270,6 +228,31 @@ _FORMS = {
     ".txt": "text",
     ".md": "text",
     ".markdown": "text",
+    ".html": "html",
+    ".htm": "html",
+    ".xhtml": "html",
+    ".warc": "warc",
+    ".wet": "warc",
+    ".tex": "latex",
+    ".epub": "epub",
+    ".pdf": "pdf",
 }
-_READERS = {"jsonl": _jsonl, "json": _json, "parquet": _parquet, "csv": _csv, "text": _text}
-_READABLE = f"give a file that ends in {', '.join(_FORMS)}, plain or with {' or '.join(COMPRESSED)} after it"
+_PACKED = {"epub", "pdf"}
+"""Forms that are compressed in themselves and read from anywhere in the file."""
+_READERS = {
+    "jsonl": _jsonl,
+    "json": _json,
+    "parquet": _parquet,
+    "csv": _csv,
+    "text": _text,
+    "html": page.rows,
+    "warc": warc.rows,
+    "latex": latex.rows,
+    "epub": epub.rows,
+    "pdf": pdf.rows,
+    "code": code.rows,
+}
+_READABLE = (
+    f"give a file that ends in {', '.join(_FORMS)}, plain or with {' or '.join(COMPRESSED)} after it; for a folder of "
+    "source code set `format: code`"
+)

@@ -69,6 +69,11 @@ class SourceSettings(Settings):
         default="file",
         description="What one document is in .txt and .md files: the file, a paragraph (blank lines between), a line.",
     )
+    format: Literal["auto", "code"] = Field(
+        default="auto",
+        description="auto: each file by its ending. code: the folder is source code, and each file in it that a "
+        "programming language knows by its ending is a document; what .gitignore names is left out.",
+    )
     max_row_bytes: int = Field(
         default=1 << 24,
         ge=1,
@@ -85,6 +90,12 @@ class SourceSettings(Settings):
     def _share_or_weight(self) -> Self:
         if self.share is not None and self.weight != 1:
             raise ValueError("A source has a `share` of the tokens or a `weight` by its size. Remove one of them.")
+        return self
+
+    @model_validator(mode="after")
+    def _code_in_whole_files(self) -> Self:
+        if self.format == "code" and self.document != "file":
+            raise ValueError("With `format: code` a file is one document: leave `document` out.")
         return self
 
     @model_validator(mode="after")

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from danlu.ledger.counts import Counts
 from danlu.ledger.errors import UserError
 from danlu.text.adapters.table import NESTED, choose
-from danlu.text.files import source_files, source_name
-from danlu.text.problems import BadRow
+from danlu.text.files import source_files, source_name, tree_root
+from danlu.text.problems import BadRow, LeftOut
 from danlu.text.readers import Piece, Row, Wanted, read_piece
 from danlu.text.records import Record
 from danlu.text.select import Condition
@@ -67,6 +67,11 @@ def read_places(
     reading.finish()
 
 
+def wanted_of(source: SourceSettings, columns: Set[str] | None = None, lines: Set[int] | None = None) -> Wanted:
+    """What is read of a source's files."""
+    return Wanted(source.document, columns, lines, source.max_row_bytes, tree_root(source))
+
+
 class _Reading:
     def __init__(self, source: SourceSettings, kind: Kind, counts: Counts) -> None:
         self._source, self._kind, self._counts = source, kind, counts
@@ -79,12 +84,15 @@ class _Reading:
 
     def wanted(self, lines: Set[int] | None) -> Wanted:
         """What is read of a piece."""
-        return Wanted(self._source.document, self._columns, lines, self._source.max_row_bytes)
+        return wanted_of(self._source, self._columns, lines)
 
     def unreadable(self, problem: BadRow, where: str) -> None:
         """Counts what a reader could not give as a row."""
         self._seen()
-        self._bad_row(problem, where)
+        if isinstance(problem, LeftOut):
+            self._counts.add(f"left out: {problem.reason}", where)
+        else:
+            self._bad_row(problem, where)
 
     def finish(self) -> None:
         """Raises UserError where too large a share of the rows so far could not be used."""

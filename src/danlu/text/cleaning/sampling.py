@@ -14,6 +14,7 @@ from typing import IO
 from danlu.text.problems import BadRow
 from danlu.text.readers import Piece, Row, Wanted, file_form, read_piece
 from danlu.text.settings import CleanSource
+from danlu.text.source import wanted_of
 from danlu.text.streams import COMPRESSED, byte_chunks
 
 STRETCH = 1 << 18  # bytes of a file that are taken in one go, and at least so many of one
@@ -62,7 +63,7 @@ def _stretches(
     file: Path, size: int, stretch: int, source: CleanSource, folder: Path
 ) -> Iterator[tuple[Iterator[Row], int]]:
     """Rows of a file, and the bytes of it that they are."""
-    wanted = Wanted(source.document, None, None, source.max_row_bytes)
+    wanted = wanted_of(source)
     form = file_form(file)
     if stretch == size:
         yield read_piece(Piece(str(file)), _ignore, wanted), size

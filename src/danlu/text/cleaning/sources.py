@@ -120,6 +120,8 @@ def _part(
 
 def kind_of(source: CleanSource) -> Kind:
     """What a source's first readable row holds. Raises UserError where that is nothing, or two things."""
+    if source.format == "code":
+        return "document"
     for file in source_files(source, None, Counts()):
         for row in read_rows(file, lambda problem, where: None, document=source.document):
             found = kinds(row.fields)

@@ -29,7 +29,12 @@ def page_text(source: str) -> str:
     from selectolax.lexbor import LexborHTMLParser
 
     root = LexborHTMLParser(source).root
-    return "\n\n".join(filter(None, _pieces(root))) if root is not None else ""
+    return node_text(root) if root is not None else ""
+
+
+def node_text(root: LexborNode) -> str:
+    """The text of a part of a page."""
+    return "\n\n".join(filter(None, _pieces(root)))
 
 
 def _pieces(root: LexborNode) -> Iterator[str]:

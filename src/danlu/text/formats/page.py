@@ -1,0 +1,98 @@
+"""HTML pages: the title, and the text of the main part without menus, related links and the like."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from danlu.text.formats.whole import decoded, whole
+from danlu.text.ops.page import node_text
+from danlu.text.pieces import BadAt, Numbered, Piece, Wanted
+from danlu.text.problems import BadRow
+
+if TYPE_CHECKING:
+    from selectolax.lexbor import LexborNode
+
+_UNSEEN = (
+    "script, style, noscript, template, svg, iframe, nav, aside, footer, form, button, select, textarea, object, "
+    "canvas, dialog, [hidden], [aria-hidden=true], [style*='display:none'], [style*='display: none'], "
+    "[role=navigation], [role=banner], [role=contentinfo], [role=search], [role=complementary], [role=dialog], "
+    "[role=menu], [role=alert]"
+)
+_MAIN = ("article, [itemprop=articleBody]", "main, [role=main]")
+_BESIDE = re.compile(
+    r"(?:^|[-_ ])(?:nav|navbar|navigation|menu|sidebar|side|footer|foot|breadcrumbs?|crumbs?|shar(?:e|ing)|social|"
+    r"comments?|disqus|related|recommend\w*|more|cookies?|consent|ads?|advert\w*|promo\w*|sponsor\w*|subscri\w*|"
+    r"newsletter|login|signup|pagination|pager|toolbar|tags?|copyright|popup|modal|banner|outbrain|taboola|hot|rank\w*)"
+    r"(?=$|[-_ ])",
+    re.IGNORECASE,
+)
+_NAMED = "div[class], div[id], section[class], section[id], ul[class], ul[id], ol[class], dl[class], table[class]"
+_BLOCKS = "ul, ol, dl, table, tr, div, section, p, li, h2, h3, h4"
+_ALONE = {"li", "h2", "h3", "h4"}  # one link is all that such a block of a menu has
+_EMPTY = re.compile(
+    r"<(?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)\b)([a-zA-Z][\w:.-]*)(\s[^<>]*)?/>"
+)
+LEAST_MAIN = 200  # characters; a shorter <article> is one of a list of teasers
+MAIN_SHARE = 0.5  # of the text of all its like: what has less is one of several
+BESIDE_SHARE = 0.3  # of the text: what is named like a side column and has more is the main part after all
+LINK_SHARE = 0.5  # of a block's text: what has more is a menu
+
+
+class Page(NamedTuple):
+    title: str
+    text: str
+
+
+def rows(piece: Piece, bad: BadAt, wanted: Wanted) -> Numbered:
+    """The page of a file as one row. Raises BadRow where it has no text."""
+    content = whole(piece, wanted)
+    if content:
+        found = page(decoded(content))
+        if not found.text:
+            raise BadRow("no text", "a page without text of its own")
+        yield 1, {"text": found.text, "title": found.title}
+
+
+def page(source: str) -> Page:
+    """What a page is about."""
+    from selectolax.lexbor import LexborHTMLParser
+
+    tree = LexborHTMLParser(as_html(source) if source.startswith("<?xml") else source)
+    named = tree.css_first("title")
+    title = " ".join(named.text().split()) if named else ""
+    if tree.body is None:
+        return Page(title, "")
+    # What is inside goes before what is around it, so that no node is looked at whose tree is gone.
+    for node in reversed(tree.body.css(_UNSEEN)):
+        node.decompose()
+    main = _main_part(tree.body)
+    total = _size(main)
+    for node in reversed(main.css(_NAMED)):
+        names = f"{node.attributes.get('class') or ''} {node.attributes.get('id') or ''}"
+        if _BESIDE.search(names) and _size(node) < BESIDE_SHARE * total:
+            node.decompose()
+    for node in reversed(main.css(_BLOCKS)):
+        links = node.css("a")
+        if len(links) > (node.tag not in _ALONE) and sum(map(_size, links)) > LINK_SHARE * _size(node):
+            node.decompose()
+    return Page(title, node_text(main))
+
+
+def as_html(xhtml: str) -> str:
+    """XHTML as HTML, in which <title/> opens an element that nothing closes."""
+    return _EMPTY.sub(r"<\1\2></\1>", xhtml)
+
+
+def _main_part(body: LexborNode) -> LexborNode:
+    for selector in _MAIN:
+        sizes = [(_size(node), node) for node in body.css(selector)]
+        if sizes:
+            size, node = max(sizes, key=lambda entry: entry[0])
+            if size >= max(LEAST_MAIN, MAIN_SHARE * sum(size for size, _ in sizes)):
+                return node
+    return body
+
+
+def _size(node: LexborNode) -> int:
+    return len(node.text(strip=True))

@@ -1,0 +1,63 @@
+"""What a reader takes and gives: a part of a file, what is wanted of it, and its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from danlu.text.problems import BadRow
+from danlu.text.settings import DocumentUnit
+from danlu.text.streams import MAX_ROW
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Named values and where they stand: the line of a text file, the number of an item, a record or a parquet row."""
+
+    fields: dict[str, Any]
+    file: str
+    line: int
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a file: bytes [start, stop) of plain lines, row groups [start, stop) of parquet, else all of it."""
+
+    file: str
+    start: int = 0
+    stop: int | None = None
+    first_line: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What of a file is read: `document` says what one row of a .txt or .md file is."""
+
+    document: DocumentUnit = "file"
+    columns: Set[str] | None = None
+    """Where known, it spares parquet files the decoding of nested columns that nobody asks for."""
+    lines: Set[int] | None = None
+    """The numbers of the rows to read; None for all."""
+    longest: int = MAX_ROW
+    """Bytes; a longer row is a bad row, of which little is ever in memory."""
+    tree: Path | None = None
+    """The folder of source code that the file belongs to; None where files hold data."""
+
+    def has(self, line: int) -> bool:
+        return self.lines is None or line in self.lines
+
+    def too_long(self, advice: str = "") -> BadRow:
+        """What is wrong with a document of more than `longest` bytes."""
+        return BadRow("document too long", f"more than {self.longest / 1e6:g} MB{advice}")
+
+
+Numbered = Iterator[tuple[int, Any]]
+"""Rows with their numbers, before their values are looked through."""
+BadAt = Callable[[BadRow, int], None]
+"""Takes what is wrong and the number of the row."""
