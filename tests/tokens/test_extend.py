@@ -19,7 +19,8 @@ from danlu.tokens.settings import TokenizerTrainSettings
 from danlu.tokens.tokenizer import Tokenizer
 from danlu.tokens.train import train_tokenizer
 
-WORDS = ["绿豆糕的做法", "龘靐", "pharmacokinetics", "GPT-4", "天气"]
+LONG = "绿豆糕的做法很简单" * 4
+WORDS = ["绿豆糕的做法", "龘靐", "pharmacokinetics", "GPT-4", "天气", LONG]
 LETTERS = st.sampled_from("绿豆糕的做法天气很好龘靐，。pharmacokinetics ▁ 12\n<|>")
 
 
@@ -31,7 +32,8 @@ def base_texts() -> Iterator[str]:
 
 def new_texts() -> Iterator[str]:
     for number in range(100):
-        yield f"绿豆糕{number}的做法很简单，豆沙和糯米。 Pharmacokinetics of lentils and beans {number}.\n龘{number}"
+        yield f"绿豆糕{number}的做法很简单，豆沙和糯米。\ud800\n龘{number}"
+        yield f"Pharmacokinetics of lentils and beans {number}."
 
 
 @pytest.fixture(scope="module", params=["byte_bpe", "sentencepiece"])
@@ -50,7 +52,7 @@ def test_words_become_one_token(base: Tokenizer, extended: Extension) -> None:
     tokenizer = extended.tokenizer
     whole = [word for word in WORDS if word not in extended.left_out]
     assert "pharmacokinetics" in whole
-    assert "天气" in whole
+    assert {"天气", LONG} <= set(whole)
     for word in whole:
         assert len(tokenizer.encode(word, inside=True)) == 1
     spaced = tokenizer.encode("x pharmacokinetics", inside=True)
@@ -89,7 +91,7 @@ def test_transformers_and_the_fast_encoder_give_the_same_ids(extended: Extension
     opened, again = AutoTokenizer.from_pretrained(tmp_path), Tokenizer.load(tmp_path)
     assert again.fingerprint == extended.tokenizer.fingerprint
     assert extended.tokenizer.fast.name.startswith("gigatoken")
-    for text in [*WORDS, *list(new_texts())[:5], "<|im_end|><think>x"]:
+    for text in [*WORDS, "豆沙和糯米", "<|im_end|><think>x"]:
         assert opened.encode(text, add_special_tokens=False) == extended.tokenizer.encode_markup(text)
         assert extended.tokenizer.fast.encode(text).tolist() == again.encode(text)
 
@@ -158,7 +160,9 @@ def test_a_model_grows_with_its_tokenizer(base: Tokenizer, tied: bool, tmp_path:
     decoder = Decoder.empty(ModelSettings.model_validate(shape | {"tie_embeddings": tied}))
     initialise(decoder, 0)
     save_decoder(decoder, tmp_path / "model", base, dtype=torch.bfloat16)
-    (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in new_texts()))
+    (tmp_path / "text.jsonl").write_text(
+        "\n".join(json.dumps({"text": text.replace("\ud800", "")}) for text in new_texts())
+    )
     (tmp_path / "words.txt").write_text("绿豆糕的做法\nGPT-4\n")
     out = tmp_path / "larger"
     found = extend_tokenizer(tmp_path / "model", out, [tmp_path / "text.jsonl"], tmp_path / "words.txt", 20)

@@ -17,7 +17,7 @@ from tokenizers import models, pre_tokenizers, trainers
 
 from danlu.ledger.errors import UserError
 from danlu.tokens.fast import probe_texts
-from danlu.tokens.tokenizer import Tokenizer
+from danlu.tokens.tokenizer import Tokenizer, valid_text
 
 _FIRST = 0x10000  # id n stands as the character after this many while merges are learned: no blanks, no surrogates
 _LONGEST = 16  # old tokens in a word to learn from; whole clauses would be different words each
@@ -81,7 +81,7 @@ class _Growing:
         """Makes a word one token, by merges from its left to its right."""
         spaced = [" " + word] if word[:1].isalpha() and word[:1].lower() != word[:1].upper() else []
         for text in (word, *spaced):
-            parts = list(self._words([text]))
+            parts = list(self._words([text], len(text.encode())))
             if len(parts) != 1:
                 self.left_out[text] = "the tokenizer never joins its parts" if parts else "no text"
                 continue
@@ -98,7 +98,7 @@ class _Growing:
         def lines() -> Iterator[str]:
             given = iter(texts)
             while some := list(islice(given, _TOGETHER)):
-                words = (self._merged(word) for word in self._words(some))
+                words = (self._merged(word) for word in self._words(some, _LONGEST))
                 line = " ".join("".join(chr(_FIRST + id) for id in word) for word in words if len(word) > 1)
                 seen.update(line)
                 yield line
@@ -179,14 +179,15 @@ class _Growing:
             ranks = {pair: new for pair in pairwise(ids) if (new := self.merges.get(pair)) is not None}
         return ids
 
-    def _words(self, texts: Sequence[str]) -> Iterator[list[int]]:
-        """The old ids of each run of text inside which tokens may be joined, long runs in parts."""
+    def _words(self, texts: Sequence[str], longest: int) -> Iterator[list[int]]:
+        """The old ids of each run of text inside which tokens may be joined, those over `longest` in parts."""
         lead, skip = self.base.lead(inside=True)
-        for found in self.base.backend.encode_batch([lead + text for text in texts], add_special_tokens=False):
+        given = [lead + valid_text(text) for text in texts]
+        for found in self.base.backend.encode_batch(given, add_special_tokens=False):
             word: list[int] = []
             last = None
             for id, run in list(zip(found.ids, found.word_ids, strict=True))[skip:]:
-                if word and (run != last or len(word) == _LONGEST or self._begins(word, id)):
+                if word and (run != last or len(word) == longest or self._begins(word, id)):
                     yield word
                     word = []
                 word.append(id)

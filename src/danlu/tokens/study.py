@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from danlu.tokens.tokenizer import Tokenizer
+from danlu.tokens.tokenizer import Tokenizer, valid_text
 
 EDGES = {
     "emoji": "👨‍👩‍👧‍👦 👍🏽 🇨🇳 ❤️ 🏴󠁧󠁢󠁥󠁮󠁧󠁿",
@@ -103,7 +103,7 @@ def study(tokenizer: Tokenizer, name: str, texts: Iterable[tuple[str, str, str]]
     densities: defaultdict[tuple[str, str], Density] = defaultdict(Density)
     trips, first_change = Counter[str](), ""
     for language, source, text in texts:
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        text = valid_text(text)
         ids = tokenizer.fast.encode(text)
         density = densities[language, source]
         density.bytes += len(text.encode())

@@ -92,7 +92,7 @@ class Tokenizer:
         """`encode` as uint32 [n]; much text is encoded by the fast encoder."""
         lead, skip = self.lead(inside)
         encode = self.fast.encode if self._has_much(text) else plain_encoder(self.backend)
-        return encode(lead + _valid(text))[skip:]
+        return encode(lead + valid_text(text))[skip:]
 
     def encode_batch(self, texts: Sequence[str], inside: bool = False) -> list[list[int]]:
         """`encode` for many texts at once."""
@@ -102,7 +102,7 @@ class Tokenizer:
         """The ids of text in which the text of a special token is that token."""
         lead, skip = self.lead(inside)
         encode = self._fast_markup.encode if self._has_much(text) else plain_encoder(self._markup)
-        return encode(lead + _valid(text))[skip:].tolist()
+        return encode(lead + valid_text(text))[skip:].tolist()
 
     def lead(self, inside: bool) -> tuple[str, int]:
         """What to encode before a text that goes on, so that it gets no first space, and how many ids that is."""
@@ -220,7 +220,7 @@ class Tokenizer:
         return None if text is None else self.backend.token_to_id(text)
 
 
-def _valid(text: str) -> str:
+def valid_text(text: str) -> str:
     """The text with lone surrogates, which UTF-8 cannot hold, as replacement characters."""
     try:
         text.encode()
