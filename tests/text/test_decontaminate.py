@@ -19,7 +19,7 @@ from danlu.config import check
 from danlu.ledger.errors import UserError
 from danlu.text.clean import clean
 from danlu.text.kernels import Class
-from danlu.text.ops import test_index
+from danlu.text.ops import evaluation_index
 from danlu.text.ops.contents import text_of
 from danlu.text.ops.decontaminate import edit, judge
 from danlu.text.readers import read_rows
@@ -107,7 +107,7 @@ def test_small_corpora_equal_plain_python(
             assert values["passage"] in text
     short = [s for s in items if not plain(" ".join(s), [s], ngram, 1, shortest)]
     counts = meta_of(folder / "found")["tests"] if texts else {}
-    assert not texts or counts.get(test_index.TOO_SHORT, {"count": 0})["count"] <= len(short)
+    assert not texts or counts.get(evaluation_index.TOO_SHORT, {"count": 0})["count"] <= len(short)
 
 
 @pytest.mark.parametrize("written", [QUESTION.upper(), QUESTION.replace(" ", "\n"), FRAGE.replace("，", ","), FRAGE])
@@ -159,7 +159,7 @@ def test_short_items_are_matched_whole_or_counted(tmp_path: Path) -> None:
     assert {at: (values["item"], values["share"]) for at, values in found.items()} == {0: ("exam.jsonl:1", 1.0)}
     counts = meta_of(tmp_path / "found")["tests"]
     assert counts["items"]["count"] == 4
-    assert counts[test_index.TOO_SHORT] == {"count": 3, "examples": [f"exam exam.jsonl:{n}" for n in (2, 3, 4)]}
+    assert counts[evaluation_index.TOO_SHORT] == {"count": 3, "examples": [f"exam exam.jsonl:{n}" for n in (2, 3, 4)]}
 
 
 def test_all_forms_of_files_and_fields(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_the_cut_into_tasks_changes_nothing(tmp_path: Path, monkeypatch: pytest.
     whole = gather(texts, step(exam, action="cut"), tmp_path / "whole")
     monkeypatch.setattr("danlu.text.ops.sorted_files.STRETCH", 50)
     monkeypatch.setattr("danlu.text.ops.decontaminate._BATCH", 300)
-    monkeypatch.setattr(test_index, "_BATCH", 300)
+    monkeypatch.setattr(evaluation_index, "_BATCH", 300)
     again = gather(texts, step(exam, action="cut"), tmp_path / "cut", 7)
     assert len(whole) == 60 and whole.keys() == again.keys()
     for at, values in whole.items():

@@ -14,8 +14,8 @@ import numpy as np
 
 from danlu.text.kernels import Codes
 from danlu.text.ops.cutting import without
+from danlu.text.ops.evaluation_index import Index, IndexFiles, Matches, merged, write_index
 from danlu.text.ops.stages import Call, Stages, places_of, write_findings
-from danlu.text.ops.test_index import Index, IndexFiles, Matches, merged, write_index
 from danlu.text.ops.units import letters_before
 from danlu.text.records import Record
 from danlu.text.steps.duplicates import DecontaminateStep

@@ -28,7 +28,7 @@ FREQUENT = 100  # lines that findings show
 
 
 def measure(records: list[Record], step: LineDedupStep) -> dict[str, Column]:
-    """`lines`: hashes of the lines that count. `sizes`: their characters; `size`: those of all lines."""
+    """`lines`: hashes of the lines that count. `sizes`: their characters. `characters`: those of all the text."""
     codes = codes_of(records)
     found = units(codes, step)
     spans = [slice(*span) for span in pairwise(found.spans.bounds.tolist())]
@@ -36,7 +36,7 @@ def measure(records: list[Record], step: LineDedupStep) -> dict[str, Column]:
     return {
         "lines": [found.hashes[span] for span in spans],
         "sizes": [sizes[span] for span in spans],
-        "size": codes.lengths,
+        "characters": codes.lengths,
     }
 
 

@@ -72,14 +72,14 @@ def list_removed(part: LivePart, removed: list[str], out: str, meta: dict[str, A
     records, starts = np.unique(places, return_index=True)
     wanted = hashes ^ mixed(places)
     left = np.ones(len(records))
-    for rows, columns in part.columns(["lines", "sizes", "size"]):
+    for rows, columns in part.columns(["lines", "sizes", "characters"]):
         own = places_of(part.number, rows)
         lines, of = _flat(columns["lines"], own)
         sizes, _ = _flat(columns["sizes"], own)
         gone = np.isin(lines ^ mixed(of), wanted)
         lost = np.bincount(np.searchsorted(own, of[gone]), sizes[gone], len(own))
         at = np.flatnonzero(lost)
-        left[np.searchsorted(records, own[at])] -= lost[at] / columns["size"].to_numpy()[at]
+        left[np.searchsorted(records, own[at])] -= lost[at] / columns["characters"].to_numpy()[at]
     columns = {"removed": pa.ListArray.from_arrays(np.append(starts, len(places)), hashes), "left": left}
     write_findings(out, part.number, records, columns, meta)
     return len(records)

@@ -1,9 +1,10 @@
 """The tasks that near-duplicates are found by, in the order in which they run. See near_dedup for what they decide.
 
 A record is known by its place, (part << 40) + row, so that places rise in the order of the corpus. What each task
-holds in memory: write_keys and find_buckets a stretch (see sorted_files), join 50 bytes for each record that shares a
-band with another, write_sets a batch of texts, decide the records that hang together by shared bands (about 3 KB for
-each of them that stays, and two sets of n-grams at a time), name_twins what goes of one part.
+holds in memory: write_keys a stretch (see sorted_files); find_buckets the same, or all records with one key; join 50
+bytes for each record that shares a band with another; write_sets a batch of texts; decide the records that hang
+together by shared bands, about 3 KB for each of them that stays, and two sets of n-grams; name_twins what goes of one
+part.
 """
 
 from __future__ import annotations
@@ -50,10 +51,12 @@ def write_keys(part: LivePart, bands: int, rows: int, out: str) -> int:
             signatures = np.frombuffer(b"".join(columns["signature"].drop_null().to_pylist()), "<u2")
             values = signatures.reshape(len(same), -1)[:, : bands * rows] * multipliers
             keys = mixed(values.reshape(len(same), bands, rows).sum(2, dtype=np.uint64) + salts)
-            keys = np.column_stack([keys, same])
             places = places_of(part.number, numbers[full])
-            add(keys.reshape(-1), same.repeat(bands + 1), places.repeat(bands + 1))
-            count += keys.size
+            add(same, same, places)
+            # Of what has the same n-grams, the first alone is looked at again.
+            first = np.sort(np.unique(same, return_index=True)[1])
+            add(keys[first].reshape(-1), same[first].repeat(bands), places[first].repeat(bands))
+            count += len(same) + bands * len(first)
     return count
 
 

@@ -32,9 +32,8 @@ def units(codes: Codes, step: LineDedupStep) -> Units:
     letters = letters_before(codes)
     counts = (letters[found.end] - letters[found.start] >= step.shortest) & ~_is_code(codes, lines)[line]
     if step.unit == "line":
-        begins = _line_begins(codes, found.start)
-        # With its line end; the last line of a text has none.
-        ends = np.minimum(_line_begins(codes, found.end, "right"), np.repeat(codes.bounds[1:] - 1, found.counts))
+        begins, ends = _whole_lines(codes, found.start)
+        ends = np.minimum(ends, np.repeat(codes.bounds[1:] - 1, found.counts))  # the last line of a text has no end
     else:
         begins, ends = found.start, lines.end[line]
         follows = line[1:] == line[:-1]
@@ -51,18 +50,18 @@ def letters_before(codes: Codes) -> np.ndarray:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
 
 
-def _line_begins(codes: Codes, places: np.ndarray, side: str = "left") -> np.ndarray:
-    """Where the line of each place begins; with "right", where the next one does."""
+def _whole_lines(codes: Codes, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the line of each place begins, and where the next one does."""
     ends = np.flatnonzero(codes.classes == Class.NEWLINE)
     begins = np.concatenate([np.zeros(1, np.int64), ends + 1])
-    at = np.searchsorted(ends, places)
-    return begins[at + (side == "right")]
+    line = np.searchsorted(ends, places)
+    return begins[line], begins[line + 1]
 
 
 def _is_code(codes: Codes, lines: Spans) -> np.ndarray:
     """Which lines are indented by four blanks or a tab, or stand between fences, as Markdown has them."""
     points = codes.points
-    begins = _line_begins(codes, lines.start)
+    begins, _ = _whole_lines(codes, lines.start)
     code = (points[begins] == ord("\t")) | ((lines.start - begins >= _INDENT) & (points[begins] == ord(" ")))
     first = points[lines.start]
     third = np.minimum(lines.start + 2, len(points) - 1)

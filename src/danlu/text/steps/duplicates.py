@@ -78,7 +78,7 @@ class EvaluationSet(Settings):
     """Test data that must not be learned."""
 
     path: str = Field(description="A file, or a folder (read with all below it): jsonl, json, parquet, csv, txt, md.")
-    name: str | None = Field(default=None, description="What it is called in reports; by default its path's last part.")
+    name: str | None = Field(default=None, description="What it is called in reports; by default each file's name.")
     fields: list[str] = Field(
         default=[], description="Columns that make an item, with all strings inside them; empty: all columns."
     )

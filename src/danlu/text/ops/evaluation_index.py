@@ -17,8 +17,8 @@ import numpy as np
 from danlu.ledger.counts import Counts
 from danlu.ledger.files import atomic_file
 from danlu.text.kernels import Codes, ngrams, rolling_hashes
+from danlu.text.ops.evaluation_items import Item, items
 from danlu.text.ops.sorted_files import distinct, hash_range, read_range, sorted_file
-from danlu.text.ops.test_items import Item, items
 from danlu.text.ops.units import letters_before
 from danlu.text.steps.duplicates import DecontaminateStep
 
