@@ -258,6 +258,12 @@ def test_changes_keep_a_little_of_what_stands_around() -> None:
     assert sum(len(edit.text) for edit in edits) < 300
 
 
+def test_what_shows_nothing_is_shown() -> None:
+    gone = "".join(edit.text for edit in changes("a\r\nb\u200bc", "a b c") if edit.sign == "-")
+    assert "‹000D›↵" in gone and "‹200B›" in gone
+    assert [edit.text for edit in changes("a b  ", "a b")] == ["a b", "␣␣"]
+
+
 def test_a_folder_where_nothing_was_cleaned_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finished clean stage here"):
         write_data_report(tmp_path)

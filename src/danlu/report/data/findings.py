@@ -18,8 +18,8 @@ from danlu.text.cleaning.columns import read_meta
 from danlu.text.cleaning.trail import PartTrail, Trail
 from danlu.text.steps.privacy import PrivacyStep
 
-MOST_LINES = 30
-MOST_ITEMS = 30
+MOST_LINES = 15
+MOST_ITEMS = 20
 MOST_PAIRS = 12
 MOST_HITS = 3
 PASSAGE = 180  # characters

@@ -71,10 +71,19 @@ def changes(before: str, after: str) -> list[Edit]:
     return [_short(edit, place == 0, place == len(edits) - 1) for place, edit in enumerate(edits)][:40]
 
 
+def visible(text: str) -> str:
+    """The text with signs for blanks and for what shows nothing."""
+    if text.isspace():
+        text = text.replace(" ", "␣").replace("\u3000", "□")
+    text = text.replace("\t", "⇥").replace("\n", "↵\n")
+    return "".join(letter if letter.isprintable() or letter == "\n" else f"‹{ord(letter):04X}›" for letter in text)
+
+
 def _short(edit: Edit, first: bool, last: bool) -> Edit:
     text = edit.text
     if edit.sign != "=":
-        return Edit(edit.sign, beginning(text))
+        shown = text[:SHOWN] + (" …" if len(text) > SHOWN else "")
+        return Edit(edit.sign, shown if shown.strip() and shown.isprintable() else visible(shown))
     if len(text) <= 2 * CONTEXT:
         return edit
     head = "" if first else text[:CONTEXT]
