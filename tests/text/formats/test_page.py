@@ -103,6 +103,10 @@ def test_every_paragraph_comes_back_in_its_order(paragraphs: list[str]) -> None:
     assert found.replace("`", "").split("\n\n") == [text for text in wanted if text] or not any(wanted)
 
 
+def test_paragraphs_of_nothing_leave_no_blank_lines() -> None:
+    assert page("<p>一<p>&nbsp;<p>　<p>二<pre>a\n\n\n  b</pre>").text == "一\n\n二\n\n```\na\n\n  b\n```"
+
+
 def test_a_page_without_a_body_and_deep_nesting() -> None:
     assert page("").text == ""
     assert page("<div>" * 5000 + "deep" + "</div>" * 5000).text == "deep"

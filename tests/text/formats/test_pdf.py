@@ -104,6 +104,8 @@ def test_lists_titles_and_short_lines_stay_lines() -> None:
         "• bullet",
     ]
     assert flowing([lines]).split("\n") == lines
+    contents = ["1 Introduction . . . . . . . . . . . . 1", "2 第二章…………………………… 12", "3 Third ............ 20"]
+    assert flowing([contents]).split("\n") == contents
     assert flowing([]) == flowing([["12"]]) == ""
 
 

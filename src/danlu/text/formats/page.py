@@ -33,6 +33,7 @@ _ALONE = {"li", "h2", "h3", "h4"}  # one link is all that such a block of a menu
 _EMPTY = re.compile(
     r"<(?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)\b)([a-zA-Z][\w:.-]*)(\s[^<>]*)?/>"
 )
+_BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n){2,}")  # paragraphs of nothing but &nbsp; leave them
 LEAST_MAIN = 200  # characters; a shorter <article> is one of a list of teasers
 MAIN_SHARE = 0.5  # of the text of all its like: what has less is one of several
 BESIDE_SHARE = 0.3  # of the text: what is named like a side column and has more is the main part after all
@@ -76,7 +77,7 @@ def page(source: str) -> Page:
         links = node.css("a")
         if len(links) > (node.tag not in _ALONE) and sum(map(_size, links)) > LINK_SHARE * _size(node):
             node.decompose()
-    return Page(title, node_text(main))
+    return Page(title, _BLANK_LINES.sub("\n\n", node_text(main)).strip())
 
 
 def as_html(xhtml: str) -> str:

@@ -14,6 +14,7 @@ _NUMBER = re.compile(
 _DIGITS = re.compile(r"\d+")
 _ENDS = tuple(".!?:;。！？：；…”’」』）")
 _ITEM = re.compile(r"[•·▪◦*–—-]\s|\(?\d{1,3}[.)、）]\s?|（[\d一二三四五六七八九十]+）|[一二三四五六七八九十]+、")
+_LEADER = re.compile(r"(?:[.·…] ?){4}\s*\d+$")  # a line of a table of contents
 _HYPHEN = re.compile(r"([A-Za-zÀ-ÿ]+)[-\u00ad\u2010]$")
 _WORD = re.compile(r"[A-Za-zÀ-ÿ]+(?:-[A-Za-zÀ-ÿ]+)*")
 _LOWER = re.compile(r"[a-zß-ÿ]+")
@@ -46,7 +47,7 @@ def flowing(pages: list[list[str]]) -> str:
 
 
 def _goes_on(line: str, after: str, usual: int) -> bool:
-    if _ITEM.match(after):
+    if _ITEM.match(after) or _LEADER.search(line):
         return False
     return _width(line) >= usual * (FULL_AT_END if line.endswith(_ENDS) else FULL)
 
