@@ -225,7 +225,10 @@ def _read(trail: PartTrail, examples: list[Example], changed: list[tuple[int, in
     places = {id(example): last if example.turn < 0 else _seen_by(trail, example.turn) for example in examples}
     originals = trail.originals_of([*(example.row for example in examples), *(row for _, row in changed)])
     wanted = {*places.values(), *(place for place, _ in changed), *(place + 1 for place, _ in changed)}
-    at = {place: trail.before(place, originals) for place in wanted}
+    at, since = {0: originals}, 0
+    for place in sorted(wanted):
+        at[place] = trail.before(place, at[since], since)
+        since = place
     for example in examples:
         example.record = at[places[id(example)]][example.row]
     return [

@@ -36,6 +36,11 @@ class PartTrail:
     languages: Languages | None
     verdicts: str
 
+    @property
+    def source(self) -> str:
+        """What the source is called in folders and reports."""
+        return self.part.name.split("/")[1]
+
     def may_hold(self, origin: str) -> bool:
         """Whether a file of the part may be that of "file:line"."""
         name = origin.rpartition(":")[0]
@@ -49,13 +54,13 @@ class PartTrail:
             for row, record in zip(found.tolist(), records, strict=True)
         }
 
-    def before(self, place: int, originals: dict[int, Record]) -> dict[int, Record]:
-        """The records as the turn at `place` meets them; behind the last place, as all turns leave them."""
-        rows = sorted(originals)
-        records = Alterations(self.part, self.turns[:place]).apply(
-            np.array(rows, np.int64), [originals[row] for row in rows]
-        )
-        return dict(zip(rows, records, strict=True))
+    def before(self, place: int, records: dict[int, Record], since: int = 0) -> dict[int, Record]:
+        """The records as the turn at `place` meets them; behind the last place, as all turns leave them. Given are they
+        as the turn at `since` meets them, by default as they are read."""
+        rows = sorted(records)
+        given = [records[row] for row in rows]
+        made = Alterations(self.part, self.turns[since:place]).apply(np.array(rows, np.int64), given)
+        return dict(zip(rows, made, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
