@@ -4,7 +4,7 @@
 
 The shared pretraining text is repeated up to each size (GB) as one plain .jsonl file and as one .jsonl.zst file, and
 cleaned with steps of all sorts that need no model, two workers. The figure is the largest resident set of any worker
-and of the process that hands out the tasks. Linux counts in it the pages of libraries that processes share.
+and of the process that hands out the tasks; a page of a library that processes share counts in each.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ STEPS = [
     {"op": "lines"},
     {"op": "words"},
     {"op": "repetition"},
+    {"op": "privacy"},
     {"op": "exact_dedup"},
+    {"op": "near_dedup"},
+    {"op": "line_dedup"},
 ]
 
 
@@ -77,8 +80,7 @@ def clean_here(path: str, out: str) -> None:
     """What the process of its own does."""
     settings = {"sources": [{"path": path, "name": "repeated"}], "steps": STEPS, "workers": 2}
     clean(check(CleanSettings, settings), Path(out))
-    peaks = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(*peaks)
+    print(*(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
 
 
 def main() -> None:
