@@ -24,6 +24,7 @@ from danlu.ledger.errors import UserError
 from danlu.report.data.panels import panel_of
 from danlu.report.data.passages import changes, covered
 from danlu.report.data.report import write_data_report
+from danlu.report.report import report
 from danlu.text.cleaning.tally import Histogram
 from danlu.text.cleaning.trail import read_trail
 from danlu.text.settings import CleanSettings
@@ -269,6 +270,17 @@ def test_a_folder_where_nothing_was_cleaned_is_refused(tmp_path: Path) -> None:
         write_data_report(tmp_path)
     with pytest.raises(UserError, match="nothing was cleaned here"):
         read_trail(tmp_path)
+
+
+def test_the_report_of_the_run_links_to_it_and_says_reasons_in_chinese(folder: Path, pages: dict[str, str]) -> None:
+    page = report([folder.parent], folder.parent / "report", "zh").read_text("utf-8")
+    found = Elements(page)
+    assert ("a", {"href": "../clean/report.html"}) in found.tags
+    assert (
+        "完全去重：重复" in found.text
+        and "坏行：JSON 有误" in found.text
+        and "duplicate" not in found.text.split("{")[0]
+    )
 
 
 def test_a_run_can_be_moved(folder: Path, tmp_path: Path) -> None:
