@@ -30,6 +30,7 @@ class MemoryPart:
     all: list[Record]
     step: Any
     dead: frozenset[int] = frozenset()
+    source: str = "memory"
 
     @property
     def rows(self) -> int:

@@ -279,3 +279,19 @@ def test_parts_and_workers_change_nothing_through_clean(
     assert written[0] == written[1]
     reasons = {row["step"] for row in written[0][1]}
     assert reasons == {"near_dedup", "decontaminate"} and not any(menu in row["text"] for row in written[0][0])
+
+
+def test_files_of_one_name_in_two_sources_are_told_apart(tmp_path: Path) -> None:
+    text = "四川盆地位于中国西南部，四周被高山环绕，气候温暖湿润，物产丰富，自古被称为天府之国。"
+    for source, rows in (
+        ("old", ["完全不同的另一段文字，说的是海边的渔村和清晨的潮水声。"]),
+        ("new", [text, text + "！又"]),
+    ):
+        (tmp_path / source).mkdir()
+        lines = "".join(json.dumps({"text": row}) + "\n" for row in rows)
+        (tmp_path / source / "a.jsonl").write_text(lines, "utf-8")
+    sources = [{"path": str(tmp_path / name)} for name in ("old", "new")]
+    steps = [{"op": "near_dedup"}]
+    clean(check(CleanSettings, {"sources": sources, "steps": steps, "workers": 1}), tmp_path / "out")
+    [row] = [row.fields for row in read_rows(tmp_path / "out" / "dropped")]
+    assert (row["value"]["twin"], row["value"]["source"]) == ("a.jsonl:1", "new")

@@ -39,7 +39,7 @@ def pairs(trail: Trail, dropped: list[Example], cover: Cover) -> list[dict[str, 
     found = [example for example in dropped if example.step == "near_dedup"][:MOST_PAIRS]
     made = []
     for example in found:
-        kept = twin_of(trail, example.trail, example.turn, example.value["twin"])
+        kept = twin_of(trail, example.trail, example.turn, example.value)
         if kept is not None and example.record is not None:
             origin, text = kept
             edits = changes(cover(said(example.record)), cover(text))
@@ -49,12 +49,13 @@ def pairs(trail: Trail, dropped: list[Example], cover: Cover) -> list[dict[str, 
     return made
 
 
-def twin_of(trail: Trail, part: PartTrail, place: int, origin: str) -> tuple[str, str] | None:
-    """Where a kept record comes from, and what it says at the turn that dropped its twin."""
+def twin_of(trail: Trail, part: PartTrail, place: int, value: dict[str, Any]) -> tuple[str, str] | None:
+    """Where the kept record that a near-duplicate's value names comes from, and what it says at the turn that drops."""
+    origin = value["twin"]
     found = trail.rows_of(part.part.kind, {origin}).get(origin, [])
     if not found:
         return None
-    kept, row = found[0]
+    kept, row = next((place for place in found if place[0].source == value["source"]), found[0])
     record = kept.before(place, kept.originals_of([row]))[row]
     return origin, said(record)
 

@@ -102,7 +102,7 @@ def life_of(trail: Trail, part: PartTrail, row: int) -> Life:
         language = str(part.languages.of([_row(part.languages.columns, row)])[0])
     name = originals[row].meta["origin"]
     life = Life(
-        part.part.kind, part.part.name.split("/")[1], name, _file(part, name), language, originals[row], originals[row]
+        part.part.kind, part.source, name, _file(part, name), language, originals[row], originals[row]
     )
     for place, turn in enumerate(part.turns[: len(part.turns) if dropped < 0 else dropped + 1]):
         if turn.languages is not None and language not in turn.step.languages:
@@ -161,7 +161,8 @@ def _twin(trail: Trail, part: PartTrail, place: int, value: Any) -> tuple[str, R
     found = trail.rows_of(part.part.kind, {origin}).get(origin, [])
     if not found:
         return None
-    kept, row = found[0]
+    source = value.get("source") if isinstance(value, dict) else None
+    kept, row = next((place for place in found if place[0].source == source), found[0])
     return origin, kept.before(place, kept.originals_of([row]))[row]
 
 

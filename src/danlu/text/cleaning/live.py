@@ -26,6 +26,11 @@ class LivePart:
     """The gathering step's turn, the last, and those before it."""
     verdicts: str
 
+    @property
+    def source(self) -> str:
+        """What the source is called in folders and reports: "file:line" can stand in two sources."""
+        return self.part.name.split("/")[1]
+
     def columns(self, names: list[str]) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
         """(rows, {name: arrow array}) stretch by stretch: the step's own columns, of the rows that are alive when its
         turn comes and whose language it looks at. Without names it gives rows also to a step that measures nothing."""

@@ -53,10 +53,11 @@ def measure(records: list[Record], step: NearDedupStep) -> dict[str, Column]:
 
 
 def judge(values: dict[str, Any], step: NearDedupStep) -> tuple[str, Any] | None:
-    """A record that shares most n-grams with a kept one: that one's origin and their similarity."""
+    """A record that shares most n-grams with a kept one: that one's origin and source, and their similarity."""
     if values.get("twin") is None:
         return None
-    return "near duplicate", {"twin": values["twin"], "jaccard": round(values["jaccard"], 4)}
+    named = {"twin": values["twin"], "source": values["source"]}
+    return "near duplicate", {**named, "jaccard": round(values["jaccard"], 4)}
 
 
 def banding(step: NearDedupStep) -> tuple[int, int]:
@@ -69,8 +70,11 @@ def banding(step: NearDedupStep) -> tuple[int, int]:
 
 
 def gather(gathering: Gathering, step: NearDedupStep) -> list[Path]:
-    """Findings: `twin`, the origin of the kept record, and `jaccard`, for each record that is to go. The meta of the
-    first file has `not compared`: how many records share bands with more kept ones than they were compared with."""
+    """Findings for each record that is to go: `twin` and `source`, where the kept one comes from, and `jaccard`.
+
+    The meta of the first file has `not compared`: how many records share bands with more kept ones than they were
+    compared with.
+    """
     stages, parts = Stages(gathering), gathering.parts
     findings = stages.files("findings", len(parts))
     if not all(Path(file).exists() for file in findings):

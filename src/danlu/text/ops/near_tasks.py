@@ -184,7 +184,12 @@ def name_twins(
             twins[went], similarity[went] = gone[1:, at[went]]
     rows = np.concatenate([read_range(decided, 3, low, high), np.stack([equal, twins, similarity])], axis=1)
     rows = rows[:, np.argsort(rows[0])]
-    columns = {"twin": pa.array(_origins(parts, rows[1]), pa.string()), "jaccard": rows[2].view(np.float64)}
+    names = {part.number: part.source for part in parts}
+    columns = {
+        "twin": pa.array(_origins(parts, rows[1]), pa.string()),
+        "source": pa.array([names[owner] for owner in parts_of(rows[1]).tolist()], pa.string()),
+        "jaccard": rows[2].view(np.float64),
+    }
     write_findings(out, number, rows[0], columns, meta)
     return rows.shape[1]
 
