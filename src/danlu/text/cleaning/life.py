@@ -101,9 +101,7 @@ def life_of(trail: Trail, part: PartTrail, row: int) -> Life:
     if part.languages:
         language = str(part.languages.of([_row(part.languages.columns, row)])[0])
     name = originals[row].meta["origin"]
-    life = Life(
-        part.part.kind, part.source, name, _file(part, name), language, originals[row], originals[row]
-    )
+    life = Life(part.part.kind, part.source, name, _file(part, name), language, originals[row], originals[row])
     for place, turn in enumerate(part.turns[: len(part.turns) if dropped < 0 else dropped + 1]):
         if turn.languages is not None and language not in turn.step.languages:
             continue
