@@ -1,6 +1,6 @@
 """Writes the table of the step `neighbours`: which letters and Chinese characters usually stand next to each other.
 
-    python benchmarks/usual_neighbours.py FOLDER src/danlu/text/ops/neighbours.txt
+    python benchmarks/usual_neighbours.py FOLDER src/danlu/text/lists/neighbours.txt
 
 FOLDER holds pretrain/{zh,en} and sft as jsonl.zst. Each source counts the same, so that poems and laws count beside
 articles; traditional characters count as their simplified ones.
@@ -20,11 +20,20 @@ from danlu.text.ops.neighbours import folded
 from danlu.text.settings import SourceSettings
 from danlu.text.source import read_records
 
-CHINESE = (
-    "pretrain/zh/articles-00 pretrain/zh/law-00 pretrain/zh/textbooks-00 pretrain/zh/docs-00 pretrain/zh/classical-00 "
-    "pretrain/zh/poetry-00 pretrain/zh/poetry-01 pretrain/zh/classical-01 sft/smile_zh sft/alpaca_zh sft/moss_chat"
-).split()
-ENGLISH = "pretrain/en/books-00 pretrain/en/docs-00 pretrain/en/specs-00 pretrain/en/articles-00".split()
+CHINESE = [
+    "pretrain/zh/articles-00",
+    "pretrain/zh/law-00",
+    "pretrain/zh/textbooks-00",
+    "pretrain/zh/docs-00",
+    "pretrain/zh/classical-00",
+    "pretrain/zh/poetry-00",
+    "pretrain/zh/poetry-01",
+    "pretrain/zh/classical-01",
+    "sft/smile_zh",
+    "sft/alpaca_zh",
+    "sft/moss_chat",
+]
+ENGLISH = ["pretrain/en/books-00", "pretrain/en/docs-00", "pretrain/en/specs-00", "pretrain/en/articles-00"]
 SAMPLE = 3_000_000  # characters of a source
 LATIN_PAIRS, HAN_PAIRS = 300, 24_000
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from danlu.recipe.clean_commands import clean_app
+
 if TYPE_CHECKING:
     from danlu.config import Settings
     from danlu.recipe.settings import Recipe
@@ -121,13 +123,7 @@ def _stage_command(name: str, meaning: str, *places: str, beside: typer.Typer | 
 _DATA = "danlu.tokens.settings:DataSettings"
 _stage_command("sample", "Writes the generated bilingual world.", "danlu.text.sample.settings:SampleSettings sample.")
 _CLEAN = "danlu.text.settings:CleanSettings clean."
-clean_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
-app.add_typer(
-    clean_app,
-    name="clean",
-    help="Cleans records; every drop keeps its reason.",
-    cls=with_settings(_CLEAN, base=StageGroup),
-)
+app.add_typer(clean_app, name="clean", cls=with_settings(_CLEAN, base=StageGroup))
 
 
 @clean_app.command(_STAGE, cls=with_settings(_CLEAN))

@@ -32,7 +32,8 @@ class Keyword:
 
 
 def measure(records: list[Record], step: KeywordsStep) -> dict[str, Column]:
-    """`count`: the weights of all hits; `density`: count in 1,000 characters; `different`: how many words hit; `words`: those that hit most, as text.
+    """`count`: the weights of all hits; `density`: count in 1,000 characters; `different`: how many words hit;
+    `words`: those that hit most, as text.
 
     A word of the list counts also inside a longer one of the list.
     """

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
 from danlu.text.kernels import codes_of, sums
 from danlu.text.ops.operator import Column
 from danlu.text.records import Record
-from danlu.text.steps.statistics import NeighboursStep
+from danlu.text.steps.statistics import NEIGHBOURS, NeighboursStep
 
-TABLE = Path(__file__).with_name("neighbours.txt")  # a character and all that usually follow it, a line each
 _FEWEST = 40  # neighbours; a share of fewer says little
 _OTHER_LATIN = 27  # À, ß, ą: as good as never in English, and all that UTF-8 read as Latin-1 consists of
 _FIRST_HAN = 28
@@ -46,7 +44,7 @@ def _share(numbers: np.ndarray, at: np.ndarray, bounds: np.ndarray) -> np.ndarra
 
 @cache
 def _followers() -> dict[str, str]:
-    lines = (line.partition(" ") for line in TABLE.read_text("utf-8").splitlines())
+    lines = (line.partition(" ") for line in NEIGHBOURS.read_text("utf-8").splitlines())
     return {first: after for first, _, after in lines}
 
 

@@ -47,7 +47,7 @@ OPERATORS = {
     "words": Operator(measure=words.measure, judge=ranges.judge),
     "repetition": Operator(measure=repetition.measure, judge=ranges.judge),
     "neighbours": Operator(measure=neighbours.measure, judge=ranges.judge),
-    "keywords": Operator(measure=keywords.measure, judge=keywords.judge),
+    "keywords": Operator(measure=keywords.measure, judge=keywords.judge, version=2),
     "tokens": Operator(score=tokens.score, judge=ranges.judge),
     "privacy": Operator(change=redact.redact, measure=redact.measure),
     "near_dedup": Operator(measure=near_dedup.measure, gather=near_dedup.gather, judge=near_dedup.judge),

@@ -15,6 +15,7 @@ from danlu.text.steps.base import Range, StepSettings
 _OFF = Range()
 SHIPPED = "danlu:"
 LISTS = Path(__file__).parents[1] / "lists"
+NEIGHBOURS = LISTS / "neighbours.txt"  # a character and all that usually follow it, a line each
 
 
 class RangesStep(StepSettings):
@@ -141,6 +142,9 @@ class NeighboursStep(RangesStep):
         description="Share of neighbouring Chinese characters, traditional ones too, that are among 24,000 usual "
         "pairs: prose has 0.6 and more, poems 0.2, random characters and broken encodings less than 0.01.",
     )
+
+    def files(self) -> list[str]:
+        return [str(NEIGHBOURS)]
 
 
 class KeywordsStep(RangesStep):
