@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import time
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,18 @@ def test_a_page_without_a_body_and_deep_nesting() -> None:
     assert page("<div>" * 5000 + "deep" + "</div>" * 5000).text == "deep"
     with pytest.raises(BadRow, match="wrong encoding"):
         decoded(b"\xff\xfe" + b"\x00\xd8" * 99)
+
+
+@pytest.mark.parametrize("tag", ["<div>", "<ul><li>", "<article>", "<div class=nav><a>x</a>"])
+def test_no_nesting_keeps_the_parser_busy(tag: str) -> None:
+    start = time.process_time()
+    page(tag * 4000 + "deep")
+    with pytest.raises(BadRow, match="nested too deep"):
+        page(tag * 30_000)
+    with pytest.raises(BadRow, match="nested too deep"):
+        page(tag * 30_000 + "</div></ul></article>" * 30_000)
+    assert time.process_time() - start < 20  # seconds; the parser alone would take minutes
+
+
+def test_a_long_page_is_not_deep() -> None:
+    assert page("<p>一<br>two<ul><li>x</ul>" * 8000).text.count("two") == 8000

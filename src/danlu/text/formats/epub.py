@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
-from danlu.text.formats.page import as_html
+from danlu.text.formats.page import as_html, check_nesting
 from danlu.text.formats.whole import decoded
 from danlu.text.ops.page import page_text
 from danlu.text.pieces import BadAt, Numbered, Piece, Wanted
@@ -50,7 +50,7 @@ def rows(piece: Piece, bad: BadAt, wanted: Wanted) -> Numbered:
                 try:
                     if chapter in locked:
                         raise BadRow("encrypted chapter", chapter)
-                    texts.append(page_text(as_html(decoded(_member(archive, chapter, wanted)))))
+                    texts.append(page_text(_source(archive, chapter, wanted)))
                 except BadRow as problem:
                     bad(problem, number)
                 if sum(map(len, texts)) > wanted.longest:
@@ -93,7 +93,14 @@ def _member(archive: zipfile.ZipFile, name: str, wanted: Wanted) -> bytes:
 def _markup(archive: zipfile.ZipFile, name: str, wanted: Wanted) -> LexborHTMLParser:
     from selectolax.lexbor import LexborHTMLParser
 
-    return LexborHTMLParser(decoded(_member(archive, name, wanted)))
+    return LexborHTMLParser(_source(archive, name, wanted))
+
+
+def _source(archive: zipfile.ZipFile, name: str, wanted: Wanted) -> str:
+    """XML of the archive as the HTML parser takes it."""
+    source = as_html(decoded(_member(archive, name, wanted)))
+    check_nesting(source)
+    return source
 
 
 def _book(archive: zipfile.ZipFile, wanted: Wanted) -> _Book:

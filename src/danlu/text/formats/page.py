@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 from danlu.text.formats.whole import decoded, whole
@@ -27,13 +28,21 @@ _BESIDE = re.compile(
     r"(?=$|[-_ ])",
     re.IGNORECASE,
 )
-_NAMED = "div[class], div[id], section[class], section[id], ul[class], ul[id], ol[class], dl[class], table[class]"
-_BLOCKS = "ul, ol, dl, table, tr, div, section, p, li, h2, h3, h4"
+_COLUMNS = frozenset(("div", "section", "ul", "ol", "dl", "table"))
+_BLOCKS = _COLUMNS | {"tr", "p", "li", "h2", "h3", "h4"}
 _ALONE = {"li", "h2", "h3", "h4"}  # one link is all that such a block of a menu has
 _EMPTY = re.compile(
     r"<(?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)\b)([a-zA-Z][\w:.-]*)(\s[^<>]*)?/>"
 )
 _BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n){2,}")  # paragraphs of nothing but &nbsp; leave them
+_OPENED = re.compile(
+    r"<(/?)(?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr|p|li|td|th|tr|dt|dd|option)\b)[a-z]",
+    re.IGNORECASE,
+)
+MANY_TAGS = 20_000  # with fewer no depth takes the parser longer than seconds; its time grows with the depth's square
+MOST_OPEN = 5_000  # elements in one another
+DEEPEST = 100  # levels that are looked at for what stands beside the text; the time is this times the page's length
+MOST_MAINS = 50  # parts of which each may be the main one; a page of more is a list
 LEAST_MAIN = 200  # characters; a shorter <article> is one of a list of teasers
 MAIN_SHARE = 0.5  # of the text of all its like: what has less is one of several
 BESIDE_SHARE = 0.3  # of the text: what is named like a side column and has more is the main part after all
@@ -56,7 +65,8 @@ def rows(piece: Piece, bad: BadAt, wanted: Wanted) -> Numbered:
 
 
 def page(source: str) -> Page:
-    """What a page is about."""
+    """What a page is about. Raises BadRow for one that no browser would show."""
+    check_nesting(source)
     from selectolax.lexbor import LexborHTMLParser
 
     tree = LexborHTMLParser(as_html(source) if source.startswith("<?xml") else source)
@@ -69,15 +79,23 @@ def page(source: str) -> Page:
         node.decompose()
     main = _main_part(tree.body)
     total = _size(main)
-    for node in reversed(main.css(_NAMED)):
+    for node in _blocks(main, _COLUMNS):
         names = f"{node.attributes.get('class') or ''} {node.attributes.get('id') or ''}"
         if _BESIDE.search(names) and _size(node) < BESIDE_SHARE * total:
             node.decompose()
-    for node in reversed(main.css(_BLOCKS)):
+    for node in _blocks(main, _BLOCKS):
         links = node.css("a")
         if len(links) > (node.tag not in _ALONE) and sum(map(_size, links)) > LINK_SHARE * _size(node):
             node.decompose()
     return Page(title, _BLANK_LINES.sub("\n\n", node_text(main)).strip())
+
+
+def check_nesting(source: str) -> None:
+    """Raises BadRow for what would keep the parser busy for hours."""
+    if source.count("<") > MANY_TAGS:
+        steps = accumulate(-1 if found[1] else 1 for found in _OPENED.finditer(source))
+        if any(depth > MOST_OPEN for depth in steps):
+            raise BadRow("nested too deep", f"more than {MOST_OPEN:,} elements in one another")
 
 
 def as_html(xhtml: str) -> str:
@@ -85,9 +103,18 @@ def as_html(xhtml: str) -> str:
     return _EMPTY.sub(r"<\1\2></\1>", xhtml)
 
 
+def _blocks(root: LexborNode, tags: frozenset[str]) -> list[LexborNode]:
+    """Elements below the root, each behind all that are inside it."""
+    found, level = [], [root]
+    for _ in range(DEEPEST):
+        level = [child for node in level for child in node.iter()]
+        found += [node for node in level if node.tag in tags]
+    return found[::-1]
+
+
 def _main_part(body: LexborNode) -> LexborNode:
     for selector in _MAIN:
-        sizes = [(_size(node), node) for node in body.css(selector)]
+        sizes = [(_size(node), node) for node in body.css(selector)[:MOST_MAINS]]
         if sizes:
             size, node = max(sizes, key=lambda entry: entry[0])
             if size >= max(LEAST_MAIN, MAIN_SHARE * sum(size for size, _ in sizes)):
