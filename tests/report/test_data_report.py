@@ -168,6 +168,14 @@ def test_thresholds_are_short_numbers(folder: Path) -> None:
             assert all(end == int(end) for end in ends)
 
 
+def test_a_threshold_below_all_values_is_shown_as_it_is_set(tmp_path: Path) -> None:
+    page = write_data_report(cleaned(tmp_path, [{"op": "length", "min": 1}, {"op": "lines"}]))
+    panels = Elements(page.read_text("utf-8")).data["panels"]
+    assert (panels[0]["low"], panels[0]["mins"][0], panels[0]["maxs"][-1]) == (0, 1, None)
+    lines = next(panel for panel in panels if panel["name"] == "duplicate lines")
+    assert lines["present"] == {"max": 0.6} and lines["maxs"][lines["high"]] == 0.6 and lines["mins"][0] is None
+
+
 MOVE = """
 <script>
 const found = { before: document.getElementById("yaml").value, low: [], high: [] };

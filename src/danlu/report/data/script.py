@@ -46,7 +46,7 @@ def _panel(panel: Panel, language: Language) -> dict[str, Any]:
     if panel.bounds is None:
         return content
     ranged = panel.column in type(panel.step).model_fields  # else the step itself has `min` and `max`
-    mins = panel.mins if ranged else [0, *panel.mins[1:]]
+    mins = panel.mins if ranged else [end or 0 for end in panel.mins]
     present = panel.bounds.model_dump(exclude_none=True) if ranged else {}
     path = [panel.column] if ranged else []
     return {**content, "step": panel.number, "path": path, "present": present, "mins": mins, "maxs": panel.maxs}

@@ -189,9 +189,8 @@ class View:
             amounts = self.amounts(came, left, *_through(turns, "characters"))
             rows.append([name, self.kind_name(kind), *amounts, *shares])
         head = [*map(self.say, ("source", "kind", "in", "out", "characters_in", "kept_share"))]
-        return Table(
-            self.say("by_source"), [*head, *map(self._short, self.droppers())], rows, 2, self.say("how_matrix")
-        )
+        droppers = [self._short(op) for op in self.droppers()]
+        return Table(self.say("by_source"), [*head, *droppers], rows, 2, self.say("how_matrix") if droppers else "")
 
     def by_language(self) -> Table | None:
         """A row a language, over all sources; records whose language nobody measured are one row."""
