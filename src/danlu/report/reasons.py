@@ -152,6 +152,7 @@ REASONS: dict[str, str] = {
     "wrong encoding": "编码不符",
     "no text": "没有文本",
     "no pages": "没有页面",
+    "nested too deep": "嵌套过深",
     # what is left out or mended on reading
     "named in .gitignore": "在 .gitignore 之列",
     "other people's or generated code": "第三方或生成的代码",
