@@ -15,12 +15,14 @@ from danlu.text.steps.basic import LanguageStep
 _SAMPLE = 250  # characters with letters that the detector gets; more hardly change its answer
 _FEW_LETTERS = 20  # below this many, the detector guesses
 _HAN = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x323AF))
+# Latin with accents; Cyrillic and what follows it; Hangul. Greek letters are signs in Chinese mathematics.
+_LETTERS = ((0xC0, 0x24F), (0x400, 0x1FFF), (0xAC00, 0xD7A3))
 MOSTLY_HAN = 0.5  # no need to ask the detector
 _JAPANESE = 0.1  # share of kana that only a quotation in another language stays below
 
 
 def measure(records: list[Record], step: LanguageStep) -> dict[str, list[Any]]:
-    """`han`: the share of Han characters among Han characters, kana and Latin words; 0 for Japanese.
+    """`han`: the share of Han characters among Han characters, kana and words of other scripts; 0 for Japanese.
 
     `detected` and `confidence`: the detector's language and how sure it is of it, where not most is Han.
     """
@@ -52,8 +54,10 @@ def _scripts(text: str) -> tuple[float, str, float]:
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
     han = sum(int(np.count_nonzero(_between(codes, *block))) for block in _HAN)
     kana = int(np.count_nonzero(_between(codes, 0x3041, 0x30FF)))
-    latin = _between(codes | 0x20, ord("a"), ord("z")) | _between(codes, 0xC0, 0x24F)
-    words = int(np.count_nonzero(latin[1:] & ~latin[:-1])) + int(latin[0])
+    letters = _between(codes | 0x20, ord("a"), ord("z"))
+    for block in _LETTERS:
+        letters |= _between(codes, *block)
+    words = int(np.count_nonzero(letters[1:] & ~letters[:-1])) + int(letters[0])
     written = han + kana + words
     if kana and kana >= _JAPANESE * written:
         return 0.0, "ja", 1.0

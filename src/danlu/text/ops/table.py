@@ -35,7 +35,7 @@ from danlu.text.ops.privacy import redact
 OPERATORS = {
     "normalise": Operator(change=normalise.normalise),
     "length": Operator(measure=length.measure, judge=length.judge),
-    "language": Operator(measure=language.measure, judge=language.judge),
+    "language": Operator(measure=language.measure, judge=language.judge, version=2),
     "exact_dedup": Operator(measure=exact_dedup.measure, gather=exact_dedup.gather, judge=exact_dedup.judge),
     "html": Operator(change=html.html),
     "links": Operator(change=links.links),
