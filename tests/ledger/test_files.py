@@ -18,7 +18,7 @@ from danlu.ledger.errors import Stopped, UserError
 from danlu.ledger.files import atomic_file, atomic_folder, fingerprint, require_space, sole_user
 from danlu.ledger.manifest import read_manifest, write_manifest
 from danlu.ledger.metrics import Metric, MetricsWriter, cut_back, read_metrics, read_schema
-from danlu.ledger.tasks import Task, run_tasks
+from danlu.ledger.tasks import Task, Workers, read_seconds, run_tasks
 
 SCHEMA = {"loss": Metric("nats", "mean", "training loss")}
 
@@ -189,6 +189,37 @@ def test_a_users_error_comes_back_from_a_worker(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         run_tasks(tasks, tmp_path, workers=2)
     assert error.value.do == "mend it"
+
+
+def process(number: int) -> int:
+    sum(range(1_000_000))
+    return os.getpid()
+
+
+def test_workers_stay_for_several_lists_and_their_seconds_are_kept(tmp_path: Path) -> None:
+    tasks = [Task(f"p{n}", process, {"number": n}) for n in range(4)]
+    with Workers(2) as workers:
+        first = set(workers.run(tasks, tmp_path / "first"))
+        second = set(workers.run(tasks, tmp_path / "second"))
+        third = set(workers.run(tasks, tmp_path / "third", alone=True))
+    assert 1 <= len(first | second) <= 2 and os.getpid() not in first
+    assert third == {os.getpid()}
+    assert read_seconds(tmp_path / "first") > 0 and read_seconds(tmp_path / "none") == 0
+
+
+def fail_or_work(out: str) -> None:
+    if not out:
+        raise UserError("broken", do="mend it")
+    slow(out)
+
+
+def test_what_was_in_hand_when_a_task_failed_is_not_done_again(tmp_path: Path) -> None:
+    outs = ["", str(tmp_path / "done"), str(tmp_path / "never")]
+    tasks = [Task(out or "fails", fail_or_work, {"out": out}) for out in outs]
+    with pytest.raises(UserError, match="broken"):
+        run_tasks(tasks, tmp_path / "ledger", workers=2)
+    assert str(tmp_path / "done") in (tmp_path / "ledger" / "tasks.jsonl").read_text()
+    assert not (tmp_path / "never").exists()
 
 
 def slow(out: str) -> None:

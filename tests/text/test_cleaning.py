@@ -31,6 +31,8 @@ from danlu.text.records import Record
 from danlu.text.settings import CleanSettings
 from danlu.text.steps.base import StepSettings
 
+pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer")  # of a step that only these tests know
+
 STEPS: list[dict[str, Any]] = [
     {"op": "normalise"},
     {"op": "length", "min": 3, "languages": ["zh"]},

@@ -50,10 +50,8 @@ class Line:
         self.kind, self.steps, self._out, self._run, self._scorers = kind, steps, out, run, scorers
         self._digests = digests
         self.parts = [Progress(part, chain=Path(part.records).stem) for part in parts]
-        own = [step for step in steps if isinstance(step, LanguageStep)]
-        self._shares = (
-            own[0].model_copy(update={"keep": list(LANGUAGES)}) if own else LanguageStep(keep=list(LANGUAGES))
-        )
+        own = next((step for step in steps if isinstance(step, LanguageStep)), LanguageStep())
+        self._shares = own.model_copy(update={"keep": list(LANGUAGES)})
         self._phases = _phases(steps)
         self.step_of: list[int | None] = []
         """By turn the number of its step in `steps`; None for a language that only other steps ask for."""
@@ -106,15 +104,14 @@ class Line:
     def _enter(self, number: int) -> None:
         """Gives a step its turn in every part."""
         step = self.steps[number]
-        asks = set(step.languages) != set(LANGUAGES)
-        if asks and self.parts and self.parts[0].languages is None:
+        if step.parts_languages and self.parts[0].languages is None:
             self._add(None, self._shares)
         self._add(number, step)
 
     def _add(self, number: int | None, step: Step) -> None:
         operator = OPERATORS[step.op]
         for progress in self.parts:
-            languages = progress.languages if set(step.languages) != set(LANGUAGES) else None
+            languages = progress.languages if step.parts_languages else None
             scorer = self._scorers.get(step.op) if operator.score else None
             depends = [step.measuring(), operator.version, self._digest(step), scorer, *_looks(step, languages)]
             columns = ""
@@ -213,6 +210,6 @@ def _phases(steps: list[Step]) -> list[list[int]]:
 
 def _looks(step: Step, languages: Languages | None) -> list[Any]:
     """On what it depends which records a step looks at, where that is not all."""
-    if languages is None or set(step.languages) == set(LANGUAGES):
+    if languages is None or not step.parts_languages:
         return []
     return [sorted(step.languages), Path(languages.columns).name, languages.step.model_dump(exclude={"keep"})]

@@ -53,6 +53,11 @@ class StepSettings(Settings):
         default=list(LANGUAGES), description="The languages of records that this step looks at."
     )
 
+    @property
+    def parts_languages(self) -> bool:
+        """Whether it passes over records of some language."""
+        return set(self.languages) != set(LANGUAGES)
+
     def files(self) -> list[str]:
         """Files and folders that the step reads, such as word lists: what is in them counts as a setting."""
         return []
