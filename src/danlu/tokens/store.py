@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +20,7 @@ from danlu.ledger.manifest import NAME, read_manifest
 from danlu.tokens.shards import SPLITS
 
 _WORK, _LOCKS = ".work", ".locks"
+_SAYS = {"source", "unit", "tokens", "bytes"}
 DAY = 86_400
 
 
@@ -54,8 +55,9 @@ class Store:
         return all((place / split / NAME).is_file() for split in (".", *SPLITS))
 
     def used(self, key: str) -> dict[str, Any]:
-        """The manifest of a set that is there; notes that it is in use."""
-        os.utime(self.place(key) / NAME)
+        """The manifest of a set that is there; notes that it is in use, as far as its owner lets us."""
+        with suppress(PermissionError):
+            os.utime(self.place(key) / NAME)
         return read_manifest(self.place(key)) or {}
 
     def work(self, out: Path) -> Path:
@@ -89,8 +91,9 @@ class Store:
         found = []
         for manifest in self.folder.glob(f"*/{NAME}"):
             content = read_manifest(manifest.parent) or {}
-            source, unit, tokens, size = (content[name] for name in ("source", "unit", "tokens", "bytes"))
-            found.append(Stored(manifest.parent.name, source, unit, tokens, size, manifest.stat().st_mtime))
+            if content.keys() >= _SAYS:
+                values = {name: content[name] for name in _SAYS}
+                found.append(Stored(key=manifest.parent.name, used=manifest.stat().st_mtime, **values))
         return sorted(found, key=lambda one: -one.used)
 
     def unfinished(self) -> int:
@@ -103,11 +106,14 @@ class Store:
         before = time.time() - days * DAY
         gone = [one for one in self.stored() if one.used <= before]
         for one in gone:
-            (self.place(one.key) / NAME).unlink()  # first: half a set is none
-            shutil.rmtree(self.place(one.key))
+            # Moved away first: half a set is none.
+            self.place(one.key).rename(make_folder(self.folder / _WORK) / f"gone-{one.key}")
             (self.folder / _LOCKS / one.key).unlink(missing_ok=True)
         for work in (self.folder / _WORK).glob("*"):
-            if max(path.stat().st_mtime for path in [work, *work.rglob("*")]) <= before:
+            if (
+                work.name.startswith("gone-")
+                or max(path.stat().st_mtime for path in [work, *work.rglob("*")]) <= before
+            ):
                 shutil.rmtree(work)
         return gone
 

@@ -286,7 +286,8 @@ class Run:
     def _state(self) -> dict[str, Any]:
         rate = schedule.learning_rate(self.settings, self.plan, self.at.consumed)
         return {
-            **asdict(self.at),
+            **vars(self.at),
+            "reasons": dict(self.at.reasons),  # a copy: training goes on beside the writing
             "epoch": self.at.consumed / self.stream.epoch,
             "updates": self.stepper.optimizer.updates,
             "schedule": {**asdict(self.plan), "learning_rate": rate},
