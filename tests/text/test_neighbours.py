@@ -28,7 +28,7 @@ def plain(text: str) -> tuple[float, float]:
             latin.append(usual)
         elif "一" <= left <= "鿿" and "一" <= right <= "鿿":
             han.append(usual)
-    shares = [sum(pairs) / len(pairs) if len(pairs) >= 40 else math.nan for pairs in (latin, han)]
+    shares = [sum(pairs) / len(pairs) if len(pairs) >= max(40, len(text) / 10) else math.nan for pairs in (latin, han)]
     return shares[0], shares[1]
 
 
@@ -63,6 +63,7 @@ def reason(text: str) -> str | None:
             "駂豹穎牄說账搔孿梨嫍擜蕹膪剎硻湘馉惂鐲榑陣蜙泞螅緀询絟澱駥橇繯応髲冡衇夐糮賓橆鼨覾席亍斃趬鳵孚廖淓",
             "han too low",
         ),
+        ("测得的长度是 " + "、".join(f"{n} cm 或 {n} mm，也就是这根木头从左边到右边的长度" for n in range(40)), None),
         ("短", None),
         ("", None),
     ],

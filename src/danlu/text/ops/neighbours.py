@@ -12,13 +12,15 @@ from danlu.text.records import Record
 from danlu.text.steps.statistics import NEIGHBOURS, NeighboursStep
 
 _FEWEST = 40  # neighbours; a share of fewer says little
+_PART = 10  # units of measure or pinyin in a Chinese text are no more of it than one in so many
 _OTHER_LATIN = 27  # À, ß, ą: as good as never in English, and all that UTF-8 read as Latin-1 consists of
 _FIRST_HAN = 28
 
 
 def measure(records: list[Record], step: NeighboursStep) -> dict[str, Column]:
     """`latin` and `han`: which share of all Latin letters in a row, and of all Chinese characters in a row, are usual
-    neighbours; NaN in records with fewer than 40 such neighbours. Capitals behind a letter, as in SQL, do not count."""
+    neighbours; NaN in records of which such neighbours are fewer than 40 or than a tenth. Capitals behind a letter, as
+    in SQL, do not count."""
     codes = codes_of(records)
     numbers = _numbers()[codes.points]
     left, right = numbers[:-1], numbers[1:]
@@ -26,7 +28,8 @@ def measure(records: list[Record], step: NeighboursStep) -> dict[str, Column]:
     capital = (codes.points[1:] - np.uint32(ord("A"))) < 26
     latin = np.flatnonzero(both & (left < _FIRST_HAN) & (right < _FIRST_HAN) & ~capital)
     han = np.flatnonzero(both & (left >= _FIRST_HAN) & (right >= _FIRST_HAN))
-    return {name: _share(numbers, at, codes.bounds) for name, at in (("latin", latin), ("han", han))}
+    fewest = np.maximum(_FEWEST, codes.lengths / _PART)
+    return {name: _share(numbers, at, codes.bounds, fewest) for name, at in (("latin", latin), ("han", han))}
 
 
 def folded(points: np.ndarray) -> np.ndarray:
@@ -34,12 +37,12 @@ def folded(points: np.ndarray) -> np.ndarray:
     return _simplified()[points]
 
 
-def _share(numbers: np.ndarray, at: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+def _share(numbers: np.ndarray, at: np.ndarray, bounds: np.ndarray, fewest: np.ndarray) -> np.ndarray:
     place = numbers[at].astype(np.int64) * _size() + numbers[at + 1]
     usual = _usual()[place >> 3] >> (place & 7).astype(np.uint8) & 1
     cuts = np.searchsorted(at, bounds)
     count = np.diff(cuts)
-    return np.divide(sums(usual, cuts), count, out=np.full(len(count), np.nan), where=count >= _FEWEST)
+    return np.divide(sums(usual, cuts), count, out=np.full(len(count), np.nan), where=count >= fewest)
 
 
 @cache

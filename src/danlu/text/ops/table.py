@@ -46,7 +46,7 @@ OPERATORS = {
     "lines": Operator(measure=lines.measure, judge=ranges.judge),
     "words": Operator(measure=words.measure, judge=ranges.judge),
     "repetition": Operator(measure=repetition.measure, judge=ranges.judge),
-    "neighbours": Operator(measure=neighbours.measure, judge=ranges.judge),
+    "neighbours": Operator(measure=neighbours.measure, judge=ranges.judge, version=2),
     "keywords": Operator(measure=keywords.measure, judge=keywords.judge, version=2),
     "tokens": Operator(score=tokens.score, judge=ranges.judge),
     "privacy": Operator(change=redact.redact, measure=redact.measure),

@@ -126,7 +126,8 @@ class NeighboursStep(RangesStep):
     """Drops what nobody writes: mashed keys, random characters, text read in a wrong encoding.
 
     Of letters that stand next to each other it counts how many are usual neighbours, by a table of English and Chinese
-    text of all sorts. Records with fewer than 40 neighbours of a script pass; abbreviations in capitals do not count.
+    text of all sorts. Where neighbours of a script are fewer than 40 or than a tenth of a record, they decide nothing;
+    abbreviations in capitals do not count.
     """
 
     decides: ClassVar[frozenset[str]] = frozenset({"latin", "han"})
