@@ -106,8 +106,8 @@ class Recipe(Settings):
         kind = self.tokenizer.train.kind if self.tokenizer and self.tokenizer.train else ""
         if model and model.family == "qwen2" and kind == "sentencepiece":
             raise ValueError(
-                "tokenizer.train.kind: sentencepiece does not go with model.family: qwen2, in which transformers splits "
-                "every text as Qwen2 does. Set model.family to llama, mistral or qwen3, or the kind to byte_bpe."
+                "tokenizer.train.kind: sentencepiece does not go with model.family: qwen2, in which transformers "
+                "splits every text as Qwen2 does. Set model.family to llama, mistral or qwen3, or the kind to byte_bpe."
             )
 
     def training(self) -> dict[str, TrainingStage]:
