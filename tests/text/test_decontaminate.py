@@ -76,7 +76,7 @@ TOKENS = st.lists(st.sampled_from([*"abC你好Ｄ天,。", "e12"]), max_size=14)
 STRINGS = TOKENS.map(" ".join)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(
     st.lists(STRINGS, max_size=20),
     st.lists(st.lists(STRINGS, max_size=3), min_size=1, max_size=5),

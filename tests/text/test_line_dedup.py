@@ -82,7 +82,7 @@ LINES = st.sampled_from(
 TEXTS = st.lists(LINES, max_size=10).map("\n".join)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.lists(TEXTS, max_size=12), st.integers(1, 4), st.sampled_from(["none", "first"]), st.sampled_from([1, 9, 16]))
 def test_lines_go_as_in_plain_python(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], most: int, keep: Any, shortest: int

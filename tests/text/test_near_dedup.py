@@ -96,7 +96,7 @@ def check_sound(texts: list[str], found: dict[int, dict[str, Any]], step: NearDe
 WORDS = st.lists(st.sampled_from([*"abcd你好Ａ天"]), max_size=12).map(" ".join)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(st.lists(WORDS, max_size=25), st.integers(8, 30))
 def test_small_corpora_equal_a_plain_loop(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], size: int
