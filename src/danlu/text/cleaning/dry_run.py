@@ -21,7 +21,7 @@ from danlu.text.cleaning.sampling import Sample, sample_source
 from danlu.text.cleaning.scorers import Scorers
 from danlu.text.cleaning.sources import folder_name, kind_of
 from danlu.text.files import source_files
-from danlu.text.settings import CleanSettings
+from danlu.text.settings import CleanSettings, CleanSource
 from danlu.text.survey import text_bytes
 
 SHARE = 0.01
@@ -99,7 +99,7 @@ def dry_run(settings: CleanSettings, scorers: Scorers | None = None) -> Bill:
         folder, samples = Path(name), {}
         for number, (source, files) in enumerate(zip(settings.sources, listed, strict=True)):
             (folder / str(number)).mkdir()
-            samples[folder_name(source)] = sample_source(source, files, share, folder / str(number))
+            samples[_name(source)] = sample_source(source, files, share, folder / str(number))
         # A process of its own, so that its peak of memory is a worker's.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
             worker_mb = process.submit(_clean_sample, _sampled(settings, samples), folder, scorers).result()
@@ -108,14 +108,19 @@ def dry_run(settings: CleanSettings, scorers: Scorers | None = None) -> Bill:
         return _bill(settings, folder, samples, worker_mb, parts, len(files))
 
 
+def _name(source: CleanSource) -> str:
+    """What the source is called in the results."""
+    return f"{source.kind or kind_of(source)}s/{folder_name(source)}"
+
+
 def _sampled(settings: CleanSettings, samples: dict[str, Sample]) -> CleanSettings:
     sources = []
     for source in settings.sources:
-        name = folder_name(source)
-        there: dict[str, Any] = {"path": str(samples[name].file), "name": name, "kind": source.kind or kind_of(source)}
+        there = {"path": str(samples[_name(source)].file), "name": folder_name(source), "format": "auto"}
         anything: dict[str, Any] = {"limit": None, "include": [], "exclude": [], "max_bad_share": 1.0}
-        sources.append(source.model_copy(update=there | anything))
-    return settings.model_copy(update={"sources": sources, "workers": 1})
+        sources.append(source.model_copy(update={**there, **anything, "kind": source.kind or kind_of(source)}))
+    here = {"workers": 1, "executor": "local", "cluster": None}
+    return settings.model_copy(update={"sources": sources, **here})
 
 
 def _clean_sample(settings: CleanSettings, folder: Path, scorers: Scorers | None) -> float:
@@ -142,7 +147,7 @@ def _bill(
     by_source = json.loads((out / STATISTICS).read_text("utf-8"))
     steps: dict[tuple[Any, ...], StepBill] = {}
     for name, done in by_source.items():
-        scale = 1 / samples[name.partition("/")[2]].share
+        scale = 1 / samples[name].share
         for step in done:
             label = f"{step['step']} (edit)" if step["edits"] else step["step"]
             bill = steps.setdefault((step["number"], label), StepBill(label))
@@ -169,7 +174,7 @@ def _bill(
         text_mb=whole / 1e6,
         steps=list(steps.values()),
         core_seconds=seconds,
-        workers=settings.workers or core_count(),
+        workers=settings.cluster.tasks if settings.cluster else settings.workers or core_count(),
         worker_mb=worker_mb,
         disk_mb={name: size for name, size in disk.items() if size >= 0.1},
         parts=parts,
