@@ -23,7 +23,7 @@ from danlu.ledger.errors import UserError
 from danlu.text import json_stream
 from danlu.text.problems import BadRow
 from danlu.text.readers import Piece, read_piece, read_rows
-from danlu.text.survey import survey
+from danlu.text.survey import groups, survey
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
 VALUE = st.recursive(
@@ -243,6 +243,16 @@ def test_pieces_hold_every_row_once_with_its_line(tmp_path: Path, lengths: list[
     pieces = [Piece(**piece) for piece in survey(str(path), size)["pieces"]]
     rows = [row for piece in pieces for row in read_piece(piece)]
     assert [(row.fields["n"], row.line) for row in rows] == [(n, n + 1) for n in range(len(lengths))]
+
+
+@pytest.mark.parametrize("size", [1 << 19, 700_000])
+def test_tasks_are_about_as_large_as_asked_for(tmp_path: Path, size: int) -> None:
+    (tmp_path / "a.jsonl").write_bytes(jsonl([{"pad": "x" * 900} for _ in range(4000)]))
+    pieces = [Piece(**piece) for piece in survey(str(tmp_path / "a.jsonl"), size)["pieces"]]
+    made = groups(pieces, size)
+    assert [piece for group in made for piece in group] == pieces
+    sizes = [sum((piece.stop or 0) - piece.start for piece in group) for group in made]
+    assert all(0.7 * size < one < 1.7 * size for one in sizes[:-1])
 
 
 def test_row_groups_are_pieces(tmp_path: Path) -> None:

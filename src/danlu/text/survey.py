@@ -13,6 +13,7 @@ from danlu.text.readers import Piece, file_form
 from danlu.text.settings import DocumentUnit
 from danlu.text.streams import CHUNK, COMPRESSED
 
+SLACK = 1.25
 PACKING = 4  # text over what .zst and .gz make of it
 
 
@@ -56,15 +57,16 @@ def check_unchanged(path: Path, stamp: list[int]) -> None:
 def groups(pieces: list[Piece], piece_bytes: int) -> list[list[Piece]]:
     """Neighbouring pieces, as many as make one task of about `piece_bytes` of text."""
     made: list[list[Piece]] = []
-    size = piece_bytes
+    size = 0
     for piece in pieces:
-        if size >= piece_bytes:
+        path = Path(piece.file)
+        cut = piece.stop is not None and path.suffix not in COMPRESSED and file_form(path) != "parquet"
+        more = piece.stop - piece.start if cut and piece.stop else text_bytes(path)
+        if not made or size + more > SLACK * piece_bytes:  # a cut piece is a little less or more than asked for
             made.append([])
             size = 0
         made[-1].append(piece)
-        path = Path(piece.file)
-        cut = piece.stop is not None and path.suffix not in COMPRESSED and file_form(path) != "parquet"
-        size += piece.stop - piece.start if cut and piece.stop else text_bytes(path)
+        size += more
     return made
 
 
