@@ -233,5 +233,7 @@ def test_settings_without_effect_are_refused() -> None:
     source = {"sources": [{"path": "a"}]}
     with pytest.raises(UserError, match="no effect with executor: local"):
         check(CleanSettings, {**source, "cluster": {"partition": "cpu"}})
+    with pytest.raises(UserError, match=r"cluster\.partition` has no effect with executor: ray"):
+        check(CleanSettings, {**source, "executor": "ray", "cluster": {"partition": "cpu"}})
     with pytest.raises(UserError, match="Slurm needs"):
         check(CleanSettings, {**source, "executor": "slurm"})

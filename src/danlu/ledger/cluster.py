@@ -26,6 +26,7 @@ from danlu.ledger.tasks import Task, Timed, record_tasks, run_tasks, timed
 
 RAY_SECONDS = 120  # in which Ray has to answer
 POLL_SECONDS = 5.0
+MOST_JOBS = 1000  # of one list of tasks; of more tasks, several make a job
 
 ExecutorName = Literal["local", "slurm", "ray"]
 
@@ -37,7 +38,7 @@ class ClusterSettings(Settings):
     time: str = Field(
         default="24:00:00",
         pattern=r"^\d+:[0-5]\d:[0-5]\d$",
-        description="Hours, minutes and seconds that one task may take.",
+        description="Hours, minutes and seconds that a task may take (several in turn, where there are over 1,000).",
     )
     cpus: int = Field(default=1, ge=1, description="Cores of one task. One is enough: more tasks are the better use.")
     memory: int = Field(default=2, ge=1, description="GB of memory for each core of a task.")
@@ -149,6 +150,11 @@ class Job:
         if "error" in content:
             raise RuntimeError(content["error"][0])  # so that datatrove does not take it for done
 
+    @property
+    def tasks_per_job(self) -> int:
+        """How many tasks a machine takes at once, one after the other."""
+        return -(-len(self.outputs) // MOST_JOBS)
+
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "name": self.name}
 
@@ -204,6 +210,7 @@ def _on_slurm(job: Job, settings: ClusterSettings) -> Any:
         time=settings.time,
         cpus_per_task=settings.cpus,
         mem_per_cpu_gb=settings.memory,
+        tasks_per_job=job.tasks_per_job,
         job_name=job.name,
         logging_dir=str(make_folder(job.folder)),
         env_command=f"export PATH={Path(sys.prefix) / 'bin'}:$PATH",
@@ -230,6 +237,7 @@ def _on_ray(job: Job, settings: ClusterSettings) -> Any:
         workers=settings.tasks,
         cpus_per_task=settings.cpus,
         mem_per_cpu_gb=settings.memory,
+        tasks_per_job=job.tasks_per_job,
         time=settings.seconds,
         logging_dir=str(make_folder(job.folder)),
     )

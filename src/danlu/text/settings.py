@@ -161,6 +161,9 @@ class CleanSettings(Settings):
             raise ValueError("`cluster` has no effect with executor: local. Remove it, or set executor: slurm or ray.")
         if self.executor == "slurm" and (self.cluster is None or self.cluster.partition is None):
             raise ValueError("Slurm needs `cluster: {partition: …}` (sinfo lists them).")
+        other = {"slurm": "address", "ray": "partition"}.get(self.executor)
+        if other and self.cluster is not None and getattr(self.cluster, other) is not None:
+            raise ValueError(f"`cluster.{other}` has no effect with executor: {self.executor}. Remove it.")
         return self
 
     @model_validator(mode="after")
