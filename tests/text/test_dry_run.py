@@ -56,10 +56,15 @@ def settings(raw: Path, **how: Any) -> CleanSettings:
     return check(CleanSettings, {"sources": [source], "steps": STEPS, "workers": 2, "task_bytes": 1 << 20, **how})
 
 
-def test_a_bill_is_near_to_what_is_paid(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dry, "LEAST_BYTES", 1 << 20)
-    monkeypatch.setattr(sampling, "STRETCH", 1 << 16)
-    bill = dry.dry_run(settings(raw))
+@pytest.fixture(scope="module")
+def bill(raw: Path) -> dry.Bill:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dry, "LEAST_BYTES", 1 << 20)
+        patch.setattr(sampling, "STRETCH", 1 << 16)
+        return dry.dry_run(settings(raw))
+
+
+def test_a_bill_is_near_to_what_is_paid(raw: Path, bill: dry.Bill, tmp_path: Path) -> None:
     clean(settings(raw, workers=1), tmp_path / "out")
     paid = json.loads((tmp_path / "out" / "statistics.json").read_text())["documents/raw"]
     assert 0.1 < bill.share < 0.5
@@ -94,9 +99,9 @@ def test_a_limit_is_the_whole_of_a_source(raw: Path, tmp_path: Path) -> None:
     assert (sample.rows, sample.share) == (100, 0.1)
 
 
-def test_the_bill_is_printed(raw: Path) -> None:
-    console = Console(width=140, record=True, highlight=False)
-    print_bill(dry.dry_run(settings(raw)), console)
+def test_the_bill_is_printed(bill: dry.Bill) -> None:
+    console = Console(width=80, record=True, highlight=False)
+    print_bill(bill, console)
     text = console.export_text()
     assert "slowest step" in text and "exact_dedup" in text and "MB, " in text and "tasks" in text
 
