@@ -21,6 +21,12 @@ from danlu.text.steps.basic import NormaliseStep
 from danlu.text.structure import checked
 
 STEP: TypeAdapter[Any] = TypeAdapter(Step)
+LISTED = {"lists": ["danlu:boilerplate"]}
+NEEDED: dict[str, dict[str, Any]] = {
+    "keywords": {**LISTED, "count": {"max": 0}},
+    "unsuitable": LISTED,
+    "history": {"characters": 50},
+}
 WORDS = st.sampled_from([
     "human", "gpt", "user", "assistant", "system", "tool", "function_call", "document", "conversation", "preference",
     "问", "", " ", "[]", "[{}]", "{", "None", '{"name": "f"}',
@@ -56,7 +62,7 @@ def shapes(row: dict[str, Any]) -> None:
                     assert sound.messages[-1]["role"] == "assistant"
                 for name, operator in OPERATORS.items():
                     if operator.measure:
-                        step = STEP.validate_python({"op": name})
+                        step = STEP.validate_python({"op": name, **NEEDED.get(name, {})})
                         columns = operator.measure([sound], step)
                         assert columns and {len(column) for column in columns.values()} == {1}
 
