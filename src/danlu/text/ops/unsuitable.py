@@ -150,7 +150,7 @@ def _masked(text: str, places: list[tuple[int, int]]) -> tuple[str, int]:
 
 def _hits(step: UnsuitableStep) -> Callable[[str], dict[tuple[int, int], str]]:
     """What finds the places and words of the lists in a text."""
-    automaton = matcher(step.lists)
+    automaton = matcher(step.files())
 
     def hits(text: str) -> dict[tuple[int, int], str]:
         lower = text.lower()

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from danlu.text.steps.base import Kind, StepSettings
+from danlu.text.steps.statistics import word_lists
 
 Role = Literal["user", "assistant"]
 _TALK: list[Kind] = Field(
@@ -135,7 +136,7 @@ class UnsuitableStep(StepSettings):
     action: Unsuitable = Field(default="drop", description=_ACTION + "every character of the word is a *.")
 
     def files(self) -> list[str]:
-        return self.lists
+        return word_lists(self.lists)
 
 
 class UnsuitableScoredStep(StepSettings):

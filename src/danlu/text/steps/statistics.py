@@ -18,6 +18,11 @@ LISTS = Path(__file__).parents[1] / "lists"
 NEIGHBOURS = LISTS / "neighbours.txt"  # a character and all that usually follow it, a line each
 
 
+def word_lists(names: list[str]) -> list[str]:
+    """The files of word lists, of which those that come with danlu go by names such as danlu:boilerplate."""
+    return [str(LISTS / f"{name.removeprefix(SHIPPED)}.txt") if name.startswith(SHIPPED) else name for name in names]
+
+
 class RangesStep(StepSettings):
     """A step whose ranges have the names of what it measures, and decide alone."""
 
@@ -179,8 +184,7 @@ class KeywordsStep(RangesStep):
     )
 
     def files(self) -> list[str]:
-        shipped = {name: str(LISTS / f"{name.removeprefix(SHIPPED)}.txt") for name in self.lists}
-        return [path if name.startswith(SHIPPED) else name for name, path in shipped.items()]
+        return word_lists(self.lists)
 
     def bounds(self) -> dict[str, Range]:
         return {} if self.least else super().bounds()
