@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -348,6 +349,8 @@ def main() -> None:
     """Runs the command line; a user's mistake is told without a traceback."""
     from danlu.ledger.errors import Stopped, UserError
 
+    # Threads of torch that wait awake starve each other where another program wants a core: 20 times slower (docs/log.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except UserError as error:
