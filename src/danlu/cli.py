@@ -349,7 +349,7 @@ def main() -> None:
     """Runs the command line; a user's mistake is told without a traceback."""
     from danlu.ledger.errors import Stopped, UserError
 
-    # Threads of torch that wait awake starve each other where another program wants a core: 20 times slower (docs/log.md).
+    # Threads of torch that wait awake starve each other beside another busy program (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
