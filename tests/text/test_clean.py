@@ -127,9 +127,10 @@ def test_every_drop_has_its_value_and_every_count_is_in_the_manifest(raw: Path, 
     assert by_reason["too short"]["value"] == len(by_reason["too short"]["text"])
     assert by_reason["language other"]["value"]["detected"] == "ru"
     twin = by_reason["duplicate"]
-    file, line = twin["value"].split(":")
+    assert twin["value"]["source"] == "words"
+    file, line = twin["value"]["twin"].split(":")
     first = next(row for row in read_rows(raw / file) if row.line == int(line))
-    assert first.fields["text"].rstrip() == twin["text"] and twin["meta"]["origin"] != twin["value"]
+    assert first.fields["text"].rstrip() == twin["text"] and twin["meta"]["origin"] != twin["value"]["twin"]
     manifest = json.loads((out / "manifest.json").read_text("utf-8"))
     kept, dropped = naive()
     words = manifest["sources"]["documents/words"]

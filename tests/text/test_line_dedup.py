@@ -159,13 +159,65 @@ def test_messages_lose_their_own_lines(tmp_path: Path) -> None:
     records.append(
         Preference(turns("问？", "答。")[:1], turns("", f"好。\n{mark}")[1:], turns("", f"{mark}\n坏。")[1:])
     )
-    step = LineDedupStep(max=2)
+    step = LineDedupStep(max=2, kinds=["conversation", "preference"])
     after = edited(records, gather(records, step, tmp_path / "lines", 2), step)
     assert [text_of(record) for record in after] == [
         *(f"问题{n}？\n```\n{n}\n```\n答案{n}。\n" for n in range(4)),
         "问？\n好。\n\n坏。",
     ]
     assert isinstance(after[0], Conversation) and after[0].messages[1]["weight"] == 0.0
+
+
+SYSTEM = "You are a helpful assistant.\nAnswer in the language of the question, please."
+QUESTION = "请把下面这句话翻译成英文并解释它的意思。"
+
+
+def asked(number: int) -> list[Any]:
+    answer = f"第{number}个回答，有它自己的内容。\n以上内容由人工智能生成，仅供参考。"
+    messages = [("system", SYSTEM), ("user", QUESTION), ("tool", f"{MENU}\n{number}"), ("assistant", answer)]
+    return [{"role": role, "content": content} for role, content in messages]
+
+
+def test_conversations_are_left_alone_by_default(tmp_path: Path) -> None:
+    file = tmp_path / "chats.jsonl"
+    rows = [asked(n) for n in range(9)]
+    for row in rows:
+        row[2] = {
+            "role": "assistant",
+            "content": "稍等。",
+            "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}],
+        }
+        row.insert(3, {"role": "tool", "tool_call_id": "1", "content": MENU})
+    file.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows), "utf-8")
+    settings = {"sources": [{"path": str(file)}], "steps": [{"op": "line_dedup", "max": 3}], "workers": 1}
+    clean(check(CleanSettings, settings), tmp_path / "out")
+    kept = [row.fields["messages"] for row in read_rows(tmp_path / "out" / "conversations")]
+    assert [[m["content"] for m in row] for row in kept] == [[m["content"] for m in row] for row in rows]
+
+
+@pytest.mark.parametrize("unit", ["line", "sentence"])
+def test_system_prompts_tools_and_set_questions_stay(tmp_path: Path, unit: Any) -> None:
+    records: list[Record] = [Conversation(asked(n)) for n in range(9)]
+    step = LineDedupStep(max=3, kinds=["conversation"], unit=unit, shortest=12)
+    after = edited(records, gather(records, step, tmp_path / "lines", 4), step)
+    for number, record in enumerate(after):
+        assert isinstance(record, Conversation)
+        contents = [message["content"] for message in record.messages]
+        assert contents[:3] == [SYSTEM, QUESTION, f"{MENU}\n{number}"]
+        assert contents[3].strip() == f"第{number}个回答，有它自己的内容。"
+    only_users = LineDedupStep(max=3, kinds=["conversation"], roles=["user"], unit=unit, shortest=12)
+    assert gather(records, only_users, tmp_path / "users", 4) == {}
+
+
+def test_no_message_is_left_empty(tmp_path: Path) -> None:
+    question = f"{QUESTION}\n只要译文，不要任何多余的话。"
+    records: list[Record] = [
+        Conversation([{"role": "user", "content": question}, {"role": "assistant", "content": f"第{n}句。"}])
+        for n in range(9)
+    ]
+    step = LineDedupStep(max=3, kinds=["conversation"])
+    found = gather(records, step, tmp_path / "lines")
+    assert len(found) == 9 and edited(records, found, step) == records
 
 
 def test_a_later_step_sees_what_is_left(tmp_path: Path) -> None:

@@ -150,6 +150,10 @@ class Hashes:
     number: int
     hashes: list[int]
 
+    @property
+    def source(self) -> str:
+        return f"source {self.number}"
+
     def columns(self, names: list[str]) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
         for start in range(0, len(self.hashes), 4):
             rows = np.arange(start, min(start + 4, len(self.hashes)))
@@ -181,9 +185,12 @@ def test_twins_are_all_but_the_first(
                 wanted[row] = first[value]
             first.setdefault(value, f"{task}:{row}")
         found = FindingsReader(files, task).take(np.arange(len(hashes)))
-        assert found == {row: {"twin": twin} for row, twin in wanted.items()}
+        assert found == {
+            row: {"twin": twin, "source": f"source {twin.partition(':')[0]}"} for row, twin in wanted.items()
+        }
 
 
 def test_a_duplicate_names_its_first() -> None:
-    assert exact_dedup.judge({"hash": 1, "twin": "a.jsonl:3"}, ExactDedupStep()) == ("duplicate", "a.jsonl:3")
-    assert exact_dedup.judge({"hash": 1, "twin": None}, ExactDedupStep()) is None
+    twin = {"twin": "a.jsonl:3", "source": "web"}
+    assert exact_dedup.judge({"hash": 1, **twin}, ExactDedupStep()) == ("duplicate", twin)
+    assert exact_dedup.judge({"hash": 1, "twin": None, "source": None}, ExactDedupStep()) is None

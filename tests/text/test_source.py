@@ -108,7 +108,7 @@ def test_what_cannot_be_trained_on_is_refused_with_a_reason(tmp_path: Path, give
         ("", "a", "e", "preference without a question before its answers"),
         ("ua", "a", "a", "preference without a question before its answers"),
         ("u", "a", "e", "empty content"),
-        ("u", "a", "", "answer that is no assistant's"),
+        ("u", "", "", "chosen equals rejected"),
         ("u", "a", "ua", "answer that is no assistant's"),
     ],
 )

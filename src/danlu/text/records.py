@@ -56,7 +56,10 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """A history and two ways to go on from it, the better one first."""
+    """A history and two ways to go on from it, the better one first.
+
+    An empty side is not known: what stands on the other was found good (chosen) or bad (rejected) by itself.
+    """
 
     messages: list[Message]
     chosen: list[Message]

@@ -21,8 +21,8 @@ from danlu.text.steps.statistics import StatisticsStep
 DocumentUnit = Literal["file", "paragraph", "line"]
 AdapterName = Literal[
     "auto", "danlu", "openai", "sharegpt", "firefly", "moss", "oasst", "message_pairs", "ranked_turns", "hh",
-    "comparisons", "ranked_alpaca", "prompt_pairs", "belle_turns", "alpaca", "dolly", "firefly_tasks", "questions",
-    "text",
+    "comparisons", "ranked_alpaca", "prompt_pairs", "labelled", "belle_turns", "alpaca", "dolly", "firefly_tasks",
+    "questions", "text",
 ]  # fmt: skip
 
 

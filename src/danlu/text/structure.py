@@ -32,9 +32,9 @@ def _preference(record: Preference) -> tuple[Preference, list[str]]:
     messages, mended = _history(record.messages)
     if not messages or messages[-1]["role"] not in ("user", "tool"):
         raise BadRow("preference without a question before its answers")
-    for answer in (record.chosen, record.rejected):
+    for answer in filter(None, (record.chosen, record.rejected)):
         _history([*messages, *answer])
-        if not answer or answer[0]["role"] != "assistant" or answer[-1]["role"] != "assistant":
+        if answer[0]["role"] != "assistant" or answer[-1]["role"] != "assistant":
             raise BadRow("answer that is no assistant's", ", ".join(message["role"] for message in answer))
     if record.chosen == record.rejected:
         raise BadRow("chosen equals rejected")

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from danlu.text.adapters.chats import sharegpt_turns
-from danlu.text.adapters.instructions import alpaca_prompt
+from danlu.text.adapters.instructions import QUESTIONS, alpaca_prompt
 from danlu.text.adapters.messages import listed, message, openai_message, text, turn
 from danlu.text.problems import BadRow
 from danlu.text.records import Message, Preference
@@ -75,6 +75,31 @@ def comparisons(fields: dict[str, Any]) -> list[Preference]:
     return [Preference([message("user", text(fields, "user_input"))], best, worst)]
 
 
+def labelled(fields: dict[str, Any]) -> list[Preference]:
+    """One answer that was found good or bad: {"prompt", "completion", "label": bool}, or {"messages", "label"}.
+
+    LLaMA-Factory writes `kto_tag`. The answer stands on its side, and the other one is empty.
+    """
+    turns = next((found for name in ("messages", "conversations") if (found := listed(fields, name))), None)
+    if turns is None:
+        question, answer = next(pair for pair in QUESTIONS if all(fields.get(name) for name in pair))
+        said = listed(fields, answer)
+        answers = [openai_message(entry) for entry in said] if said else [message("assistant", text(fields, answer))]
+        turns = [*_system(fields), *_prompt(fields[question]), *answers]
+    else:
+        sharegpt = isinstance(turns[0], dict) and "from" in turns[0]
+        turns = sharegpt_turns(turns) if sharegpt else [openai_message(entry) for entry in turns]
+        turns = turns if turns[0]["role"] == "system" else [*_system(fields), *turns]
+    asked = max((place for place, said in enumerate(turns, 1) if said["role"] == "user"), default=0)
+    prompt, answered = turns[:asked], turns[asked:]
+    return [Preference(prompt, answered, []) if _label(fields) else Preference(prompt, [], answered)]
+
+
+def is_labelled(fields: dict[str, Any]) -> bool:
+    """Whether a row says of one answer that it is good or bad."""
+    return _label(fields) is not None
+
+
 _HH_DIALOGUE = re.compile(r"\s*Human:.*\n\nAssistant:", re.DOTALL)
 _HH_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
@@ -85,6 +110,11 @@ def _hh_turns(dialogue: str) -> list[Message]:
         turn("human" if name == "Human" else "assistant", said.strip())
         for name, said in zip(parts[::2], parts[1::2], strict=True)
     ]
+
+
+def _label(fields: dict[str, Any]) -> bool | None:
+    label = fields.get("label", fields.get("kto_tag"))
+    return label if isinstance(label, bool) else None
 
 
 def _scored(entry: Any) -> bool:

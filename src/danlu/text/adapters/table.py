@@ -116,6 +116,7 @@ def _objects(*names: str) -> Callable[[Fields], bool]:
 
 
 _PROMPT = _any(*(_any(_strings(name), _turns(name, "role")) for name in ("prompt", "question", "query", "input")))
+_PAIRED_TURNS = _all(_turns("prompt", "role"), _turns("completion", "role"))
 _QUESTIONS = _any(*(_strings(*pair) for pair in instructions.QUESTIONS))
 _CHATS = "messages conversations conversation"
 
@@ -147,6 +148,13 @@ ADAPTERS: tuple[Adapter, ...] = (
     Adapter(
         "prompt_pairs", "preference", "prompt question query input chosen rejected system",
         _all(_PROMPT, _strings("chosen", "rejected")), preferences.prompt_pairs,
+    ),
+    Adapter(
+        "labelled", "preference", "messages conversations prompt question query completion answer response label "
+        "kto_tag system",
+        _all(preferences.is_labelled, _any(_QUESTIONS, _PAIRED_TURNS, _turns("messages", "role"),
+                                           _turns("conversations", "role"), _turns("conversations", "from"))),
+        preferences.labelled,
     ),
     Adapter("oasst", "conversation", "prompt", _objects("prompt"), oasst.conversations),
     Adapter("moss", "conversation", "meta_instruction chat", chats.is_moss, chats.moss),

@@ -152,15 +152,13 @@ def _file(part: PartTrail, origin: str) -> str:
 
 def _twin(trail: Trail, part: PartTrail, place: int, value: Any) -> tuple[str, Record] | None:
     """The kept record that a duplicate's value names."""
-    step = part.turns[place].step.op
-    origin = value if step == "exact_dedup" else value.get("twin") if isinstance(value, dict) else None
-    if not isinstance(origin, str):
+    if not isinstance(value, dict) or "twin" not in value:
         return None
+    origin = value["twin"]
     found = trail.rows_of(part.part.kind, {origin}).get(origin, [])
     if not found:
         return None
-    source = value.get("source") if isinstance(value, dict) else None
-    kept, row = next((place for place in found if place[0].source == source), found[0])
+    kept, row = next((place for place in found if place[0].source == value["source"]), found[0])
     return origin, kept.before(place, kept.originals_of([row]))[row]
 
 

@@ -25,7 +25,7 @@ def measure(records: list[Record], step: ExactDedupStep) -> dict[str, Any]:
 
 
 def gather(gathering: Gathering, step: ExactDedupStep) -> list[Path]:
-    """`twin`: the origin of the first record that says the same, for all but the first."""
+    """`twin` and `source`: where the first record that says the same comes from, for all but the first."""
     buckets = 1 + gathering.rows // BUCKET_ROWS
     found = [gathering.folder / f"twins-{bucket:05d}.parquet" for bucket in range(buckets)]
     tasks = [
@@ -42,12 +42,14 @@ def gather(gathering: Gathering, step: ExactDedupStep) -> list[Path]:
 
 
 def judge(values: dict[str, Any], step: ExactDedupStep) -> tuple[str, Any] | None:
-    """A record that an earlier one equals, with the earlier one's origin."""
-    return ("duplicate", values["twin"]) if values["twin"] is not None else None
+    """A record that an earlier one equals, with the earlier one's origin and source."""
+    if values["twin"] is None:
+        return None
+    return "duplicate", {"twin": values["twin"], "source": values["source"]}
 
 
 def find_twins(parts: list[LivePart], bucket: int, buckets: int, out: str) -> int:
-    """Writes task, row and the first one's origin for each record of a bucket that is not the first of its content.
+    """Writes task, row and the first one's origin and source for each record of a bucket but the first of a content.
 
     Gives how many were found.
     """
@@ -62,7 +64,11 @@ def find_twins(parts: list[LivePart], bucket: int, buckets: int, out: str) -> in
     by_place = np.argsort(again)
     again, first = again[by_place], first[by_place]
     twins = _origins(parts, tasks[first], rows[first])
-    table = pa.table({"task": tasks[again], "row": rows[again], "twin": pa.array(twins, pa.string())})
+    names = {part.number: part.source for part in parts}
+    sources = pa.array([names[number] for number in tasks[first].tolist()], pa.string())
+    table = pa.table(
+        {"task": tasks[again], "row": rows[again], "twin": pa.array(twins, pa.string()), "source": sources}
+    )
     with atomic_file(Path(out), "wb") as handle:
         parquet.write_table(table, handle)
     return len(again)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from danlu.text.kernels import Codes, codes_of
+from danlu.text.kernels import codes_of
 from danlu.text.ops import line_tasks
-from danlu.text.ops.contents import text_of
+from danlu.text.ops.contents import messages_of
 from danlu.text.ops.cutting import without
 from danlu.text.ops.operator import Column
 from danlu.text.ops.sorted_files import STRETCH
@@ -29,14 +29,13 @@ FREQUENT = 100  # lines that findings show
 
 def measure(records: list[Record], step: LineDedupStep) -> dict[str, Column]:
     """`lines`: hashes of the lines that count. `sizes`: their characters. `characters`: those of all the text."""
-    codes = codes_of(records)
-    found = units(codes, step)
+    found = units(records, step)
     spans = [slice(*span) for span in pairwise(found.spans.bounds.tolist())]
     sizes = found.spans.lengths.astype(np.uint32)
     return {
         "lines": [found.hashes[span] for span in spans],
         "sizes": [sizes[span] for span in spans],
-        "characters": codes.lengths,
+        "characters": codes_of(records).lengths,
     }
 
 
@@ -46,10 +45,17 @@ def judge(values: dict[str, Any], step: LineDedupStep) -> tuple[str, Any] | None
 
 
 def edit(record: Record, values: dict[str, Any], step: LineDedupStep) -> Record:
-    """The record without the lines that were found in too many."""
-    found = units(Codes([text_of(record)]), step)
+    """The record without the lines that were found in too many; a message of which nothing would be left stays."""
+    found = units([record], step)
     gone = np.isin(found.hashes, np.array(values["removed"], np.uint64))
-    return without(record, list(zip(found.spans.start[gone].tolist(), found.spans.end[gone].tolist(), strict=True)))
+    spans = list(zip(found.spans.start[gone].tolist(), found.spans.end[gone].tolist(), strict=True))
+    left, at = without(record, spans), 0
+    for message, after in zip(messages_of(record), messages_of(left), strict=True):
+        end = at + len(message["content"])
+        if message["content"].strip() and not after["content"].strip():
+            spans = [span for span in spans if not at <= span[0] < end]
+        at = end + 1
+    return without(record, spans)
 
 
 def gather(gathering: Gathering, step: LineDedupStep) -> list[Path]:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from danlu.text.kernels import Codes, mixed
+from danlu.text.kernels import mixed
 from danlu.text.ops.sorted_files import distinct, fresh, hash_range, read_range, sorted_file
 from danlu.text.ops.stages import place_range, places_of, rows_of, write_findings
 from danlu.text.ops.units import units
+from danlu.text.records import Document
 from danlu.text.steps.duplicates import LineDedupStep
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def show(part: LivePart, wanted: list[tuple[int, int]], step: dict[str, Any]) ->
     rows = rows_of(places)
     shown = []
     for row, text in part.texts(np.unique(rows)):
-        found = units(Codes([text]), settings)
+        found = units([Document(text)], settings)
         for line in hashes[rows == row]:
             at = int(np.flatnonzero(found.hashes == line)[0])
             shown.append((int(line), text[found.spans.start[at] : found.spans.end[at]].strip()))

@@ -36,7 +36,7 @@ OPERATORS = {
     "normalise": Operator(change=normalise.normalise),
     "length": Operator(measure=length.measure, judge=length.judge),
     "language": Operator(measure=language.measure, judge=language.judge, version=2),
-    "exact_dedup": Operator(measure=exact_dedup.measure, gather=exact_dedup.gather, judge=exact_dedup.judge),
+    "exact_dedup": Operator(measure=exact_dedup.measure, gather=exact_dedup.gather, judge=exact_dedup.judge, version=2),
     "html": Operator(change=html.html),
     "links": Operator(change=links.links),
     "markdown": Operator(change=markdown.markdown),
@@ -52,7 +52,11 @@ OPERATORS = {
     "privacy": Operator(change=redact.redact, measure=redact.measure),
     "near_dedup": Operator(measure=near_dedup.measure, gather=near_dedup.gather, judge=near_dedup.judge),
     "line_dedup": Operator(
-        measure=line_dedup.measure, gather=line_dedup.gather, judge=line_dedup.judge, edit=line_dedup.edit
+        measure=line_dedup.measure,
+        gather=line_dedup.gather,
+        judge=line_dedup.judge,
+        edit=line_dedup.edit,
+        version=2,
     ),
     "decontaminate": Operator(gather=decontaminate.gather, judge=decontaminate.judge, edit=decontaminate.edit),
     "smooth": Operator(change=smooth.smooth, measure=smooth.measure),

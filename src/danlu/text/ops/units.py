@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from danlu.text.kernels import Class, Codes, Spans
+from danlu.text.kernels import Class, Codes, Spans, codes_of
+from danlu.text.ops.contents import messages_of
+from danlu.text.records import Document, Record
 from danlu.text.steps.duplicates import LineDedupStep
 
 _TICK, _TILDE = ord("`"), ord("~")
@@ -22,8 +24,10 @@ class Units:
     spans: Spans
 
 
-def units(codes: Codes, step: LineDedupStep) -> Units:
-    """What counts of the records: outside code, and with at least `shortest` bytes of letters and digits."""
+def units(records: list[Record], step: LineDedupStep) -> Units:
+    """What counts of the records: outside code, with at least `shortest` bytes of letters and digits, and in a message
+    of `roles` that has more than this one."""
+    codes = codes_of(records)
     lines = codes.lines
     found = lines if step.unit == "line" else codes.sentences
     if not len(found.start):
@@ -31,6 +35,8 @@ def units(codes: Codes, step: LineDedupStep) -> Units:
     line = np.searchsorted(lines.start, found.start, "right") - 1
     letters = letters_before(codes)
     counts = (letters[found.end] - letters[found.start] >= step.shortest) & ~_is_code(codes, lines)[line]
+    if not all(isinstance(record, Document) for record in records):
+        counts &= _may_go(records, codes, found, step)
     if step.unit == "line":
         begins, ends = _whole_lines(codes, found.start)
         ends = np.minimum(ends, np.repeat(codes.bounds[1:] - 1, found.counts))  # the last line of a text has no end
@@ -40,6 +46,23 @@ def units(codes: Codes, step: LineDedupStep) -> Units:
         ends[:-1][follows] = found.start[1:][follows]
     at = np.flatnonzero(counts)
     return Units(codes.hashes(found)[at], Spans(begins[at], ends[at], np.searchsorted(at, found.bounds)))
+
+
+def _may_go(records: list[Record], codes: Codes, found: Spans, step: LineDedupStep) -> np.ndarray:
+    """Which lines or sentences stand in documents, or in messages that are looked at and have several."""
+    starts: list[int] = []
+    roles: list[bool | None] = []
+    for record, at in zip(records, codes.bounds.tolist(), strict=False):
+        starts.append(at)
+        roles.append(None)
+        for message in messages_of(record):
+            starts.append(at)
+            roles.append(message["role"] in step.roles)
+            at += len(message["content"]) + 1
+    owner = np.searchsorted(starts, found.start, "right") - 1
+    several = np.bincount(owner, minlength=len(starts))[owner] > 1
+    document = np.array([role is None for role in roles])[owner]
+    return document | (several & np.array([bool(role) for role in roles])[owner])
 
 
 def letters_before(codes: Codes) -> np.ndarray:

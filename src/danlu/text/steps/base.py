@@ -10,6 +10,7 @@ from danlu.config import Settings
 
 Kind = Literal["document", "conversation", "preference"]
 KINDS: tuple[Kind, ...] = ("document", "conversation", "preference")
+Role = Literal["user", "assistant"]
 Language = Literal["zh", "en", "mixed", "other"]
 LANGUAGES: tuple[Language, ...] = ("zh", "en", "mixed", "other")
 

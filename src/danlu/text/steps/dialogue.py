@@ -6,10 +6,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from danlu.text.steps.base import Kind, StepSettings
+from danlu.text.steps.base import Kind, Role, StepSettings
 from danlu.text.steps.statistics import word_lists
 
-Role = Literal["user", "assistant"]
 _TALK: list[Kind] = Field(
     default=["conversation", "preference"], description="The kinds of record that this step looks at."
 )

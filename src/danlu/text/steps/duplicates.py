@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from danlu.config import Settings
-from danlu.text.steps.base import Range, StepSettings
+from danlu.text.steps.base import Kind, Range, Role, StepSettings
 
 
 class NearDedupStep(StepSettings):
@@ -50,12 +50,21 @@ class NearDedupStep(StepSettings):
 
 
 class LineDedupStep(StepSettings):
-    """Removes lines that stand in many records, such as menus and notices. Code between fences is left alone."""
+    """Removes lines that stand in many records, such as menus and notices. Code between fences is left alone.
+
+    In conversations, where set phrases are how people talk, it looks only when `kinds` says so: never at system prompts
+    and tool results, nor at a message that is one line alone, such as a question that many ask; and no message is left
+    empty.
+    """
 
     decides: ClassVar[frozenset[str]] = frozenset({"left"})
     gathers: ClassVar[frozenset[str]] = frozenset({"max", "keep"})
 
     op: Literal["line_dedup"] = "line_dedup"
+    kinds: list[Kind] = Field(default=["document"], description="The kinds of record that this step looks at.")
+    roles: list[Role] = Field(
+        default=["user", "assistant"], description="Whose turns are looked at, of the kinds that have turns."
+    )
     unit: Literal["line", "sentence"] = Field(default="line", description="What is compared.")
     max: int = Field(default=6, ge=1, description="A line may stand in this many records; in more, it is removed.")
     keep: Literal["none", "first"] = Field(
