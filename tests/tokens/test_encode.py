@@ -284,7 +284,7 @@ def test_preference(qwen: Tokenizer) -> None:
     assert trained(qwen, rejected) == "5 5 5 5<|im_end|>"
     first = int(np.flatnonzero(chosen.weights)[0])
     assert chosen.tokens[:first].tolist() == rejected.tokens[:first].tolist() == Template(qwen).prompt(history)
-    with pytest.raises(UserError, match="one sequence"):
+    with pytest.raises(UserError, match="no pair"):
         Template(qwen).encode_preference(Preference(history, answers[0], []))
 
 

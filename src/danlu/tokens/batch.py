@@ -47,7 +47,8 @@ class Batch(Generic[Array]):
     """int32 [D]: which source of the stream a document is from; -1 for padding and for rows of mixed sources."""
     doc: dict[str, Array]
     """Named values [D] of documents: `index` int64, the document's number in its token set (-1: padding);
-    `pair` int32, the pair's number in this micro-batch (-1: none); `chosen` int32 1 or 0; and the stream's columns."""
+    `pair` int32, the pair's number in this micro-batch (-1: none); `chosen` int32, 1 for a chosen or good answer, 0
+    for others, -1 for one that was given to another prompt; and the stream's columns."""
     tok: dict[str, Array]
     """Named values [B, T] of tokens."""
     max_length: int

@@ -14,7 +14,7 @@ from danlu.tokens.curriculum import bands, score_column
 from danlu.tokens.index_tasks import count_cuts, grade, sample_scores
 from danlu.tokens.order_settings import CurriculumSettings
 from danlu.tokens.settings import DataSettings
-from danlu.tokens.shards import TokenSet
+from danlu.tokens.shards import DOCUMENTS, TokenSet
 
 SAMPLE = 1 << 16
 """Scores of a source from which its quantiles are taken."""
@@ -29,7 +29,7 @@ def count_all_cuts(
     if unit in ("window", "document"):
         return {name: {} for name in sets}
     how = {
-        "each": 2 if unit == "pair" else 1,
+        "each": DOCUMENTS[unit],
         "length": settings.length,
         "overlong": settings.overlong,
         "answer_budget": settings.answer_budget or settings.length // 2,
@@ -66,7 +66,7 @@ def _graded(
     token_set: TokenSet, curriculum: CurriculumSettings, unit: str, workers: Workers, work: Path
 ) -> dict[str, Any]:
     how = {
-        "each": 2 if unit == "pair" else 1,
+        "each": DOCUMENTS[unit],
         "column": score_column(curriculum.by, token_set.manifest["scores"]),
         "high_first": curriculum.first == "high",
     }

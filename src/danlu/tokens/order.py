@@ -278,3 +278,14 @@ class Order:
         last = self._segments[-1]
         since = last.mixture.before(position - last.start)
         return [before + more for before, more in zip(last.before, since, strict=True)]
+
+
+def merged(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same positions as sorted ranges that do not touch."""
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if merged and start <= merged[-1][1]:
+            start, end = merged[-1][0], max(end, merged.pop()[1])
+        if end > start:
+            merged.append((start, end))
+    return merged

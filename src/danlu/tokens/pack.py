@@ -30,19 +30,18 @@ from danlu.tokens.index import TOKEN_SETS, token_sets_there
 from danlu.tokens.index_sources import count_all_cuts, grade_sources
 from danlu.tokens.mixing import plan, portions
 from danlu.tokens.pack_tasks import Encoder, Encoding
-from danlu.tokens.settings import DataSettings
+from danlu.tokens.settings import DataSettings, StageName
 from danlu.tokens.shards import SPLITS, TokenSet
 from danlu.tokens.store import Store
 from danlu.tokens.stream import Stream
 
-Stage = Literal["pretrain", "sft", "dpo"]
-_KINDS: dict[str, Kind] = {"pretrain": "document", "sft": "conversation", "dpo": "preference"}
+_KINDS: dict[str, Kind] = {"pretrain": "document", "sft": "conversation"}
 
 
 def pack(
     settings: DataSettings,
     tokenizer: Path,
-    stage: Stage,
+    stage: StageName,
     out: Path,
     *,
     store: Path | None = None,
@@ -73,14 +72,14 @@ def pack(
         terminator=terminator,
     )
     with Workers(settings.workers) as workers:
-        kind, place = _KINDS[stage], Store(store or out.parent / TOKEN_SETS)
+        kind, place = _KINDS.get(stage, "preference"), Store(store or out.parent / TOKEN_SETS)
         return _Packing(settings, encoding, kind, unit, epochs, out, place, workers).run()
 
 
 def open_stream(
     packed: Path,
     settings: DataSettings,
-    stage: Stage,
+    stage: StageName,
     *,
     split: Literal["train", "held_out"] = "train",
     **more: Any,

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from danlu.tokens.columns import Columns
 from danlu.tokens.encode import Encoded, Role, encode_document, terminator_id
 from danlu.tokens.labels import labels_of, numbers_of, score_columns
 from danlu.tokens.order import mix64
-from danlu.tokens.shards import SPLITS, token_dtype, write_shard
+from danlu.tokens.shards import BAD, GOOD, SPLITS, token_dtype, write_shard
 from danlu.tokens.spelling import Spelling
 from danlu.tokens.template import Template
 from danlu.tokens.tokenizer import Tokenizer
@@ -46,7 +46,7 @@ class Encoding:
     tokenizer: str
     """Folder."""
     unit: str
-    """document, conversation or pair."""
+    """document, conversation, pair or labelled."""
     turns: str
     held_out: float
     system: str
@@ -66,12 +66,12 @@ def encode_part(
     counts, encoder = Counts(), _encoder(Encoding(**encoding), _files(Path(encoding["tokenizer"])))
     with atomic_folder(Path(out), replace=True) as folder:
         splits = {split: _Runs(folder, split, encoder.dtype) for split in SPLITS}
-        for record in read_pieces(settings, kind, [Piece(**piece) for piece in pieces], counts):
+        for record, neighbour in _neighbours(read_pieces(settings, kind, [Piece(**piece) for piece in pieces], counts)):
             digest = content_hash(record)
             split = splits["held_out" if is_held_out(digest, encoder.settings.held_out) else "train"]
-            for documents in encoder.encode(record, counts):
-                split.tally.add(documents)
-                split.add(documents, record, digest)
+            for example in encoder.encode(record, counts, neighbour):
+                split.tally.add(example.documents)
+                split.add(example, record, digest)
         found = {"counts": counts.as_dict(), "encoder": encoder.tokenizer.encoder_name}
         return found | {name: split.finish() for name, split in splits.items()}
 
@@ -98,6 +98,26 @@ def _scattered(digest: np.uint64) -> int:
     return int(mix64(np.array([digest]))[0])
 
 
+class Coded(NamedTuple):
+    """An example, and the labels that it has beside its record's tags."""
+
+    documents: list[Encoded]
+    labels: tuple[str, ...] = ()
+
+
+def _neighbours(records: Iterable[Record]) -> Iterator[tuple[Record, Record]]:
+    """Each record with the one before it, the first with the last."""
+    first = before = None
+    for record in records:
+        if before is None:
+            first = record
+        else:
+            yield record, before
+        before = record
+    if first is not None and before is not None:
+        yield first, before
+
+
 class Encoder:
     """Records to the documents of examples."""
 
@@ -120,11 +140,13 @@ class Encoder:
         """Whether the tokens depend on the day, since the template writes it."""
         return self.template is not None and "strftime_now" in self.template.source
 
-    def encode(self, record: Record, counts: Counts) -> Iterator[list[Encoded]]:
-        """The examples of a record, one document each or two for a pair; records that give none are counted."""
+    def encode(self, record: Record, counts: Counts, neighbour: Record) -> Iterator[Coded]:
+        """The examples of a record; records that give none are counted. For the unit labelled an example's second
+        document is its prompt with an answer of `neighbour`.
+        """
         where = str(record.meta.get("origin", record.source))
         try:
-            found = self._examples(record, counts, where)
+            found = self._examples(record, counts, where, neighbour)
         except UserError as error:
             counts.add(f"not encoded: {error.what}", where)
             return
@@ -132,16 +154,30 @@ class Encoder:
             counts.add("not encoded: nothing in it is in the loss", where)
         yield from found
 
-    def _examples(self, record: Record, counts: Counts, where: str) -> list[list[Encoded]]:
+    def _examples(self, record: Record, counts: Counts, where: str, neighbour: Record) -> list[Coded]:
         match record:
             case Document():
-                return [[encode_document(self.tokenizer, record, self.end)]] if record.text else []
+                return [Coded([encode_document(self.tokenizer, record, self.end)])] if record.text else []
             case Conversation():
                 assert self.template
-                return [[found] for found in self.template.encode(record, self.settings.turns, counts, where)]
+                return [Coded([found]) for found in self.template.encode(record, self.settings.turns, counts, where)]
+            case Preference() if self.settings.unit == "labelled" and isinstance(neighbour, Preference):
+                return self._labelled(record, neighbour)
             case Preference():
                 assert self.template
-                return [list(self.template.encode_preference(record))]
+                return [Coded(list(self.template.encode_preference(record)))]
+
+    def _labelled(self, record: Preference, neighbour: Preference) -> list[Coded]:
+        assert self.template
+        if record is neighbour:
+            raise UserError("no other answer beside this one, and KTO compares with answers to other prompts")
+        others = [side for side in (neighbour.chosen, neighbour.rejected) if side]
+        found = []
+        for number, (label, side) in enumerate(((GOOD, record.chosen), (BAD, record.rejected))):
+            if side:
+                answers = (side, others[min(number, len(others) - 1)])
+                found.append(Coded([self.template.encode_answer(record.messages, each) for each in answers], (label,)))
+        return found
 
 
 @lru_cache(maxsize=1)
@@ -204,9 +240,9 @@ class _Runs:
         self._waiting: list[tuple[Encoded, int, int, int, dict[str, float]]] = []
         self._tokens, self._runs = 0, list[dict[str, Any]]()
 
-    def add(self, documents: list[Encoded], record: Record, digest: int) -> None:
-        number = self._sources.setdefault(record.source, len(self._sources))
-        labels = labels_of(record.meta)
+    def add(self, example: Coded, record: Record, digest: int) -> None:
+        number, documents = self._sources.setdefault(record.source, len(self._sources)), example.documents
+        labels = labels_of(record.meta) + example.labels
         label = self._labels.setdefault(labels, len(self._labels)) if labels else -1
         numbers = numbers_of(record.meta)
         self._waiting += [(document, number, digest, label, numbers) for document in documents]

@@ -11,6 +11,10 @@ from danlu.ledger.errors import UserError
 from danlu.text.settings import SourceSettings
 from danlu.tokens.order_settings import CurriculumSettings
 
+StageName = Literal["pretrain", "sft", "reward", "dpo", "kto", "orpo", "simpo"]
+"""A training stage."""
+Unit = Literal["window", "document", "conversation", "pair", "labelled"]
+"""What a batch counts; a labelled example is one answer that was found good or bad."""
 MOST_BYTES = (1 << 31) - 1
 """No pair of neighbours can be seen more often than there are bytes, and tokenizers counts pairs in 32 bits."""
 
@@ -193,7 +197,7 @@ class DataSettings(Settings):
             raise ValueError("`isolate: false` goes with `pack: concat` or `pack: none`. Change one of the two.")
         return self
 
-    def unit(self, stage: Literal["pretrain", "sft", "dpo"]) -> Literal["window", "document", "conversation", "pair"]:
+    def unit(self, stage: StageName) -> Unit:
         """What the stage's batch size counts. Raises UserError for packing that the stage cannot have."""
         if stage == "pretrain":
             return "window" if self.pack == "concat" else "document"
@@ -201,4 +205,4 @@ class DataSettings(Settings):
             raise UserError(
                 f"`pack: concat` would cut through the conversations of {stage}", do="set `pack: best_fit` or `none`"
             )
-        return "conversation" if stage == "sft" else "pair"
+        return {"sft": "conversation", "kto": "labelled"}.get(stage, "pair")  # type: ignore[return-value]

@@ -21,7 +21,10 @@ from danlu.tokens.spelling import Spelling
 
 SHARD_TOKENS = 1 << 25
 SPLITS = ("train", "held_out")
-UNITS = ("window", "document", "conversation", "pair")
+DOCUMENTS = {"window": 1, "document": 1, "conversation": 1, "pair": 2, "labelled": 2}
+"""Units, and how many documents an example of each has."""
+GOOD, BAD = "answer=good", "answer=bad"
+"""Labels of examples of unit labelled."""
 SPANS = tuple(1 << power for power in range(4, 18))
 """Lengths for which a shard's manifest entry states the most documents that begin within so many tokens."""
 _SPELLING = "vocabulary.safetensors"
@@ -29,7 +32,9 @@ _SPELLING = "vocabulary.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One document or conversation, or a pair's two (chosen, rejected); `source` is its row's origin."""
+    """One document or conversation, or two: a pair's chosen and rejected one, or for the unit labelled an answer and
+    another to the same prompt that was given to something else; `source` is its row's origin.
+    """
 
     documents: list[Encoded]
     source: str
@@ -99,7 +104,7 @@ def write_token_set(
         "vocabulary": len(spelling),
         "tokens": sum(entry["tokens"] for entry in entries),
         "documents": documents,
-        "examples": documents // 2 if unit == "pair" else documents,
+        "examples": documents // DOCUMENTS[unit],
         "tokenizer": tokenizer,
         "template": template,
         "fingerprint": fingerprint([unit, tokenizer, template, list(sources), shards]),
@@ -137,8 +142,8 @@ class TokenSetWriter:
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, example: Example) -> None:
-        """Adds one example; a pair has two documents, chosen and rejected."""
-        if len(example.documents) != (2 if self.unit == "pair" else 1):
+        """Adds one example."""
+        if len(example.documents) != DOCUMENTS[self.unit]:
             raise ValueError(f"an example of unit {self.unit} cannot have {len(example.documents)} documents")
         source = self._sources.setdefault(example.source, len(self._sources))
         label = self._labels.setdefault(example.labels, len(self._labels))
@@ -212,8 +217,8 @@ class TokenSet:
         return self._first[-1]
 
     def __len__(self) -> int:
-        """Examples; two documents each for pairs."""
-        return self.documents // 2 if self.unit == "pair" else self.documents
+        """Examples, of one or two documents each."""
+        return self.documents // DOCUMENTS[self.unit]
 
     @property
     def spelling_file(self) -> Path:
@@ -231,7 +236,7 @@ class TokenSet:
         """Example `number`, uncut."""
         if not 0 <= number < len(self):
             raise IndexError(f"example {number} of {len(self)} in {self.folder}")
-        each = 2 if self.unit == "pair" else 1
+        each = DOCUMENTS[self.unit]
         shard = bisect_right(self._first, number * each) - 1
         columns, at = self.shard(shard), number * each - self._first[shard]
         source = self.manifest["sources"][columns.source[at]]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
@@ -18,11 +18,11 @@ from danlu.tokens.columns import Columns
 from danlu.tokens.curriculum import Curriculum
 from danlu.tokens.cut import Cut, Overlong, cut
 from danlu.tokens.encode import Encoded
-from danlu.tokens.order import Order, Place
+from danlu.tokens.order import Order, Place, merged
 from danlu.tokens.packing import best_fit
-from danlu.tokens.shards import Entry, TokenSet
+from danlu.tokens.settings import Unit
+from danlu.tokens.shards import DOCUMENTS, GOOD, Entry, TokenSet
 
-Unit = Literal["window", "document", "conversation", "pair"]
 Packing = Literal["concat", "best_fit", "none"]
 _SEARCHED = 1 << 14  # positions that a search has in memory
 TOKENS_A_DOCUMENT = 16
@@ -66,6 +66,7 @@ class Step:
     """Sum of all targets' weights; 0 only where every example was dropped."""
     examples: int
     pairs: int
+    """Examples of two documents, but for those that were dropped."""
     tokens: int
     """Tokens that are not padding."""
     text_bytes: int
@@ -74,6 +75,8 @@ class Step:
     """Share of the computed tokens that is padding."""
     reasons: dict[str, int] = field(default_factory=dict)
     """How many examples were cut or dropped, by reason."""
+    aside: list[Batch[np.ndarray]] = field(default_factory=list)
+    """This rank's micro-batches of answers that were given to another prompt; nothing is learned from them."""
 
 
 class Stream:
@@ -82,7 +85,7 @@ class Stream:
     Args:
         sources: token sets of one tokenizer and template, each with its weight: passes over it in one epoch.
         length: T, tokens in a row.
-        unit: what is counted: windows of T tokens, documents, conversations or pairs.
+        unit: what is counted: windows of T tokens, documents, conversations, pairs or labelled answers.
         pack: `concat` for windows; `best_fit`, documents end to end in a micro-batch; `none`, one document a row.
         isolate: whether documents in a window are kept from seeing each other.
         epochs: how often; may be a fraction.
@@ -114,7 +117,7 @@ class Stream:
     ) -> None:
         self.sets = [token_set for token_set, _ in sources]
         self.length, self.unit, self.pack, self.isolate = length, unit, pack, isolate
-        self.skip = _merged(skip)
+        self.skip = merged(skip)
         self.overlong: Overlong = overlong
         self.answer_budget = length // 2 if answer_budget is None else answer_budget
         self._columns, self._padding_id = columns or {}, padding_id
@@ -184,20 +187,22 @@ class Stream:
         """
         ranges = self._ranges(start, count)
         taken = list(self.examples(start, count))
-        groups = self._groups(taken, rows, world)
+        groups = self._groups(self._items(taken), rows, world)
+        aside = self._groups(self._items(taken, aside=True), rows, world) if self.unit == "labelled" else []
         packed = [run for group in groups for run in group]
         weight_sum, text_bytes, tokens = totals(packed, self.isolate, self._spelling.text_bytes)
-        shape = self.shape(rows)
+        shape, spelt = self.shape(rows), self._spelling.text_bytes
         return Step(
-            micro=[make_batch(group, shape, self._spelling.text_bytes, self._columns) for group in groups[rank::world]],
+            micro=[make_batch(group, shape, spelt, self._columns) for group in groups[rank::world]],
             consumed=sum(ranges[-1]) if ranges else self.total,
             weight_sum=weight_sum,
             examples=len(taken),
-            pairs=sum(len(example.documents) == 2 for example in taken) if self.unit == "pair" else 0,
+            pairs=sum(bool(example.documents) for example in taken) if DOCUMENTS[self.unit] == 2 else 0,
             tokens=tokens,
             text_bytes=text_bytes,
             padding=1 - tokens / (len(groups) * rows * self.length),
             reasons=dict(Counter(example.reason for example in taken if example.reason)),
+            aside=[make_batch(group, shape, spelt, self._columns) for group in aside[rank::world]],
         )
 
     def steps(self, start: int, count: int, rank: int = 0, world: int = 1, rows: int = 1) -> Iterator[Step]:
@@ -217,7 +222,7 @@ class Stream:
         least = 2 if self.unit == "pair" else 1
 
         def computed(rows: int) -> int:
-            return sum(len(self._groups(taken, rows, world)) * rows for taken in steps)
+            return sum(len(self._groups(self._items(taken), rows, world)) * rows for taken in steps)
 
         return min(range(max(most, least), max(most // 2, least) - 1, -1), key=computed)
 
@@ -253,7 +258,7 @@ class Stream:
     def _examples_with(self, columns: Columns, document: int) -> range:
         """The examples of a shard that hold a document."""
         if self.unit != "window":
-            number = document // (2 if self.unit == "pair" else 1)
+            number = document // DOCUMENTS[self.unit]
             return range(number, number + 1)
         start, end = columns.document_offsets[document : document + 2].tolist()
         return range(start // self.length, (end - 1) // self.length + 1)
@@ -275,18 +280,17 @@ class Stream:
         """The numbers of a shard's examples from easy to hard."""
         token_set, curriculum = self.sets[source], self._curricula[source]
         assert curriculum is not None
-        each = 2 if self.unit == "pair" else 1
-        return curriculum.ranked(token_set.shard(shard), each, token_set.manifest["scores"])
+        return curriculum.ranked(token_set.shard(shard), DOCUMENTS[self.unit], token_set.manifest["scores"])
 
     def _examples_in(self, entry: Entry) -> int:
         if self.unit == "window":
             return -(-entry.tokens // self.length)
-        return entry.documents // 2 if self.unit == "pair" else entry.documents
+        return entry.documents // DOCUMENTS[self.unit]
 
     def _documents_at(self, shard: Columns, index: int) -> range:
         """The documents of a shard that its example `index` holds, or holds part of."""
         if self.unit != "window":
-            each = 2 if self.unit == "pair" else 1
+            each = DOCUMENTS[self.unit]
             return range(index * each, (index + 1) * each)
         start, end = index * self.length, min((index + 1) * self.length, len(shard.tokens))
         first, last = np.searchsorted(shard.document_offsets, [start, end - 1], "right")
@@ -306,27 +310,37 @@ class Stream:
         else:
             kept, reason = self._fit([shard[number] for number in numbers])
             parts = list(zip(numbers, kept, strict=False))  # nothing is kept of what is dropped
-        paired = position if self.unit == "pair" else -1
+        paired = position if DOCUMENTS[self.unit] == 2 else -1
+        chosen = self._chosen(token_set, shard, numbers)
         documents = [
-            Placed(part, place.source, first + number, paired, int(self.unit == "pair" and number % 2 == 0))
-            for number, part in parts
+            Placed(part, place.source, first + number, paired, chosen[number - numbers.start]) for number, part in parts
         ]
         return Taken(position, place, documents, reason)
+
+    def _chosen(self, token_set: TokenSet, shard: Columns, numbers: range) -> Sequence[int]:
+        """`Batch.doc`'s "chosen" of an example's documents."""
+        if self.unit == "labelled":
+            label = token_set.manifest["labels"][cast(np.ndarray, shard.label)[numbers.start]]
+            return int(GOOD in label), -1
+        return (1, 0) if self.unit == "pair" else [0] * len(numbers)
+
+    def _items(self, taken: Sequence[Taken], aside: bool = False) -> list[list[Placed]]:
+        """Documents that must lie in one micro-batch; with `aside` only answers to another prompt, else none."""
+        if self.unit in ("window", "pair"):
+            return [example.documents for example in taken if example.documents]
+        documents = (document for example in taken for document in example.documents)
+        return [[document] for document in documents if (document.chosen < 0) == aside]
 
     def _fit(self, documents: list[Encoded]) -> Cut:
         if max(map(len, documents)) <= self.length:
             return Cut(documents, None)
         return cut(documents, self.length, self.overlong, self.answer_budget, self._spelling.token_bytes)
 
-    def _groups(self, taken: Sequence[Taken], rows: int, world: int) -> list[list[Run]]:
+    def _groups(self, items: Sequence[list[Placed]], rows: int, world: int) -> list[list[Run]]:
         """All micro-batches of a step, a multiple of `world`; each rank takes every world-th."""
         least = 2 if self.unit == "pair" else 1
         if rows < least:
             raise UserError("a pair may need two rows", do="use micro-batches of at least 2 rows")
-        if self.unit in ("window", "pair"):
-            items = [example.documents for example in taken if example.documents]
-        else:
-            items = [[document] for example in taken for document in example.documents]
         if self.pack == "best_fit":
             sizes = [sum(map(len, item)) for item in items]
             bins = best_fit(sizes, rows * self.length, rows * self._documents_a_row // least)
@@ -376,14 +390,3 @@ def _check(sets: Sequence[TokenSet], unit: Unit, pack: Packing, isolate: bool) -
             if token_set.manifest[name] != sets[0].manifest[name]:
                 other = sets[0].folder
                 raise UserError(f"packed with another {name} than {other}", where=where, do="pack both again with one")
-
-
-def _merged(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same positions as sorted ranges that do not touch."""
-    merged: list[tuple[int, int]] = []
-    for start, end in sorted(ranges):
-        if merged and start <= merged[-1][1]:
-            start, end = merged[-1][0], max(end, merged.pop()[1])
-        if end > start:
-            merged.append((start, end))
-    return merged

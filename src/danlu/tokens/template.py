@@ -102,8 +102,10 @@ class Template:
 
         Raises UserError when one side has no answer, or cannot be written as one sequence.
         """
+        if not (preference.chosen and preference.rejected):
+            raise UserError("an answer labelled by itself is no pair", do="train on it with the stage kto")
         chosen, rejected = (
-            self._encode_answer(preference.messages, side) for side in (preference.chosen, preference.rejected)
+            self.encode_answer(preference.messages, side) for side in (preference.chosen, preference.rejected)
         )
         return chosen, rejected
 
@@ -203,7 +205,11 @@ class Template:
             tokens += [special] if special is not None else self._tokens(run, rendering, inside)
         return tokens
 
-    def _encode_answer(self, messages: list[Message], answer: list[Message]) -> Encoded:
+    def encode_answer(self, messages: list[Message], answer: list[Message]) -> Encoded:
+        """The messages and one answer to them, which alone carries weight.
+
+        Raises UserError when there is no answer, or when it cannot be written as one sequence.
+        """
         history = [cast(Message, {**message, "weight": 0.0}) for message in messages]
         encoded = self.encode(Conversation(history + answer))
         if len(encoded) != 1:
