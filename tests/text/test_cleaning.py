@@ -127,7 +127,7 @@ def test_of_equals_the_first_that_the_steps_before_leave_is_kept(tmp_path: Path)
     assert kept(tmp_path / "out") == ["b", "a"]
     assert dropped(tmp_path / "out") == {0: "length: too long", 3: "exact_dedup: duplicate"}
     rows = [row.fields for row in read_rows(tmp_path / "out" / "dropped")]
-    assert rows[-1]["value"] == "0.jsonl:3"
+    assert rows[-1]["value"] == {"twin": "0.jsonl:3", "source": "raw"}
 
 
 def test_a_dropped_record_is_as_the_step_saw_it(tmp_path: Path) -> None:

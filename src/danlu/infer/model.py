@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
@@ -88,19 +89,32 @@ class Model:
 
         A text longer than the window is read in windows that overlap by half.
         """
-        content = self.tokenizer.encode(text)
+        return self.scores([text])[0]
+
+    def scores(self, texts: Sequence[str], window: int | None = None) -> list[Score]:
+        """As `score`, of many texts at once; `window` is the most tokens that the model sees at once, by default all
+        that it can."""
+        most = min(window or self.engine.window, self.engine.window)
+        pairs = [list(self._windows(text, most)) for text in texts]
+        logps = iter([part.logp for part in self.engine.score([pair for own in pairs for pair in own])])
+        return [
+            Score(
+                -math.fsum(islice(logps, len(own))),
+                sum(len(continuation) for _, continuation in own),
+                len(text.encode("utf-8", "surrogatepass")),
+            )
+            for text, own in zip(texts, pairs, strict=True)
+        ]
+
+    def _windows(self, text: str, window: int) -> Iterator[tuple[list[int], list[int]]]:
+        """(context, continuation): all tokens of a text are continuations once."""
         end = self.tokenizer.eos_id
-        ids = [*(self._prefix() or ([] if end is None else [end])), *content]
-        first, window, pairs = 1, self.engine.window, []
+        ids = [*(self._prefix() or ([] if end is None else [end])), *self.tokenizer.encode(text)]
+        first = 1
         while first < len(ids):
             start = 0 if len(ids) <= window else max(0, first - window // 2)
-            pairs.append((ids[start:first], ids[first : start + window]))
+            yield ids[start:first], ids[first : start + window]
             first = start + window
-        return Score(
-            -math.fsum(part.logp for part in self.engine.score(pairs)),
-            sum(len(continuation) for _, continuation in pairs),
-            len(text.encode("utf-8", "surrogatepass")),
-        )
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
         """The token ids that ask for the assistant's next message."""

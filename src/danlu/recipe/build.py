@@ -14,6 +14,7 @@ from danlu.ledger.errors import UserError
 from danlu.recipe import stages
 from danlu.recipe.graph import Stage
 from danlu.recipe.job import TrainingJob
+from danlu.recipe.scorers import scorers_of, stages_named, with_folders
 from danlu.recipe.settings import TRAINING, Recipe, TrainingName, TrainingStage
 from danlu.text.files import source_files
 from danlu.text.settings import SourceSettings
@@ -45,19 +46,43 @@ class _Builder:
         if recipe.sample:
             world = recipe.sample
             self._add("sample", world, lambda out: stages.sample(world, out))
-        if recipe.clean:
-            settings = recipe.clean.model_copy(update={"sources": self._resolved("clean", recipe.clean.sources)})
-            self._add("clean", settings, lambda out: stages.clean(settings, out, recipe.out / COLUMNS, recipe.language))
+        after = _cleaned_after(recipe)
+        if after is None:
+            self._add_clean()
         if recipe.tokenizer:
             self._add_tokenizer()
+        if after == "tokenizer":
+            self._add_clean()
         before: str | None = None
         for name in TRAINING:
             if section := recipe.training().get(name):
                 self._add_training(name, section, before)
                 before = name
+            if name == after:
+                self._add_clean()
         if recipe.evaluate:
             self._add_evaluation(recipe.evaluate)
         return self.stages
+
+    def _add_clean(self) -> None:
+        recipe = self.recipe
+        if recipe.clean is None:
+            return
+        tokenizer = recipe.tokenizer.path if recipe.tokenizer else None
+        settings = with_folders(recipe.clean, tokenizer, lambda path: self._stage_place("clean", path))
+        settings = settings.model_copy(update={"sources": self._resolved("clean", recipe.clean.sources)})
+        scorers_of(settings)  # what a step lacks is said before any work
+        folders = [Path(getattr(step, name)) for step in settings.steps for name in step.folders]
+        lists = [Path(file) for step in settings.steps if not step.folders for file in step.files()]
+        for folder in folders:
+            _require_folder(folder, self._owner(folder))
+        self._add(
+            "clean",
+            settings,
+            lambda out: stages.clean(settings, out, recipe.out / COLUMNS, recipe.language),
+            needs=[owner for folder in folders if (owner := self._owner(folder))],
+            files=[path for path in (*folders, *lists) if not self._inside(path)],
+        )
 
     def _add_tokenizer(self) -> None:
         settings = self.recipe.tokenizer
@@ -162,17 +187,21 @@ class _Builder:
 
     def _place(self, user: str, path: str) -> Path:
         """`stage:sub` is a folder of an earlier stage; other relative paths begin at the data root."""
+        return self._stage_place(user, path) or self.recipe.data / path
+
+    def _stage_place(self, user: str, path: str) -> Path | None:
+        """The folder that `stage:sub` means; None for a path that names no stage."""
         stage, colon, inner = path.partition(":")
-        if colon and stage in ORDER:
-            if stage not in self.stages:
-                known = ", ".join(self.stages) or "none"
-                raise UserError(
-                    f"source `{path}` names a stage that this recipe does not have before {user}",
-                    where=self.recipe.name,
-                    do=f"add a `{stage}:` section, or use one of: {known}",
-                )
-            return self.recipe.out / stage / inner
-        return self.recipe.data / path
+        if not colon or stage not in ORDER:
+            return None
+        if stage not in self.stages:
+            known = ", ".join(self.stages) or "none"
+            raise UserError(
+                f"`{path}` names a stage that this recipe does not have before {user}",
+                where=self.recipe.name,
+                do=f"add a `{stage}:` section, or use one of: {known}",
+            )
+        return self.recipe.out / stage / inner
 
     def _inside(self, path: Path) -> bool:
         return self._owner(path) is not None
@@ -183,6 +212,19 @@ class _Builder:
             if path == stage.folder or stage.folder in path.parents:
                 return name
         return None
+
+
+def _cleaned_after(recipe: Recipe) -> str | None:
+    """The last stage whose tokenizer or model a cleaning step names; None: cleaning comes first."""
+    named = stages_named(recipe.clean, ("tokenizer", *TRAINING)) if recipe.clean else set[str]()
+    there = [name for name in ("tokenizer", *TRAINING) if name in named and getattr(recipe, name)]
+    return there[-1] if there else None
+
+
+def _require_folder(folder: Path, owner: str | None) -> None:
+    """Raises UserError for a tokenizer or model that is not there and that no stage makes."""
+    if owner is None and not folder.exists():
+        raise UserError("no such tokenizer or model", where=str(folder), do="name the folder in which it is")
 
 
 def _weights(recipe: Recipe) -> str | None:

@@ -9,6 +9,7 @@ from danlu.config import check
 from danlu.ledger.errors import UserError
 from danlu.ledger.progress import brief, duration
 from danlu.recipe.build import build_stages
+from danlu.recipe.scorers import scorers_of
 from danlu.recipe.settings import Recipe
 from danlu.text.cleaning.dry_run import Bill, dry_run
 from danlu.text.settings import CleanSettings
@@ -19,7 +20,8 @@ def print_clean_plan(recipe: Recipe) -> None:
     stage = next((stage for stage in build_stages(recipe) if stage.name == "clean"), None)
     if stage is None:
         raise UserError("this recipe cleans nothing", where=recipe.name, do="add a `clean:` section with sources")
-    print_bill(dry_run(check(CleanSettings, stage.settings)), Console(highlight=False))
+    settings = check(CleanSettings, stage.settings)
+    print_bill(dry_run(settings, scorers_of(settings)), Console(highlight=False))
 
 
 def print_bill(bill: Bill, console: Console) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from danlu.config import check
 from danlu.ledger.errors import UserError
+from danlu.recipe.scorers import scorers_of
 from danlu.text.data_juicer import Translation, translate
 from danlu.text.settings import CleanSettings
 
@@ -25,7 +23,9 @@ def run_data_juicer(path: Path, out: Path | None, *, leave_out: bool) -> None:
         raise UserError("the recipe names no data", where=str(path), do="write `dataset_path: FILE`")
     from danlu.text.clean import clean
 
-    clean(check(CleanSettings, _section(translation)), out, _scorers(translation, path))
+    _require_tokenizer(translation, path)
+    settings = check(CleanSettings, _section(translation))
+    clean(settings, out, scorers_of(settings))
 
 
 def as_yaml(translation: Translation) -> str:
@@ -37,30 +37,19 @@ def as_yaml(translation: Translation) -> str:
     return "\n".join([*lines, f"  workers: {translation.workers}", ""])
 
 
-def token_counter(tokenizer: str) -> Callable[[list[str]], np.ndarray]:
-    """What the step tokens asks: how many tokens each text has."""
-    from danlu.tokens.tokenizer import Tokenizer
-
-    loaded = Tokenizer.load(Path(tokenizer))
-    return lambda texts: np.array([len(loaded.encode(text)) for text in texts])
-
-
 def _section(translation: Translation) -> dict[str, Any]:
     sources = [{"path": path} for path in translation.sources]
     return {"sources": sources, "steps": translation.steps, "workers": translation.workers}
 
 
-def _scorers(translation: Translation, path: Path) -> dict[str, Any]:
-    if not any(step["op"] == "tokens" for step in translation.steps):
-        return {}
-    if not translation.tokenizer or not Path(translation.tokenizer).exists():
-        raise UserError(
-            f"token_num_filter: no tokenizer at {translation.tokenizer!r}",
-            where=str(path),
-            do="download it and name its folder as `hf_tokenizer`: danlu does not use the network",
-        )
-    made_by = {"function": "danlu.recipe.data_juicer:token_counter", "arguments": {"tokenizer": translation.tokenizer}}
-    return {"tokens": made_by}
+def _require_tokenizer(translation: Translation, path: Path) -> None:
+    for step in translation.steps:
+        if step["op"] == "tokens" and not Path(step["tokenizer"] or "").exists():
+            raise UserError(
+                f"token_num_filter: no tokenizer at {step['tokenizer']!r}",
+                where=str(path),
+                do="download it and name its folder as `hf_tokenizer`: danlu does not use the network",
+            )
 
 
 def flow(value: Any) -> str:

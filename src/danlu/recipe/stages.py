@@ -39,10 +39,11 @@ def clean(
 
     `columns` keeps what was measured beyond `out`, so that other settings find it.
     """
+    from danlu.recipe.scorers import scorers_of
     from danlu.report.data.report import write_data_report
     from danlu.text.clean import clean as run
 
-    run(settings, out, columns=columns)
+    run(settings, out, scorers_of(settings), columns)
     Console(highlight=False).print(f"data report: {write_data_report(out, language)}")
 
 

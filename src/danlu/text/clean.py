@@ -11,7 +11,7 @@ from danlu.ledger.manifest import NAME as MANIFEST
 from danlu.ledger.tasks import Task, Workers
 from danlu.text.cleaning.line import Line, Progress
 from danlu.text.cleaning.results import STATISTICS, check_read, results_of, write_results
-from danlu.text.cleaning.scorers import Scorers
+from danlu.text.cleaning.scorers import Scorers, check_scorers
 from danlu.text.cleaning.sources import Survey, file_digests, survey_sources
 from danlu.text.cleaning.trail import TRAIL, write_trail
 from danlu.text.cleaning.write import write
@@ -28,8 +28,10 @@ def clean(settings: CleanSettings, out: Path, scorers: Scorers | None = None, co
 
     Interrupted anywhere, the same call goes on from there; with other thresholds nothing is measured again, with
     another step only that one and those that see what it changes.
-    Raises UserError for sources with nothing to read, with one name, or with too many bad rows.
+    Raises UserError for sources with nothing to read, with one name, or with too many bad rows, and before any work for
+    a step that needs a function which nobody gave.
     """
+    check_scorers(settings.steps, scorers or {})
     # What stands beside an old manifest is about to change.
     for name in (MANIFEST, STATISTICS, TRAIL):
         (out / name).unlink(missing_ok=True)

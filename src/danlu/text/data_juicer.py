@@ -45,7 +45,6 @@ class Translation:
     workers: int
     steps: list[Step]
     notes: list[str]
-    tokenizer: str | None
 
 
 def _range(least: str, most: str) -> Callable[[Parameters], dict[str, float]]:
@@ -149,7 +148,7 @@ OPERATORS = {
     ),
     "token_num_filter": Operator(
         {"hf_tokenizer": None, "min_num": 10, "max_num": None},
-        lambda given: {"op": "tokens", "count": _number(given)},
+        lambda given: {"op": "tokens", "count": _number(given), "tokenizer": given["hf_tokenizer"]},
     ),
     "language_id_score_filter": Operator(
         {"lang": "", "min_score": 0.8},
@@ -225,7 +224,6 @@ def translate(path: Path, *, leave_out: bool = False) -> Translation:
     steps: dict[str, Step] = {}
     notes: list[str] = []
     wrong: list[str] = []
-    tokenizer = None
     for number, entry in enumerate(entries):
         name, given = next(iter(entry.items())) if isinstance(entry, dict) else (str(entry), None)
         where = places[("process", number)]
@@ -241,8 +239,6 @@ def translate(path: Path, *, leave_out: bool = False) -> Translation:
         wrong += [f"{where}: {name}: {fault}" for fault in faults]
         if faults:
             continue
-        if name == "token_num_filter":
-            tokenizer = (given or {}).get("hf_tokenizer")
         _join(steps, step)
         if operator.differs:
             notes.append(f"{name}: {operator.differs}")
@@ -250,9 +246,7 @@ def translate(path: Path, *, leave_out: bool = False) -> Translation:
         raise UserError("\n".join(wrong), do="change these, or leave out operators that are not known: --leave-out")
     notes += [f"`{key}` has no effect here" for key in content if key not in TAKEN_OVER]
     sources = [part for part in str(content.get("dataset_path") or "").split() if not _is_weight(part)]
-    return Translation(
-        sources, content.get("export_path"), int(content.get("np") or 0), list(steps.values()), notes, tokenizer
-    )
+    return Translation(sources, content.get("export_path"), int(content.get("np") or 0), list(steps.values()), notes)
 
 
 def _unknown(name: str) -> str:

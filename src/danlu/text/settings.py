@@ -15,6 +15,7 @@ from danlu.text.steps.basic import BasicStep, ExactDedupStep, NormaliseStep
 from danlu.text.steps.dialogue import DialogueStep
 from danlu.text.steps.duplicates import DuplicatesStep
 from danlu.text.steps.markup import MarkupStep
+from danlu.text.steps.models import ModelStep
 from danlu.text.steps.privacy import PrivacyStep
 from danlu.text.steps.statistics import StatisticsStep
 
@@ -108,7 +109,8 @@ class SourceSettings(Settings):
 
 
 Step = Annotated[
-    BasicStep | DuplicatesStep | MarkupStep | StatisticsStep | PrivacyStep | DialogueStep, Field(discriminator="op")
+    BasicStep | DuplicatesStep | MarkupStep | StatisticsStep | PrivacyStep | DialogueStep | ModelStep,
+    Field(discriminator="op"),
 ]
 
 

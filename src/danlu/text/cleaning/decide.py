@@ -158,6 +158,9 @@ class _Deciding:
         nothing = dict.fromkeys(findings.names) if findings else {}
         indices = np.flatnonzero(seen)
         rows = own.take(indices).to_pylist() if own is not None else [{}] * len(indices)
+        if turn.step.by_language and stretch.languages is not None:
+            languages = stretch.languages[indices].tolist()
+            rows = [{**row, "language": language} for row, language in zip(rows, languages, strict=True)]
         for index, values in zip(indices.tolist(), rows, strict=True):
             verdict = judge({**values, **found.get(index, nothing)} if findings else values, turn.step)
             if verdict is not None:

@@ -104,16 +104,17 @@ class Line:
     def _enter(self, number: int) -> None:
         """Gives a step its turn in every part."""
         step = self.steps[number]
-        if step.parts_languages and self.parts[0].languages is None:
+        if (step.parts_languages or step.by_language) and self.parts[0].languages is None:
             self._add(None, self._shares)
         self._add(number, step)
 
     def _add(self, number: int | None, step: Step) -> None:
         operator = OPERATORS[step.op]
         for progress in self.parts:
-            languages = progress.languages if step.parts_languages else None
-            scorer = self._scorers.get(step.op) if operator.score else None
-            depends = [step.measuring(), operator.version, self._digest(step), scorer, *_looks(step, languages)]
+            languages = progress.languages if step.parts_languages or step.by_language else None
+            handed = self._scorers.get(step.op) if operator.score else None
+            depends = [step.measuring(), operator.version, self._digest(step), handed, *_looks(step, languages)]
+            scorer = step.scorer() or (handed and {**handed, "arguments": handed["arguments"] | step.scoring()})
             columns = ""
             if operator.change or operator.measure or operator.score:
                 columns = self._column_file(progress, step.op, depends)

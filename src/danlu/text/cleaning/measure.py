@@ -155,7 +155,8 @@ def _measured(turn: Turn, batch: _Batch, seen: tuple[int, ...] | None) -> Mappin
     operator = turn.operator
     records = batch.records if seen is None else batch.only(seen)
     if operator.score:
-        columns = operator.score(records, turn.step, scorer_of(turn.step.op, turn.scorer))
+        assert turn.scorer is not None
+        columns = operator.score(records, turn.step, scorer_of(turn.scorer))
     elif operator.measure:
         columns = operator.measure(records, turn.step)
     else:

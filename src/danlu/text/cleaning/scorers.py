@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from danlu.ledger.errors import UserError
 from danlu.text.ops.operator import Scorer
+from danlu.text.ops.table import OPERATORS
+from danlu.text.settings import Step
 
 Scorers = dict[str, dict[str, Any]]
-"""{step's name: {"function": "module:factory", "arguments": {...}}}: `factory(**arguments)` makes the function."""
+"""{step's name: {"function": "module:factory", "arguments": {...}}}: `factory(**arguments)` makes the function, the
+arguments being these and the step's `scoring`."""
 
 
-def scorer_of(op: str, made_by: dict[str, Any] | None) -> Scorer:
-    """The function of a step. Raises UserError where none was handed in."""
-    if made_by is None:
-        raise UserError(f"the step {op} needs a model or tokenizer", do="run it as part of a recipe that names one")
+def check_scorers(steps: Sequence[Step], scorers: Scorers) -> None:
+    """Raises UserError for a step whose function is not there."""
+    for step in steps:
+        if OPERATORS[step.op].score and not step.scorer() and step.op not in scorers:
+            raise UserError(f"the step {step.op} needs a model or tokenizer", do="run it as part of a recipe")
+
+
+def scorer_of(made_by: dict[str, Any]) -> Scorer:
+    """The function of a step."""
     return _built(json.dumps(made_by, sort_keys=True))
 
 

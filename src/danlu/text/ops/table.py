@@ -18,6 +18,7 @@ from danlu.text.ops import (
     near_dedup,
     neighbours,
     normalise,
+    perplexity,
     ranges,
     repetition,
     simplified,
@@ -49,6 +50,7 @@ OPERATORS = {
     "neighbours": Operator(measure=neighbours.measure, judge=ranges.judge, version=2),
     "keywords": Operator(measure=keywords.measure, judge=keywords.judge, version=2),
     "tokens": Operator(score=tokens.score, judge=ranges.judge),
+    "perplexity": Operator(score=perplexity.score, judge=perplexity.judge),
     "privacy": Operator(change=redact.redact, measure=redact.measure),
     "near_dedup": Operator(measure=near_dedup.measure, gather=near_dedup.gather, judge=near_dedup.judge),
     "line_dedup": Operator(

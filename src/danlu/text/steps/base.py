@@ -48,6 +48,12 @@ class StepSettings(Settings):
 
     decides: ClassVar[frozenset[str]] = frozenset({"min", "max"})
     gathers: ClassVar[frozenset[str]] = frozenset()
+    folders: ClassVar[tuple[str, ...]] = ()
+    """Settings that name a tokenizer or model: what is in it counts, not where it lies."""
+    scores_by: ClassVar[tuple[str, ...]] = ()
+    """Settings that, beside the folders, the function that scores is made with."""
+    by_language: ClassVar[bool] = False
+    """Whether `judge` asks for the language of each record, as `language` among the values."""
 
     kinds: list[Kind] = Field(default=list(KINDS), description="The kinds of record that this step looks at.")
     languages: list[Language] = Field(
@@ -63,6 +69,16 @@ class StepSettings(Settings):
         """Files and folders that the step reads, such as word lists: what is in them counts as a setting."""
         return []
 
+    def scorer(self) -> dict[str, Any] | None:
+        """How a worker makes the function that scores for the step ({"function", "arguments"}), where it is this
+        room's; else it is handed in, and gets `scoring`."""
+        return None
+
+    def scoring(self) -> dict[str, Any]:
+        """With which arguments a function that is handed in is made, those left out that are null."""
+        given = {name: getattr(self, name) for name in (*self.folders, *self.scores_by)}
+        return {name: value for name, value in given.items() if value is not None}
+
     def bounds(self) -> dict[str, Range]:
         """Ranges that decide alone, by the name of what is measured or found: thresholds that can move freely."""
         ranges = {name: getattr(self, name) for name in type(self).model_fields if name in self.decides}
@@ -74,8 +90,8 @@ class StepSettings(Settings):
 
     def measuring(self) -> dict[str, Any]:
         """The settings on which its columns and changes depend."""
-        return self.model_dump(exclude={"kinds", "languages", *self.decides, *self.gathers})
+        return self.model_dump(exclude={"kinds", "languages", *self.folders, *self.decides, *self.gathers})
 
     def gathering(self) -> dict[str, Any]:
         """The settings on which its findings depend, beside the columns."""
-        return self.model_dump(exclude={"kinds", "languages", *self.decides})
+        return self.model_dump(exclude={"kinds", "languages", *self.folders, *self.decides})

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from danlu.text.steps.base import Kind, Role, StepSettings
+from danlu.text.steps.models import TOKENIZER, tokenizer_files
 from danlu.text.steps.statistics import word_lists
 
 _TALK: list[Kind] = Field(
@@ -51,9 +52,15 @@ class HistoryStep(StepSettings):
 class HistoryTokensStep(StepSettings):
     """As history, by tokens."""
 
+    folders: ClassVar[tuple[str, ...]] = ("tokenizer",)
+
     op: Literal["history_tokens"] = "history_tokens"
     kinds: list[Kind] = _TALK
     tokens: int = Field(ge=1, description="Most tokens of a conversation's messages, without a template's markup.")
+    tokenizer: str | None = TOKENIZER
+
+    def files(self) -> list[str]:
+        return tokenizer_files(self.tokenizer)
 
 
 class TurnsStep(StepSettings):

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from danlu.text.steps.base import Range, StepSettings
+from danlu.text.steps.models import TOKENIZER, tokenizer_files
 
 _OFF = Range()
 SHIPPED = "danlu:"
@@ -200,6 +201,7 @@ class TokensStep(RangesStep):
     """Drops records by their length in tokens, without markup of a chat template."""
 
     decides: ClassVar[frozenset[str]] = frozenset({"count", "characters_per_token"})
+    folders: ClassVar[tuple[str, ...]] = ("tokenizer",)
 
     op: Literal["tokens"] = "tokens"
     count: Range = Field(default=_OFF, description="Tokens.")
@@ -207,6 +209,10 @@ class TokensStep(RangesStep):
         default=_OFF,
         description="Characters of a token on average; text that the tokenizer hardly knows, such as noise, has few.",
     )
+    tokenizer: str | None = TOKENIZER
+
+    def files(self) -> list[str]:
+        return tokenizer_files(self.tokenizer)
 
 
 StatisticsStep = CharactersStep | LinesStep | WordsStep | RepetitionStep | NeighboursStep | KeywordsStep | TokensStep

@@ -1,0 +1,29 @@
+"""How well a language model predicts a record, by a model that a room above brings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from danlu.text.ops.contents import text_of
+from danlu.text.ops.operator import Column, Scorer
+from danlu.text.records import Record
+from danlu.text.steps.base import Range
+from danlu.text.steps.models import PerplexityStep
+
+
+def score(records: list[Record], step: PerplexityStep, scorer: Scorer) -> dict[str, Column]:
+    """`bits_per_byte`: what the scorer says of the first characters, none of a record without any; `characters`: how
+    many these are."""
+    texts = [text_of(record)[: step.characters] for record in records]
+    return {
+        "bits_per_byte": np.asarray(scorer(texts), np.float64) if texts else np.zeros(0),
+        "characters": np.array([len(text) for text in texts], np.int64),
+    }
+
+
+def judge(values: dict[str, Any], step: PerplexityStep) -> tuple[str, Any] | None:
+    """A record outside the bounds of its language, with its bits per byte."""
+    bounds: Range = getattr(step, values["language"])
+    return None if values["characters"] < step.shortest else bounds.judge("bits per byte", values["bits_per_byte"])
