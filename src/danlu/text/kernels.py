@@ -100,7 +100,7 @@ class Codes:
     @cached_property
     def classes(self) -> np.ndarray:
         """The `Class` of each character, uint8."""
-        return _class_table().take(self.points)
+        return class_table().take(self.points)
 
     @cached_property
     def class_counts(self) -> np.ndarray:
@@ -132,12 +132,27 @@ class Codes:
     @cached_property
     def words(self) -> Spans:
         """Han characters and kana one by one, and runs of other letters and digits, with apostrophes inside."""
+        return self._units((self.classes - np.uint8(Class.KANA)) <= Class.FUNCTION - Class.KANA)
+
+    @cached_property
+    def words_and_marks(self) -> Spans:
+        """As `words`, and all that is neither blank nor a word: of the same mark many times in a row, the first."""
+        alone = self.classes >= Class.KANA
+        alone[1:] &= (self.classes[1:] <= Class.FUNCTION) | (self.points[1:] != self.points[:-1])
+        return self._units(alone & ~self._running)
+
+    @cached_property
+    def _running(self) -> np.ndarray:
+        """Which characters stand in runs of letters and digits."""
         classes = self.classes
         running = (classes - np.uint8(Class.LETTER)) <= Class.NUMBER - Class.LETTER
         inside = np.flatnonzero(classes == Class.APOSTROPHE)  # the last character is a line end
         running[inside] = (classes[inside - 1] == Class.LETTER) & (classes[inside + 1] == Class.LETTER)
-        alone = (classes - np.uint8(Class.KANA)) <= Class.FUNCTION - Class.KANA
-        starts, ends = _edges(running)
+        return running
+
+    def _units(self, alone: np.ndarray) -> Spans:
+        """Runs of letters and digits, and the characters that stand `alone`."""
+        starts, ends = _edges(self._running)
         return self._spans(np.flatnonzero(starts | alone), np.flatnonzero(ends | alone) + 1)
 
     @cached_property
@@ -147,7 +162,11 @@ class Codes:
     @cached_property
     def folded_word_hashes(self) -> np.ndarray:
         """As `word_hashes`, but the same for upper and lower case, and for full and half width."""
-        return _span_hashes(_sums(_fold_table().take(self.points)), self.words)
+        return self.hashes_as(fold_table(), self.words)
+
+    def hashes_as(self, table: np.ndarray, spans: Spans) -> np.ndarray:
+        """As `hashes`, of what the table has for the code points."""
+        return _span_hashes(_sums(table.take(self.points)), spans)
 
     def hashes(self, spans: Spans) -> np.ndarray:
         """uint64: the same for the same characters, in every batch."""
@@ -290,7 +309,7 @@ def _powers(base: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @cache
-def _fold_table() -> np.ndarray:
+def fold_table() -> np.ndarray:
     """By code point, the letter or digit in lower case and of ordinary width that it is a way to write."""
     table = np.arange(0x110000, dtype=np.uint32)
     for point in range(0x20000):  # above, no letter has another form
@@ -302,7 +321,7 @@ def _fold_table() -> np.ndarray:
 
 
 @cache
-def _class_table() -> np.ndarray:
+def class_table() -> np.ndarray:
     """The class of every code point."""
     table = np.full(0x110000, Class.OTHER, np.uint8)
     for first, last in ((0, 0x1FFFF), (0xE0000, 0xE01FF)):  # in other planes are Han characters, or nothing

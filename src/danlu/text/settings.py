@@ -12,6 +12,7 @@ from danlu.ledger.cluster import ClusterSettings, ExecutorName
 from danlu.text.presets import PRESETS, PresetName, preset_steps
 from danlu.text.steps.base import KINDS, LANGUAGES, Kind
 from danlu.text.steps.basic import BasicStep, ExactDedupStep, NormaliseStep
+from danlu.text.steps.classifier import ClassifierStep
 from danlu.text.steps.dialogue import DialogueStep
 from danlu.text.steps.duplicates import DuplicatesStep
 from danlu.text.steps.markup import MarkupStep
@@ -109,7 +110,7 @@ class SourceSettings(Settings):
 
 
 Step = Annotated[
-    BasicStep | DuplicatesStep | MarkupStep | StatisticsStep | PrivacyStep | DialogueStep | ModelStep,
+    BasicStep | DuplicatesStep | MarkupStep | StatisticsStep | ClassifierStep | PrivacyStep | DialogueStep | ModelStep,
     Field(discriminator="op"),
 ]
 

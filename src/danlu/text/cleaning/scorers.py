@@ -22,7 +22,10 @@ def check_scorers(steps: Sequence[Step], scorers: Scorers) -> None:
     """Raises UserError for a step whose function is not there."""
     for step in steps:
         if OPERATORS[step.op].score and not step.scorer() and step.op not in scorers:
-            raise UserError(f"the step {step.op} needs a model or tokenizer", do="run it as part of a recipe")
+            raise UserError(
+                f"the step {step.op} needs a model or tokenizer",
+                do="name one in the step, or run it as part of a recipe",
+            )
 
 
 def scorer_of(made_by: dict[str, Any]) -> Scorer:

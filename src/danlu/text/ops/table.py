@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from danlu.text.ops import (
     characters,
+    classifier,
     decontaminate,
     exact_dedup,
     history,
@@ -49,6 +50,7 @@ OPERATORS = {
     "repetition": Operator(measure=repetition.measure, judge=ranges.judge),
     "neighbours": Operator(measure=neighbours.measure, judge=ranges.judge, version=2),
     "keywords": Operator(measure=keywords.measure, judge=keywords.judge, version=2),
+    "classifier": Operator(score=classifier.score, judge=ranges.judge),
     "tokens": Operator(score=tokens.score, judge=ranges.judge),
     "perplexity": Operator(score=perplexity.score, judge=perplexity.judge),
     "privacy": Operator(change=redact.redact, measure=redact.measure),

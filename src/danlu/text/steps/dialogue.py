@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from danlu.text.steps.base import Kind, Role, StepSettings
+from danlu.text.steps.classifier import PATH, classifier_files, classifier_scorer
 from danlu.text.steps.models import TOKENIZER, tokenizer_files
 from danlu.text.steps.statistics import word_lists
 
@@ -115,12 +116,20 @@ class TagsScoredStep(StepSettings):
     """Notes a tag as `tags` does, by a classifier: the likeliest label where it is sure enough."""
 
     gathers: ClassVar[frozenset[str]] = frozenset({"least"})
+    folders: ClassVar[tuple[str, ...]] = ("classifier",)
 
     op: Literal["tags_scored"] = "tags_scored"
     kinds: list[Kind] = _TALK
     tag: Tag = Field(description="What the labels are values of.")
-    labels: list[str] = Field(min_length=2, description="The classifier's labels, in the order of its columns.")
+    labels: list[str] = Field(min_length=2, description="The labels, in the order of the scorer's columns.")
+    classifier: str | None = Field(default=None, description=PATH + " null: clean() is given a scorer.")
     least: float = Field(default=0.7, ge=0, le=1, description="Less sure tags are left out.")
+
+    def files(self) -> list[str]:
+        return classifier_files(self.classifier) if self.classifier else []
+
+    def scorer(self) -> dict[str, Any] | None:
+        return classifier_scorer(self.classifier, self.labels) if self.classifier else None
 
 
 Unsuitable = Literal["drop", "drop_turn", "mask"]
@@ -150,11 +159,26 @@ class UnsuitableScoredStep(StepSettings):
 
     decides: ClassVar[frozenset[str]] = frozenset()
     gathers: ClassVar[frozenset[str]] = frozenset({"max", "action"})
+    folders: ClassVar[tuple[str, ...]] = ("classifier",)
 
     op: Literal["unsuitable_scored"] = "unsuitable_scored"
     roles: list[Role] = Field(default=["user", "assistant"], description="Whose turns are looked at.")
+    classifier: str | None = Field(default=None, description=PATH + " null: clean() is given a scorer.")
+    label: str | None = Field(default=None, description="The classifier's label for what is unsuitable.")
     max: float = Field(default=0.5, description="The greatest score that stays.")
     action: Unsuitable = Field(default="drop", description=_ACTION + "the whole turn or sentence is ***.")
+
+    def files(self) -> list[str]:
+        return classifier_files(self.classifier) if self.classifier else []
+
+    def scorer(self) -> dict[str, Any] | None:
+        return classifier_scorer(self.classifier, [self.label]) if self.classifier and self.label else None
+
+    @model_validator(mode="after")
+    def _label_of_classifier(self) -> Self:
+        if (self.classifier is None) != (self.label is None):
+            raise ValueError("`classifier` and `label` belong together: give both, or none.")
+        return self
 
 
 DialogueStep = (

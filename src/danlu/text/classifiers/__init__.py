@@ -1,0 +1,1 @@
+"""Classifiers of text: hashed n-grams trained here, and files of fastText."""
