@@ -9,6 +9,7 @@ from typing import Any
 from danlu.ledger.cluster import ClusterSettings, ClusterWorkers, cluster_workers
 from danlu.ledger.manifest import NAME as MANIFEST
 from danlu.ledger.tasks import Task, Workers
+from danlu.text.cleaning.kept_scores import check_scores
 from danlu.text.cleaning.line import Line, Progress
 from danlu.text.cleaning.results import STATISTICS, check_read, results_of, write_results
 from danlu.text.cleaning.scorers import Scorers, check_scorers
@@ -80,12 +81,16 @@ class _Cleaning:
     def _write(self, lines: list[Line]) -> dict[str, dict[str, Any]]:
         """By part's name, what was written."""
         tasks = []
+        scores = self._settings.keep_scores
+        for line in lines:
+            check_scores(scores, line.parts[0].turns)
         for progress in (progress for line in lines for progress in line.parts):
             kept, dropped = self._outputs(progress)
             arguments = {
                 "part": progress.part,
                 "turns": progress.turns,
                 "verdicts": progress.verdicts[-1],
+                "scores": scores,
                 "kept": str(kept),
                 "dropped": str(dropped),
             }

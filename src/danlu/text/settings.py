@@ -135,6 +135,12 @@ class CleanSettings(Settings):
         description="Steps in their order: {op: normalise}, {op: length, min: 50}, {op: language, keep: [zh, en]}, "
         "{op: exact_dedup}.",
     )
+    keep_scores: list[str] = Field(
+        default=[],
+        description="Measured values that go into each record's `meta`, so that `where`, mixing and a curriculum can use "
+        "them: [perplexity, characters.alphanumeric]; a step alone means all that it measures. Their names there are "
+        "STEP.VALUE, such as perplexity.bits_per_byte.",
+    )
     workers: int = Field(default=0, ge=0, description="Processes; 0: one for each core.")
     executor: ExecutorName = Field(
         default="local",
@@ -167,6 +173,14 @@ class CleanSettings(Settings):
         other = {"slurm": "address", "ray": "partition"}.get(self.executor)
         if other and self.cluster is not None and getattr(self.cluster, other) is not None:
             raise ValueError(f"`cluster.{other}` has no effect with executor: {self.executor}. Remove it.")
+        return self
+
+    @model_validator(mode="after")
+    def _scores_of_steps(self) -> Self:
+        ops = {step.op for step in self.steps}
+        for name in self.keep_scores:
+            if name.partition(".")[0] not in ops:
+                raise ValueError(f"keep_scores: there is no step {name.partition('.')[0]!r} to measure {name!r}.")
         return self
 
     @model_validator(mode="after")

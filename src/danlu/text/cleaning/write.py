@@ -13,16 +13,19 @@ import numpy as np
 from danlu.ledger.counts import Counts
 from danlu.ledger.files import atomic_file, sha256_file
 from danlu.text.cleaning.columns import ColumnReader
+from danlu.text.cleaning.kept_scores import KeptScores
 from danlu.text.cleaning.parts import Alterations, Part, Turn
 from danlu.text.ops.contents import text_of
 
 
-def write(part: Part, turns: list[Turn], verdicts: str, kept: str, dropped: str) -> dict[str, Any]:
-    """Writes each record as the steps leave it; a dropped one as the step that drops it saw it.
+def write(part: Part, turns: list[Turn], verdicts: str, scores: list[str], kept: str, dropped: str) -> dict[str, Any]:
+    """Writes each record as the steps leave it, with the named `scores` in its meta; a dropped one as the step that
+    drops it saw it.
 
     Gives {"kept": records, "text_bytes", "sha256"}.
     """
     altered, reader = Alterations(part, turns), ColumnReader(verdicts, ["turn", "reason", "value"])
+    scored = KeptScores(scores, turns)
     start = number = text_bytes = 0
     with _row_writer(Path(kept)) as keep, _row_writer(Path(dropped)) as drop:
         for _, batch in part.batches(Counts()):
@@ -30,7 +33,7 @@ def write(part: Part, turns: list[Turn], verdicts: str, kept: str, dropped: str)
             start += len(batch)
             verdict = reader.take(rows)
             turn = verdict["turn"].to_numpy()
-            records = altered.apply(rows, batch, np.where(turn < 0, len(turns), turn))
+            records = scored.onto(rows, altered.apply(rows, batch, np.where(turn < 0, len(turns), turn)))
             for record, place, reason, value in zip(
                 records, turn.tolist(), verdict["reason"].to_pylist(), verdict["value"].to_pylist(), strict=True
             ):
