@@ -195,7 +195,7 @@ def test_initial_weights_follow_from_seed_and_name_alone() -> None:
 def test_half_weights_keep_exact_positions() -> None:
     model = decoder(torch.bfloat16)
     far = torch.tensor([[30_001]])
-    cos, sin = model.rope(far, torch.bfloat16)
+    cos, sin = model.places(far, torch.bfloat16)
     frequencies = 10_000.0 ** (-torch.arange(0, 8, 2, dtype=torch.float64) / 8)
     torch.testing.assert_close(cos[0, 0, 0, 0].double(), (30_001 * frequencies).cos(), atol=2e-3, rtol=0)
     torch.testing.assert_close(sin[0, 0, 0, 0].double(), (30_001 * frequencies).sin(), atol=2e-3, rtol=0)

@@ -161,7 +161,7 @@ DOWN = "model.layers.1.mlp.down_proj.weight"
         (edit_weights(lambda state: state | {DOWN: torch.ones(3)}), f"{DOWN} is [3] and not [32, 48]"),
         (edit_weights(lambda state: state | {"lm_head.weight": torch.ones(61, 32)}), "weights unknown: 1 (lm_head"),
         (cut_short, "damaged or cut short"),
-        (pickled, "would run code"),
+        (pickled, "could run code, and is not read"),
         (lose_a_shard, "missing: model-00001-of-00002.safetensors"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no model.safetensors"),
     ],

@@ -3,42 +3,48 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from danlu.ledger.errors import UserError
 from danlu.ledger.files import atomic_file, atomic_folder, require_space
 from danlu.model.decoder import Decoder
-from danlu.model.families.config import decoder_settings, write_config
-from danlu.model.families.table import FAMILIES
-from danlu.model.parts import load_unfused, unfused_state
+from danlu.model.families.baichuan import OWN_CLASS
+from danlu.model.families.config import Stated, decoder_settings, read_config, write_config
+from danlu.model.packed import as_stored, packed_rows
+from danlu.model.parts import unfused_state
+from danlu.model.pour import pour, require_memory
 from danlu.model.settings import require_rows
+from danlu.model.stored import INDEX, SINGLE, Stored, some
 from danlu.model.tensors import write_tensors
 
 if TYPE_CHECKING:
     from danlu.tokens.tokenizer import Tokenizer
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+__all__ = ["decoder_settings", "load_decoder", "save_decoder"]
+
+_OWN_CLASS = Path(__file__).parent / "families" / f"{OWN_CLASS}.py"
 
 
 def load_decoder(folder: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Decoder:
     """The decoder of a Hugging Face folder or a checkpoint, its weights in `dtype` on `device`.
 
-    Raises UserError for an unsupported or contradicting config, and for weights that are missing, too many, of
-    another shape, damaged or pickled.
+    Files are mapped and read one after the other, so the host holds one of them beside the decoder at most.
+    Raises UserError for an unsupported or contradicting config, for weights that are missing, too many, of another
+    shape, damaged, or in a pickle that holds more than tensors, and, before anything is read, for too little memory.
     """
-    settings = decoder_settings(folder)
-    decoder = Decoder.empty(settings, dtype, device)
-    with ExitStack() as open_files:
-        state = _Stored(folder, open_files)
-        _require_fit(decoder, state, folder)
-        load_unfused(decoder, state)
+    stated, device = read_config(folder), torch.device(device)
+    stored = Stored(folder)
+    decoder = Decoder.empty(stated.shape, dtype, "meta")
+    _require_fit(decoder, stored, stated, folder)
+    require_memory(stated.shape, dtype, device, folder)
+    pour(decoder.to_empty(device=device), stored, stated)
     return decoder
 
 
@@ -63,7 +69,7 @@ def save_decoder(
         raise UserError("a model is here already", where=str(folder), do="choose another folder")
     if tokenizer is not None:
         require_rows(decoder.settings, tokenizer.vocab_size)
-    weights = dict(unfused_state(decoder) if state is None else state)
+    weights = as_stored(decoder, unfused_state(decoder) if state is None else state)
     written = dtype or next(iter(weights.values())).dtype
     require_space(folder, sum(value.numel() for value in weights.values()) * written.itemsize, "the model")
     with ExitStack() as whole:
@@ -76,72 +82,27 @@ def save_decoder(
         name = str(written).removeprefix("torch.")
         _write_json(place / "config.json", write_config(decoder.settings) | ids | {"dtype": name, "torch_dtype": name})
         stops = list(dict.fromkeys([*stop_ids, *([ids["eos_token_id"]] if ids["eos_token_id"] is not None else [])]))
+        if decoder.settings.positions == "alibi":
+            shutil.copyfile(_OWN_CLASS, place / _OWN_CLASS.name)
         _write_json(place / "generation_config.json", ids | {"eos_token_id": stops or None})
 
 
-class _Stored(Mapping[str, Tensor]):
-    """The weights of a folder by name, read from the disk when asked for."""
-
-    def __init__(self, folder: Path, open_files: ExitStack) -> None:
-        self.files: dict[str, Any] = {}
-        for path in _weight_files(folder):
-            try:
-                file = open_files.enter_context(safe_open(path, framework="pt"))
-            except (SafetensorError, OSError) as error:
-                raise UserError(
-                    f"damaged or cut short ({error})", where=str(path), do="copy or download this file again"
-                ) from error
-            self.files |= dict.fromkeys(file.keys(), file)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self.files[name].get_slice(name).get_shape())
-
-    def __getitem__(self, name: str) -> Tensor:
-        tensor: Tensor = self.files[name].get_tensor(name)
-        return tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.files)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The safetensors of a folder, those that its index names where it has one."""
-    if (folder / INDEX).is_file():
-        try:
-            names = sorted(set(json.loads((folder / INDEX).read_text("utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise UserError(
-                f"not an index of weights ({error})", where=str(folder / INDEX), do="copy or download this file again"
-            ) from error
-        absent = [name for name in names if not (folder / name).is_file()]
-        if absent:
-            raise UserError(f"missing: {_some(absent)}", where=str(folder), do="copy or download these files too")
-        return [folder / name for name in names]
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
-    pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
-    raise UserError(
-        f"no {SINGLE} here" + (f"; {_some(pickled)} would run code when opened and is not read" if pickled else ""),
-        where=str(folder),
-        do="get the model's safetensors" if pickled else "name a folder that holds weights beside its config.json",
-    )
-
-
-def _require_fit(decoder: Decoder, state: _Stored, folder: Path) -> None:
+def _require_fit(decoder: Decoder, stored: Stored, stated: Stated, folder: Path) -> None:
     """Raises UserError unless the files hold just the decoder's weights, in its shapes."""
-    wanted = {part.on_disk: part.shape for part in decoder.parts()}
-    missing = [name for name in wanted if name not in state.files]
-    extra = [name for name in state if name not in wanted and not _may_be_there(name, decoder, state)]
+    family, wanted = stated.family, dict[str, tuple[int, ...]]()
+    for part in decoder.parts():
+        name, slot = family.holder(part.name)
+        wanted[name] = part.shape if slot is None else (packed_rows(decoder.settings), *part.shape[1:])
+    places = stored.places
+    missing = [name for name in wanted if name not in places]
+    extra = [name for name in places if name not in wanted and not _may_be_there(name, stated, stored)]
     other = [
-        f"{name} is {list(state.shape(name))} and not {list(shape)}"
+        f"{name} is {list(places[name].shape)} and not {list(shape)}"
         for name, shape in wanted.items()
-        if name in state.files and state.shape(name) != shape
+        if name in places and places[name].shape != shape
     ]
     complaints = [
-        f"{what} {len(names)} ({_some(names)})"
+        f"{what} {len(names)} ({some(names)})"
         for what, names in (("weights missing:", missing), ("weights unknown:", extra), ("wrong shapes:", other))
         if names
     ]
@@ -153,12 +114,11 @@ def _require_fit(decoder: Decoder, state: _Stored, folder: Path) -> None:
         )
 
 
-def _may_be_there(name: str, decoder: Decoder, state: _Stored) -> bool:
+def _may_be_there(name: str, stated: Stated, stored: Stored) -> bool:
     """Old files keep rotary frequencies, and some a copy of the embedding as the tied head."""
-    family = FAMILIES[decoder.settings.family]
-    if decoder.settings.tie_embeddings and name == family.on_disk("head.weight"):
-        embedding = family.on_disk("embed.weight")
-        return embedding in state.files and torch.equal(state[name], state[embedding])
+    if stated.shape.tie_embeddings and name == stated.family.on_disk("head.weight"):
+        embedding = stated.family.on_disk("embed.weight")
+        return embedding in stored.places and torch.equal(stored.read(name), stored.read(embedding))
     return name.endswith("rotary_emb.inv_freq")
 
 
@@ -189,7 +149,3 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     with atomic_file(path) as handle:
         json.dump(content, handle, indent=2, ensure_ascii=False)
         handle.write("\n")
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -41,7 +41,7 @@ def inverse_frequencies(settings: ModelSettings) -> tuple[Tensor, float]:
     size, scaling = settings.head_size, settings.rope_scaling
     exponents = torch.arange(0, size, 2, dtype=torch.float32, device="cpu") / size
     frequencies = 1.0 / settings.rope_theta**exponents
-    if scaling is None:
+    if scaling is None or scaling.type == "dynamic":
         return frequencies, 1.0
     if scaling.type == "linear":
         return frequencies / scaling.factor, 1.0

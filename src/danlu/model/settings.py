@@ -12,12 +12,15 @@ from danlu.config import Settings
 from danlu.ledger.errors import UserError
 from danlu.model.families.table import FAMILIES
 
+ALIBI_POSITIONS = 65_280  # danlu.model.alibi says why
+
 
 class RopeScaling(Settings):
     """How rotary positions are stretched beyond the length that a model was first trained at."""
 
-    type: Literal["linear", "llama3", "yarn"] = Field(
-        description="linear divides every frequency; llama3 and yarn divide the slow ones and keep the fast ones."
+    type: Literal["linear", "dynamic", "llama3", "yarn"] = Field(
+        description="linear divides every frequency; llama3 and yarn divide the slow ones and keep the fast ones; "
+        "dynamic changes nothing up to max_positions, and other tools stretch what is longer."
     )
     factor: float = Field(ge=1, description="How many times longer than the first training length.")
     original_max_positions: int | None = Field(
@@ -43,6 +46,7 @@ class RopeScaling(Settings):
     def _fits_its_type(self) -> RopeScaling:
         known = {
             "linear": set[str](),
+            "dynamic": set[str](),
             "llama3": {"original_max_positions", "low_freq_factor", "high_freq_factor"},
             "yarn": {"original_max_positions", "beta_fast", "beta_slow", "attention_factor"},
         }[self.type]
@@ -68,7 +72,7 @@ class ModelSettings(Settings):
     from_folder: Path | None = Field(
         default=None, alias="from", description="A Hugging Face folder or a checkpoint; then no other key may be given."
     )
-    family: Literal["qwen2", "qwen3", "llama", "mistral"] = Field(
+    family: Literal["qwen2", "qwen3", "llama", "mistral", "internlm2", "baichuan"] = Field(
         default="qwen2", description="The Hugging Face form in which checkpoints are written."
     )
     vocab_size: int = Field(default=151_936, gt=0, description="Rows of the embedding; at least the tokenizer's size.")
@@ -80,6 +84,11 @@ class ModelSettings(Settings):
     mlp_size: int = Field(default=1_408, gt=0, description="Width of the gated MLP.")
     activation: Literal["silu", "gelu"] = Field(default="silu", description="Gate: silu makes SwiGLU, gelu GeGLU.")
     norm_eps: float = Field(default=1e-6, gt=0, description="Added to the mean square in RMSNorm.")
+    positions: Literal["rope", "alibi"] = Field(
+        default="rope",
+        description="rope turns queries and keys; alibi lowers scores with distance, by a slope of each head "
+        "(baichuan only; Hugging Face has no class for it, so folders bring one of ours).",
+    )
     rope_theta: float = Field(default=10_000.0, gt=0, description="Base of the rotary position frequencies.")
     rope_scaling: RopeScaling | None = Field(default=None, description="Stretching of rotary positions.")
     max_positions: int = Field(
@@ -93,6 +102,10 @@ class ModelSettings(Settings):
         default=None, gt=0, description="A token sees this many tokens, itself included (null: all before it)."
     )
     tie_embeddings: bool = Field(default=True, description="The head uses the embedding's weight.")
+    head: Literal["tokens", "reward"] = Field(
+        default="tokens",
+        description="What is said of a hidden state: the next token; or one number, as the stage `reward` trains it.",
+    )
     init_std: float = Field(default=0.02, gt=0, description="Standard deviation of random initial weights.")
 
     @model_validator(mode="before")
@@ -110,6 +123,7 @@ class ModelSettings(Settings):
         filled = {"kv_heads": given["heads"]} if "heads" in given else {}
         if family is not None:
             filled |= {"qkv_bias": family.qkv_bias, "qk_norm": family.qk_norm}
+            filled |= {} if family.ties else {"tie_embeddings": False}
         return filled | given
 
     @model_validator(mode="after")
@@ -120,9 +134,17 @@ class ModelSettings(Settings):
             raise ValueError(
                 f"heads ({self.heads}) must divide hidden_size ({self.hidden_size}): change one, or give head_dim."
             )
-        if self.head_size % 2:
+        if self.head_size % 2 and self.positions == "rope":
             raise ValueError(f"a head of {self.head_size} cannot be rotated: head_dim must be even.")
         scaling = self.rope_scaling
+        if scaling and self.positions == "alibi":
+            raise ValueError("ALiBi positions are not stretched: remove rope_scaling, or set positions: rope.")
+        if self.head == "reward" and self.tie_embeddings:
+            raise ValueError("a reward model has no head over tokens to tie: set tie_embeddings to false.")
+        if self.head == "reward" and self.positions == "alibi":
+            raise ValueError("Hugging Face has no class for a reward model with ALiBi: set positions: rope.")
+        if self.positions == "alibi" and self.max_positions > ALIBI_POSITIONS:
+            raise ValueError(f"ALiBi distances are exact up to {ALIBI_POSITIONS:,} tokens: lower max_positions.")
         if scaling and scaling.original_max_positions and scaling.original_max_positions > self.max_positions:
             raise ValueError(
                 f"rope_scaling.original_max_positions ({scaling.original_max_positions}) is beyond max_positions "
@@ -136,7 +158,9 @@ class ModelSettings(Settings):
         for key in ("qkv_bias", "qk_norm"):
             needed, given = getattr(family, key), getattr(self, key)
             if needed != given:
-                fitting = ", ".join(name for name, other in FAMILIES.items() if getattr(other, key) == given)
+                fitting = ", ".join(
+                    name for name, other in FAMILIES.items() if getattr(other, key) == given and not other.read_as
+                )
                 raise ValueError(
                     f"{family.name} has {key}: {str(needed).lower()} and its Hugging Face form cannot say otherwise: "
                     f"remove {key}, or choose a family that fits ({fitting})."
@@ -154,6 +178,22 @@ class ModelSettings(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _positions_can_be_exported(self) -> ModelSettings:
+        family, scaling = FAMILIES[self.family], self.rope_scaling
+        if self.positions == "alibi" and not family.alibi:
+            raise ValueError(f"{family.name} has rotary positions: set positions: rope, or choose family: baichuan.")
+        if scaling and scaling.type not in family.scalings:
+            known = " or ".join(family.scalings) or "no scaling"
+            raise ValueError(f"{family.name} knows {known} and not {scaling.type}: change rope_scaling, or the family.")
+        if self.rope_theta != 10_000 and not family.theta:
+            raise ValueError(f"{family.name} has rope_theta 10000 and its form cannot say otherwise: remove it.")
+        if self.kv_heads != self.heads and not family.groups:
+            raise ValueError(f"{family.name} has as many key-value heads as heads: remove kv_heads.")
+        if self.tie_embeddings and not family.ties:
+            raise ValueError(f"{family.name} has a head of its own: remove tie_embeddings, or set it to false.")
+        return self
+
     @property
     def head_size(self) -> int:
         """Size of one head: `head_dim`, or hidden_size / heads."""
@@ -164,14 +204,17 @@ def matmul_parameters(settings: ModelSettings) -> int:
     """Parameters that take part in matrix products: all projections and the head (once, tied or not)."""
     attention = 2 * settings.hidden_size * settings.head_size * (settings.heads + settings.kv_heads)
     mlp = 3 * settings.hidden_size * settings.mlp_size
-    return settings.layers * (attention + mlp) + settings.vocab_size * settings.hidden_size
+    outputs = settings.vocab_size if settings.head == "tokens" else 1
+    return settings.layers * (attention + mlp) + outputs * settings.hidden_size
 
 
 def parameters(settings: ModelSettings) -> int:
     """The exact number of parameters; a tied head counts once."""
     norms = 2 * settings.hidden_size + (2 * settings.head_size if settings.qk_norm else 0)
     biases = settings.head_size * (settings.heads + 2 * settings.kv_heads) if settings.qkv_bias else 0
-    embedding = 0 if settings.tie_embeddings else settings.vocab_size * settings.hidden_size
+    embedding = (
+        0 if settings.tie_embeddings and settings.head == "tokens" else settings.vocab_size * settings.hidden_size
+    )
     return matmul_parameters(settings) + settings.layers * (norms + biases) + embedding + settings.hidden_size
 
 

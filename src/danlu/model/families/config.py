@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from danlu.config import check
 from danlu.ledger.errors import UserError
+from danlu.model.families.baichuan import has_alibi, has_norm_head, own_keys
 from danlu.model.families.family import Family
+from danlu.model.families.nearest import nearest
 from danlu.model.families.table import FAMILIES
 from danlu.model.settings import ModelSettings, RopeScaling
 
@@ -28,6 +30,8 @@ _OPTIONS = {
     "initializer_range": "init_std",
 }
 _DEFAULTS = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "initializer_range": 0.02}
+_MOST_DIFFERENCES = 6
+_CLASSIFIES = "ForSequenceClassification"
 _FIXED = {"quantization_config": None, "partial_rotary_factor": 1.0}
 _SCALING = {
     "factor": "factor",
@@ -40,8 +44,25 @@ _SCALING = {
 }
 
 
+class Stated(NamedTuple):
+    """What a config.json says: the decoder's shape, the family whose names its weights have, and how its head is kept.
+
+    `shape.family` is the form in which the decoder is written again; where Hugging Face has no class for that of the
+    folder but has one for the same arithmetic (llama for Yi, InternLM2, Baichuan-7B), it is the latter's.
+    """
+
+    shape: ModelSettings
+    family: Family
+    norm_head: bool  # each row of the head is to be divided by its length
+
+
 def decoder_settings(folder: Path) -> ModelSettings:
-    """The shape that a folder's config.json states. Code that a folder brings is never run.
+    """The shape that a folder's config.json states; see `read_config`."""
+    return read_config(folder).shape
+
+
+def read_config(folder: Path) -> Stated:
+    """What a folder's config.json states. Code that a folder brings is never run.
 
     Raises UserError for a missing or broken file, an unsupported `model_type`, keys that contradict each other, and
     arithmetic that the decoder does not do.
@@ -57,7 +78,7 @@ def decoder_settings(folder: Path) -> ModelSettings:
         raise UserError(f"not JSON: {error}", where=str(path), do="copy the file again from its origin") from None
     if not isinstance(config, dict):
         raise UserError("a model's config is a JSON object", where=str(path), do="copy the file again from its origin")
-    return _settings(config, path)
+    return _stated(config, path)
 
 
 def write_config(settings: ModelSettings) -> dict[str, Any]:
@@ -66,6 +87,15 @@ def write_config(settings: ModelSettings) -> dict[str, Any]:
     config: dict[str, Any] = {"architectures": [family.architecture], "model_type": family.name}
     config |= {key: getattr(settings, name) for key, name in (_SHAPE | _OPTIONS).items() if key != "head_dim"}
     config |= family.fixed | {"hidden_act": settings.activation, "attention_dropout": 0.0, "use_cache": True}
+    if not family.ties:
+        config["tie_word_embeddings"] = False
+    if settings.head == "reward":
+        config |= _reward_keys(family)
+    if not family.groups:
+        del config["num_key_value_heads"]
+    if family.alibi:
+        del config["max_position_embeddings"]
+        return config | own_keys(settings.positions == "alibi", settings.max_positions)
     if family.head_dim:
         config["head_dim"] = settings.head_size
     if family.window != "none":
@@ -79,15 +109,10 @@ def write_config(settings: ModelSettings) -> dict[str, Any]:
     return config
 
 
-def _settings(config: dict[str, Any], path: Path) -> ModelSettings:
-    family = FAMILIES.get(config.get("model_type", ""))
+def _stated(config: dict[str, Any], path: Path) -> Stated:
+    family = FAMILIES.get(str(config.get("model_type")))
     if family is None:
-        own_code = "; code in the folder (auto_map) is never run" if "auto_map" in config else ""
-        raise UserError(
-            f"model_type {config.get('model_type')!r} is not supported{own_code}",
-            where=str(path),
-            do=f"use a model of one of these: {', '.join(FAMILIES)}",
-        )
+        raise _unknown(config, path)
     missing = sorted(key for key in _SHAPE if config.get(key) is None)
     if missing:
         raise UserError(f"{', '.join(missing)} missing", where=str(path), do="copy the file again from its origin")
@@ -101,9 +126,53 @@ def _settings(config: dict[str, Any], path: Path) -> ModelSettings:
             )
     shape = {name: config[key] for key, name in (_SHAPE | _OPTIONS).items() if config.get(key) is not None}
     theta, scaling = _rope(config, path)
-    shape |= {"family": family.name, "activation": config["hidden_act"], "rope_theta": theta, "rope_scaling": scaling}
+    alibi = family.alibi and has_alibi(config)
+    written = family.name if alibi or family.read_as is None else family.read_as
+    shape |= {"family": written, "activation": config["hidden_act"], "rope_theta": theta, "rope_scaling": scaling}
     shape["sliding_window"] = _window(family, config, path)
-    return check(ModelSettings, shape, {(): str(path)})
+    if _is_reward(config, path):
+        shape |= {"head": "reward", "tie_embeddings": False}
+    if alibi:
+        longest = config.get("model_max_length") or config.get("max_position_embeddings") or 4096
+        shape |= {"positions": "alibi", "max_positions": longest}
+    return Stated(
+        check(ModelSettings, shape, {(): str(path)}), family, norm_head=family.alibi and has_norm_head(config)
+    )
+
+
+def _reward_keys(family: Family) -> dict[str, Any]:
+    """What makes transformers' AutoModelForSequenceClassification open the folder, with one output."""
+    architecture = family.architecture.replace("ForCausalLM", _CLASSIFIES)
+    return {"architectures": [architecture], "id2label": {"0": "reward"}, "label2id": {"reward": 0}}
+
+
+def _is_reward(config: dict[str, Any], path: Path) -> bool:
+    """Whether one number is said of a text. Raises UserError for a classifier of several outputs."""
+    architecture = next(iter(config.get("architectures") or ()), "")
+    outputs = len(config.get("id2label") or "12")  # transformers' default
+    if architecture.endswith(_CLASSIFIES) and outputs != 1:
+        raise UserError(
+            f"a classifier with {outputs} outputs; a reward model has one",
+            where=str(path),
+            do="name a folder with one label in id2label",
+        )
+    return architecture.endswith(_CLASSIFIES)
+
+
+def _unknown(config: dict[str, Any], path: Path) -> UserError:
+    families = [family for family in FAMILIES.values() if family.read_as is None]
+    known = {*_OPTIONS, *_FIXED, *_DEFAULTS}
+    family, differences = nearest(config, families, list(_SHAPE), known)
+    said = "; ".join(differences[:_MOST_DIFFERENCES])
+    more = f"; and {len(differences) - _MOST_DIFFERENCES} more" if len(differences) > _MOST_DIFFERENCES else ""
+    own_code = "; code in the folder (auto_map) is never run" if "auto_map" in config else ""
+    apart = f"differs from it in {said}{more}" if differences else "says nothing that differs from it but this name"
+    return UserError(
+        f"model_type {config.get('model_type')!r} is not supported; the nearest family is {family.name}, and "
+        f"config.json {apart}{own_code}",
+        where=str(path),
+        do=f"use a model of one of these: {', '.join(FAMILIES)}",
+    )
 
 
 def _window(family: Family, config: dict[str, Any], path: Path) -> int | None:
@@ -152,13 +221,15 @@ def _read_scaling(stated: dict[str, Any], config: dict[str, Any], path: Path) ->
         return None
     stated = {key: value for key, value in stated.items() if value is not None}
     given = {key: value for key, value in stated.items() if key in _SCALING}
+    if kind == "dynamic" and given.get("original_max_position_embeddings") == config["max_position_embeddings"]:
+        del given["original_max_position_embeddings"]
     neutral = {"rope_type": kind, "type": kind, "rope_theta": stated.get("rope_theta"), "partial_rotary_factor": 1.0}
     foreign = sorted(key for key, value in stated.items() if key not in given and neutral.get(key) != value)
-    if kind not in ("linear", "llama3", "yarn") or foreign:
+    if kind not in ("linear", "dynamic", "llama3", "yarn") or foreign:
         raise UserError(
             f"rotary scaling {kind!r}{' with ' + ', '.join(foreign) if foreign else ''} is not supported",
             where=str(path),
-            do="use a model with linear, llama3 or yarn scaling",
+            do="use a model with linear, dynamic, llama3 or yarn scaling",
         )
     if kind == "yarn":
         given.setdefault("original_max_position_embeddings", config["max_position_embeddings"])
