@@ -68,7 +68,7 @@ def test_muon_moves_fused_matrices_apart() -> None:
 
 def test_orthogonalise_brings_singular_values_near_one() -> None:
     torch.manual_seed(0)
-    singular = torch.linalg.svdvals(orthogonalise(torch.randn(64, 32)).float())
+    singular = torch.linalg.svdvals(orthogonalise(torch.randn(3, 64, 32)).float())
     assert singular.min() > 0.6 and singular.max() < 1.3
 
 
