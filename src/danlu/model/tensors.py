@@ -17,12 +17,17 @@ _NAMES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", to
 _CHUNK = 1 << 24
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> str:
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> str:
     """Writes tensors of floating point, each in `dtype` (None: its own), and gives the file's sha256.
 
-    The form is that of the safetensors library: a length, a header in JSON, then the values end to end.
+    `metadata` is kept in the header. The form is that of the safetensors library: a length, a header in JSON, then the values end to end.
     """
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, object] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     end = 0
     for name, tensor in tensors.items():
         kind = dtype or tensor.dtype

@@ -1,0 +1,87 @@
+"""A projection: one slot that holds a weight or a quantised weight, a bias, and adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from danlu.model.adapters import Adapters
+
+
+class Quantised(nn.Module):
+    """A weight [out, in] in fewer bits, which computes x W^T itself; the base of all kinds of it."""
+
+    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """[..., out] of x [..., in], in the dtype of x."""
+        raise NotImplementedError
+
+    def dequantised(self, dtype: torch.dtype) -> Tensor:
+        """The weight [out, in] that it stands for."""
+        raise NotImplementedError
+
+
+class Projection(nn.Linear):
+    """x W^T + b, where the rows of W hold several unfused weights, and what adapters add.
+
+    `inside` names them with their rows. The rows of each are dealt into `groups` equal pieces; the first piece of
+    every weight comes first, then the second piece of every one. Without adapters and quantisation it is a plain linear
+    layer.
+    """
+
+    def __init__(self, width: int, inside: Mapping[str, int], groups: int = 1, bias: bool = False) -> None:
+        super().__init__(width, sum(inside.values()), bias=bias)
+        self.inside, self.groups = dict(inside), groups
+        self.adapters: Adapters | None
+        self.quantised: Quantised | None
+        self.register_module("adapters", None)
+        self.register_module("quantised", None)
+
+    def forward(self, x: Tensor, pick_BN: Tensor | None = None) -> Tensor:
+        """[..., out]; `pick_BN` says which of the loaded adapters each row of the batch takes (`adapters.Several`)."""
+        if self.adapters is None:
+            return self.product(x, self.bias)
+        return self.adapters(x, self, pick_BN)
+
+    def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """x W^T + bias, without adapters."""
+        return F.linear(x, self.weight, bias) if self.quantised is None else self.quantised(x, bias)
+
+    def whole_weight(self, dtype: torch.dtype) -> Tensor:
+        """W [out, in], out of fewer bits where it is quantised."""
+        return self.weight.to(dtype) if self.quantised is None else self.quantised.dequantised(dtype)
+
+    def quantise(self, quantised: Quantised) -> None:
+        """Takes a quantised weight in the place of the weight."""
+        self.weight = None  # type: ignore[assignment]
+        self.quantised = quantised
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weight is."""
+        held = self.weight if self.quantised is None else next(self.quantised.buffers())
+        return held.device
+
+    def view(self, name: str) -> Callable[[Tensor], Tensor]:
+        """From a tensor of W's rows [out, ...] to a view of those of the weight `name`: [rows, ...], or
+        [groups, rows / groups, ...] where they do not lie together.
+        """
+        start = 0
+        for other, rows in self.inside.items():
+            if other == name:
+                break
+            start += rows // self.groups
+        stop, groups = start + self.inside[name] // self.groups, self.groups
+        if groups == 1:
+            return lambda fused: fused[start:stop]
+        return lambda fused: fused.unflatten(0, (groups, -1))[:, start:stop]
+
+    def fuse(self, rows: Mapping[str, Tensor]) -> Tensor:
+        """The reverse: rows [out, ...] of W out of those [rows, ...] of every weight inside."""
+        if len(self.inside) == 1:
+            return next(iter(rows.values()))
+        return torch.cat([rows[name].unflatten(0, (self.groups, -1)) for name in self.inside], dim=1).flatten(0, 1)
