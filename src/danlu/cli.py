@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from danlu.recipe.clean_commands import clean_app
+from danlu.recipe.training_commands import TRAINING_COMMANDS
 
 if TYPE_CHECKING:
     from danlu.config import Settings
@@ -156,13 +157,8 @@ _stage_command(
     beside=tokenizer_app,
 )
 _stage_command("pack", "Turns records into token shards.", f"{_DATA} pretrain.data.")
-_stage_command(
-    "pretrain", "Trains on documents.", f"{_DATA} pretrain.data.", "danlu.train.settings:TrainSettings pretrain.train."
-)
-_stage_command("sft", "Trains on conversations.", f"{_DATA} sft.data.", "danlu.train.settings:TrainSettings sft.train.")
-_stage_command(
-    "dpo", "Trains on preference pairs.", f"{_DATA} dpo.data.", "danlu.train.settings:DPOTrainSettings dpo.train."
-)
+for _name, _command in TRAINING_COMMANDS.items():
+    _stage_command(_name, _command.meaning, f"{_DATA} {_name}.data.", f"{_command.settings} {_name}.train.")
 
 
 @app.command(cls=with_settings(f"{_DATA} sft.data."))
@@ -171,7 +167,7 @@ def inspect(
     overrides: Overrides = None,
     smoke: Smoke = False,
     stage: Annotated[
-        str | None, typer.Option(help="pretrain, sft or dpo; all that the recipe has when left out.")
+        str | None, typer.Option(help="A training stage, such as sft; all that the recipe has when left out.")
     ] = None,
     row: Annotated[int | None, typer.Option(help="Show the tokens of this row in colours: in the loss or not.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the token view of the first rows to this page.")] = None,

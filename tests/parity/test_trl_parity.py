@@ -25,8 +25,9 @@ from danlu.tokens.spelling import Spelling
 from danlu.tokens.stream import Stream
 from danlu.train.loop import train
 from danlu.train.network import Network
-from danlu.train.objectives.dpo import DPO, document_logp
-from danlu.train.settings import DPOTrainSettings
+from danlu.train.objectives.dpo import DPO
+from danlu.train.objectives.pairs import document_logp
+from danlu.train.preference_settings import DPOTrainSettings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
 import tiny
@@ -110,7 +111,7 @@ def test_loss_and_rewards_in_float64(tmp_path: Path, stream: Stream, loss: str, 
     objective = DPO(DPOTrainSettings(loss=loss, label_smoothing=smoothing, beta=0.3))
     network = Network(moved, torch.float64)
     parts = [objective.compute(network, batch.torch()) for batch in step.micro]
-    sums = {key: sum(float(part[1][at]) for part in parts) for at, key in enumerate(DPO.sums)}
+    sums = {key: sum(float(part[1][at]) for part in parts) for at, key in enumerate(objective.sums)}
     ours = objective.report(sums, objective.normaliser(step), 0)
 
     oracle = trainer(tmp_path / "model", tmp_path / "out", list(range(len(PAIRS))), name, smoothing)

@@ -9,11 +9,14 @@ import pytest
 import tiny
 import torch
 
+from danlu.model.reward_head import reward_shape
 from danlu.model.settings import ModelSettings
 from danlu.train.invariances import PLAIN, WAYS, Sample, distance, gradient, run_invariances
 from danlu.train.objectives.dpo import DPO
+from danlu.train.objectives.kto import KTO
 from danlu.train.objectives.next_token import NextToken
-from danlu.train.settings import DPOTrainSettings
+from danlu.train.objectives.reward import Reward
+from danlu.train.preference_settings import DPOTrainSettings, KTOTrainSettings, RewardTrainSettings
 
 UNTIED = ModelSettings(
     family="qwen3",
@@ -31,8 +34,13 @@ UNTIED = ModelSettings(
 
 @pytest.mark.parametrize(
     ("shape", "objective", "unit"),
-    [(tiny.SHAPE, NextToken(), "document"), (UNTIED, DPO(DPOTrainSettings()), "pair")],
-    ids=["tied next_token", "untied dpo"],
+    [
+        (tiny.SHAPE, NextToken(), "document"),
+        (UNTIED, DPO(DPOTrainSettings()), "pair"),
+        (tiny.SHAPE, KTO(KTOTrainSettings(undesirable_weight=2.0)), "labelled"),
+        (reward_shape(UNTIED), Reward(RewardTrainSettings(center=0.01)), "pair"),
+    ],
+    ids=["tied next_token", "untied dpo", "kto", "reward"],
 )
 def test_nothing_changes_a_step(tmp_path: Path, shape: ModelSettings, objective: Any, unit: str) -> None:
     checks = run_invariances(shape, objective, tiny.stream(tmp_path, unit))

@@ -19,7 +19,8 @@ from danlu.ledger.metrics import read_metrics, read_schema
 from danlu.tokens.settings import LossLimits
 from danlu.train.loop import train
 from danlu.train.objectives.next_token import NextToken
-from danlu.train.settings import DPOTrainSettings, SaveSettings, TrainSettings
+from danlu.train.preference_settings import DPOTrainSettings
+from danlu.train.settings import SaveSettings, TrainSettings
 
 FAST = {"batch": 8, "learning_rate": 1e-2, "rows": 4, "steps": 6}
 

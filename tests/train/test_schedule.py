@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from transformers import get_cosine_schedule_with_warmup
 
+from danlu.train.preference_settings import DPOTrainSettings
 from danlu.train.schedule import Plan, batch_size, learning_rate
-from danlu.train.settings import DPOTrainSettings, RampStage, TrainSettings
+from danlu.train.settings import RampStage, TrainSettings
 
 
 def rates(**more: object) -> list[float]:

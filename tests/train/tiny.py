@@ -22,14 +22,14 @@ from danlu.model.decoder import Decoder
 from danlu.model.parts import initialise
 from danlu.model.settings import ModelSettings
 from danlu.tokens.encode import Encoded
-from danlu.tokens.shards import Example, TokenSet, TokenSetWriter
+from danlu.tokens.shards import BAD, DOCUMENTS, GOOD, Example, TokenSet, TokenSetWriter
 from danlu.tokens.spelling import Spelling
 from danlu.tokens.stream import Stream
 from danlu.tokens.tokenizer import Tokenizer
 from danlu.train.loop import train
-from danlu.train.objectives.dpo import DPO
-from danlu.train.objectives.next_token import NextToken
-from danlu.train.settings import DPOTrainSettings, TrainSettings
+from danlu.train.objectives.table import objective_of
+from danlu.train.preference_settings import DPOTrainSettings
+from danlu.train.settings import TrainSettings
 
 LENGTH = 32
 VOCABULARY = 259
@@ -72,8 +72,9 @@ def token_set(folder: Path, unit: str, examples: int, seed: int) -> TokenSet:
         spelling = Spelling.of(tokenizer())
         with TokenSetWriter(folder, unit, spelling, tokenizer="t", shard_tokens=600) as writer:
             for number in range(examples):
-                documents = [encoded(random) for _ in range(2 if unit == "pair" else 1)]
-                writer.add(Example(documents, "counting", seed * 1_000_000 + number))
+                documents = [encoded(random) for _ in range(DOCUMENTS[unit])]
+                labels = ((GOOD, BAD)[number % 3 == 0],) if unit == "labelled" else ()
+                writer.add(Example(documents, "counting", seed * 1_000_000 + number, labels))
     return TokenSet.open(folder)
 
 
@@ -99,7 +100,7 @@ def run(
 ) -> Path:
     """One whole run; the data lies beside `out`."""
     data = data or out.parent / "data"
-    objective = DPO(settings) if isinstance(settings, DPOTrainSettings) else NextToken()
+    objective = objective_of(settings)
     held_out = {"counting": stream(data / "held_out", unit, 8, seed=9)}
     training = stream(data, unit, epochs=settings.epochs, skip=settings.skip)
     return train(settings, objective, decoder(), tokenizer(), None, training, held_out, out, device=device, **more)

@@ -9,6 +9,8 @@ from danlu.ledger.manifest import read_manifest
 
 FOLDER = "checkpoints"
 EPOCH = "@epoch="
+STAGES = ("simpo", "orpo", "kto", "dpo", "sft", "pretrain")
+"""Where a run's model is, the last first; a reward model is named by its own folder."""
 
 
 def checkpoint_folder(out: Path, step: int) -> Path:
@@ -32,7 +34,7 @@ def resolve_checkpoint(path: Path) -> Path:
         return _end_of_epoch(Path(folder), epoch)
     if (path / "config.json").is_file():
         return path
-    for stage in (path, path / "dpo", path / "sft", path / "pretrain"):
+    for stage in (path, *(path / name for name in STAGES)):
         found = list_checkpoints(stage)
         if found:
             return found[-1]

@@ -9,13 +9,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from danlu.model.alibi import Alibi, lean
 from danlu.model.head import Head
 from danlu.model.parts import Part, parts
+from danlu.model.projection import Projection
+from danlu.model.reward_head import RewardHead
 from danlu.model.rope import Rope, rotate
 from danlu.model.settings import ModelSettings
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, q [B, T, H, D], k [B, T, K, D], v [B, T, K, D]) → [B, T, H, D], K dividing H."""
+
+Places = tuple[Tensor, Tensor]
+"""What the blocks need of the positions: cosines and sines (`Rope`), or slopes and places (`Alibi`)."""
 
 _GATES: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "gelu": F.gelu}
 
@@ -53,26 +59,34 @@ class Block(nn.Module):
         width, head, eps = settings.hidden_size, settings.head_size, settings.norm_eps
         self.head_size, self.queries = head, settings.heads // settings.kv_heads
         self.attention_norm = RMSNorm(width, eps)
-        self.qkv = nn.Linear(width, (settings.heads + 2 * settings.kv_heads) * head, bias=settings.qkv_bias)
+        own, shared = settings.heads * head, settings.kv_heads * head
+        self.qkv = Projection(width, {"q": own, "k": shared, "v": shared}, settings.kv_heads, bias=settings.qkv_bias)
         self.q_norm = RMSNorm(head, eps) if settings.qk_norm else None
         self.k_norm = RMSNorm(head, eps) if settings.qk_norm else None
-        self.o = nn.Linear(settings.heads * head, width, bias=False)
+        self.o = Projection(own, {"o": width})
         self.mlp_norm = RMSNorm(width, eps)
-        self.gate_up = nn.Linear(width, 2 * settings.mlp_size, bias=False)
-        self.down = nn.Linear(settings.mlp_size, width, bias=False)
-        self.activation = settings.activation
+        self.gate_up = Projection(width, {"gate": settings.mlp_size, "up": settings.mlp_size})
+        self.down = Projection(settings.mlp_size, {"down": width})
+        self.activation, self.alibi = settings.activation, settings.positions == "alibi"
 
-    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, attend: Attend, layer: int) -> Tensor:
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cos, sin, attend, layer)
-        return x_BTD + self.down(gated(self.gate_up(self.mlp_norm(x_BTD)), self.activation))
+    def forward(
+        self, x_BTD: Tensor, places: Places, attend: Attend, layer: int, pick_BN: Tensor | None = None
+    ) -> Tensor:
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), places, attend, layer, pick_BN)
+        gate_up = self.gate_up(self.mlp_norm(x_BTD), pick_BN)
+        return x_BTD + self.down(gated(gate_up, self.activation), pick_BN)
 
-    def attention(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, attend: Attend, layer: int) -> Tensor:
-        grouped_BTKGD = self.qkv(x_BTD).unflatten(-1, (-1, self.queries + 2, self.head_size))
+    def attention(self, x_BTD: Tensor, places: Places, attend: Attend, layer: int, pick_BN: Tensor | None) -> Tensor:
+        grouped_BTKGD = self.qkv(x_BTD, pick_BN).unflatten(-1, (-1, self.queries + 2, self.head_size))
         q, k, v = grouped_BTKGD.split((self.queries, 1, 1), dim=-2)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        return self.o(attend(layer, q.flatten(2, 3), k.squeeze(3), v.squeeze(3)).flatten(2))
+        if self.alibi:
+            q, k, v = lean(q, k, v, *places)
+        else:
+            q, k = rotate(q, *places), rotate(k, *places)
+        o_BTHD = attend(layer, q.flatten(2, 3), k.squeeze(3), v.squeeze(3))
+        return self.o(o_BTHD[..., : self.head_size].flatten(2), pick_BN)
 
 
 class Decoder(nn.Module):
@@ -87,11 +101,17 @@ class Decoder(nn.Module):
             raise ValueError("these settings only name a folder: load_decoder(folder) reads shape and weights")
         self.settings = settings
         self.recompute = False
+        self.random = False
+        """Whether blocks draw random numbers (dropout), which recomputation must draw again."""
         self.embed = nn.Embedding(settings.vocab_size, settings.hidden_size)
         self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.layers))
         self.norm = RMSNorm(settings.hidden_size, settings.norm_eps)
-        self.head = Head(settings.hidden_size, settings.vocab_size, self.embed if settings.tie_embeddings else None)
-        self.rope = Rope(settings)
+        rewards = settings.head == "reward"
+        tied = self.embed if settings.tie_embeddings or rewards else None
+        self.head = Head(settings.hidden_size, settings.vocab_size, tied)
+        self.reward = RewardHead(settings.hidden_size) if rewards else None
+        """In place of the head, which has no weight of its own then."""
+        self.places = Alibi(settings) if settings.positions == "alibi" else Rope(settings)
 
     @classmethod
     def empty(
@@ -102,16 +122,31 @@ class Decoder(nn.Module):
             decoder = cls(settings)
         return decoder.to(dtype).to_empty(device=device)
 
-    def forward(self, tokens_BT: Tensor, positions_BT: Tensor, attend: Attend) -> Tensor:
-        """Hidden states [B, T, D] after the final norm, which `head` takes; `attend` says who sees whom."""
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        positions_BT: Tensor,
+        attend: Attend,
+        pick_BN: Tensor | None = None,
+        noise_BT: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states [B, T, D] after the final norm, which `head` takes; `attend` says who sees whom.
+
+        `pick_BN` says which loaded adapters each row takes (`adapters.Several`); `noise_BT` is the largest absolute
+        value of uniform noise on a token's embedding.
+        """
         x_BTD = self.embed(tokens_BT)
-        cos, sin = self.rope(positions_BT, x_BTD.dtype)
+        if noise_BT is not None:
+            x_BTD = x_BTD + noise_BT[..., None] * torch.empty_like(x_BTD).uniform_(-1.0, 1.0)
+        places = self.places(positions_BT, x_BTD.dtype)
         again = self.recompute and torch.is_grad_enabled()
         for layer, block in enumerate(self.blocks):
             if again:
-                x_BTD = checkpoint(block, x_BTD, cos, sin, attend, layer, use_reentrant=False, preserve_rng_state=False)
+                x_BTD = checkpoint(
+                    block, x_BTD, places, attend, layer, pick_BN, use_reentrant=False, preserve_rng_state=self.random
+                )
             else:
-                x_BTD = block(x_BTD, cos, sin, attend, layer)
+                x_BTD = block(x_BTD, places, attend, layer, pick_BN)
         return self.norm(x_BTD)
 
     def compile_blocks(self, backend: str = "inductor") -> None:

@@ -15,17 +15,18 @@ from danlu.recipe import stages
 from danlu.recipe.graph import Stage
 from danlu.recipe.job import TrainingJob
 from danlu.recipe.scorers import scorers_of, stages_named, with_folders
-from danlu.recipe.settings import TRAINING, Recipe, TrainingName, TrainingStage
+from danlu.recipe.settings import TRAINING, Recipe, TrainingStage
 from danlu.text.files import source_files
 from danlu.text.settings import SourceSettings
 from danlu.tokens.index import TOKEN_SETS, token_sets_there
+from danlu.tokens.settings import StageName
 
 COLUMNS = ".columns"  # what cleaning measured: it stays when results of other settings are parked
 FREE = tuple(
-    f"train.{name}" for name in ("resume", "rows", "recompute", "compile", "limits", "max_bad_steps", "trackers")
+    f"train.{name}" for name in ("resume", "rows", "recompute", "compile", "by", "limits", "max_bad_steps", "trackers")
 )
 """Settings of training that a run may change on its way; rounding aside, the same weights come out."""
-ORDER = ("sample", "clean", "tokenizer", "pretrain", "sft", "dpo", "evaluate")
+ORDER = ("sample", "clean", "tokenizer", *TRAINING, "evaluate")
 
 
 def build_stages(recipe: Recipe) -> list[Stage]:
@@ -57,7 +58,7 @@ class _Builder:
         for name in TRAINING:
             if section := recipe.training().get(name):
                 self._add_training(name, section, before)
-                before = name
+                before = before if name == "reward" else name
             if name == after:
                 self._add_clean()
         if recipe.evaluate:
@@ -94,7 +95,7 @@ class _Builder:
         files = [Path(settings.path)] if settings.path else []
         self._add("tokenizer", settings, lambda out: stages.tokenizer(settings, out), files=files)
 
-    def _add_training(self, name: TrainingName, section: TrainingStage, before: str | None) -> None:
+    def _add_training(self, name: StageName, section: TrainingStage, before: str | None) -> None:
         recipe = self.recipe
         tokenizer = recipe.out / "tokenizer" if recipe.tokenizer else _start_folder(recipe, section)
         data = section.data.model_copy(update={"sources": self._resolved(name, section.data.sources)})

@@ -14,7 +14,7 @@ from danlu.ledger.manifest import read_manifest
 from danlu.ledger.progress import duration
 from danlu.model.settings import ModelSettings
 from danlu.recipe.build import build_stages
-from danlu.recipe.job import TrainingJob, objective_of, training_stream
+from danlu.recipe.job import TrainingJob, training_stream
 from danlu.recipe.run import run_recipe
 from danlu.recipe.settings import Recipe
 
@@ -33,11 +33,13 @@ def _examine(job: TrainingJob, recipe: Recipe, console: Console) -> bool:
 
     from danlu.model.decoder import Decoder
     from danlu.model.parts import initialise
+    from danlu.model.reward_head import reward_shape
     from danlu.train.heaviest import heaviest
     from danlu.train.invariances import run_invariances
+    from danlu.train.objectives.table import objective_of
 
-    shape = _shape(job, recipe)
-    stream, objective = training_stream(job), objective_of(job)
+    shape = reward_shape(_shape(job, recipe)) if job.stage == "reward" else _shape(job, recipe)
+    stream, objective = training_stream(job), objective_of(job.train)
     checks = run_invariances(shape, objective, stream)
     table = Table("what must change nothing", "apart by", "limit", "", title=f"{job.stage}: 2 layers, your texts")
     for one in checks:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny, model_validator
 
 from danlu.config import Settings, check, read_yaml
 from danlu.ledger.checkpoints import resolve_checkpoint
 from danlu.ledger.errors import Stopped, UserError
 from danlu.model.settings import ModelSettings
-from danlu.tokens.settings import DataSettings
-from danlu.train.settings import DPOTrainSettings, TrainSettings
+from danlu.tokens.settings import DataSettings, StageName
+from danlu.train.preference_settings import TRAIN_SETTINGS, RewardTrainSettings
+from danlu.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from danlu.model.decoder import Decoder
     from danlu.tokens.stream import Stream
     from danlu.tokens.tokenizer import Tokenizer
-    from danlu.train.objectives.base import Objective
 
 FILE = "job.json"
 STOPPED = 130  # the exit code of a process that was asked to stop and saved
@@ -29,8 +29,8 @@ STOPPED = 130  # the exit code of a process that was asked to stop and saved
 class TrainingJob(Settings):
     """Everything that one training stage needs to know."""
 
-    stage: Literal["pretrain", "sft", "dpo"] = Field(description="Which objective and unit.")
-    train: TrainSettings | DPOTrainSettings = Field(description="How it is trained.")
+    stage: StageName = Field(description="Which objective and unit.")
+    train: SerializeAsAny[TrainSettings] = Field(description="How it is trained.")
     data: DataSettings = Field(description="What the packed data were made from, and how they become rows.")
     packed: Path = Field(description="The pack stage's folder.")
     tokenizer: Path = Field(description="The tokenizer's folder.")
@@ -38,18 +38,26 @@ class TrainingJob(Settings):
     start: str | None = Field(None, description="Folder of the weights to start from; null: random ones.")
     seed: int = Field(42, description="Seed of initial weights and order.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_of_the_stage(cls, given: Any) -> Any:
+        if isinstance(given, dict) and isinstance(given.get("train"), dict) and given.get("stage") in TRAIN_SETTINGS:
+            return {**given, "train": check(TRAIN_SETTINGS[given["stage"]], given["train"])}
+        return given
+
 
 def run_job(job: TrainingJob, out: Path) -> Path:
     """Trains, or goes on training, in this process or as one of torchrun's; gives the last checkpoint's folder."""
     from danlu.tokens.template import Template
     from danlu.tokens.tokenizer import Tokenizer
     from danlu.train.loop import train
+    from danlu.train.objectives.table import objective_of
 
     tokenizer = Tokenizer.load(job.tokenizer)
     template = Template(tokenizer) if tokenizer.chat_template else None
     return train(
         job.train,
-        objective_of(job),
+        objective_of(job.train),
         _decoder(job, tokenizer),
         tokenizer,
         template,
@@ -65,18 +73,17 @@ def training_stream(job: TrainingJob) -> Stream:
     from danlu.tokens.pack import open_stream
 
     epochs, skip = job.train.epochs, job.train.skip
-    return open_stream(job.packed, job.data, job.stage, seed=job.seed, epochs=epochs, skip=skip)
+    return _with_margin(job, open_stream(job.packed, job.data, job.stage, seed=job.seed, epochs=epochs, skip=skip))
 
 
-def objective_of(job: TrainingJob) -> Objective:
-    """What the job minimises."""
-    if isinstance(job.train, DPOTrainSettings):
-        from danlu.train.objectives.dpo import DPO
+def _with_margin(job: TrainingJob, stream: Stream) -> Stream:
+    """Beside each pair how much better its chosen answer is, where the rows say it and the job asks for it."""
+    from danlu.tokens.scores import margins
+    from danlu.train.objectives.reward import MARGIN
 
-        return DPO(job.train)
-    from danlu.train.objectives.next_token import NextToken
-
-    return NextToken()
+    if not isinstance(job.train, RewardTrainSettings) or job.train.margin is None:
+        return stream
+    return stream.with_columns({MARGIN: margins(stream.sets, job.train.margin)})
 
 
 def _decoder(job: TrainingJob, tokenizer: Tokenizer) -> Decoder:
@@ -84,6 +91,7 @@ def _decoder(job: TrainingJob, tokenizer: Tokenizer) -> Decoder:
     from danlu.model.decoder import Decoder
     from danlu.model.folder import load_decoder
     from danlu.model.parts import initialise
+    from danlu.model.reward_head import reward_decoder
 
     if job.start is not None:
         decoder = load_decoder(resolve_checkpoint(Path(job.start)))
@@ -99,7 +107,7 @@ def _decoder(job: TrainingJob, tokenizer: Tokenizer) -> Decoder:
             do=f"set model.vocab_size to at least {tokenizer.vocab_size}, use the model's own tokenizer, or make model "
             "and tokenizer larger together: danlu tokenizer extend MODEL OUT",
         )
-    return decoder
+    return reward_decoder(decoder, job.seed) if job.stage == "reward" else decoder
 
 
 def _held_out(job: TrainingJob) -> Mapping[str, Stream]:
@@ -109,7 +117,7 @@ def _held_out(job: TrainingJob) -> Mapping[str, Stream]:
     for name, source in zip(folder_names(job.data.sources), job.data.sources, strict=True):
         one = job.data.model_copy(update={"sources": [source.model_copy(update={"name": name})]})
         try:
-            streams[name] = open_stream(job.packed, one, job.stage, split="held_out")
+            streams[name] = _with_margin(job, open_stream(job.packed, one, job.stage, split="held_out"))
         except UserError:  # nothing of this source was held out
             continue
     return streams

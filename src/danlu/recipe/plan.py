@@ -27,7 +27,8 @@ from danlu.tokens.settings import DataSettings
 
 BYTES_A_TOKEN = 3.9  # zh and en text under a 151k vocabulary, measured on the shared corpora
 USEFUL_SHARE = 0.4  # of the measured matrix product that a small model's training reaches
-PASSES = {"pretrain": 1.0, "sft": 1.0, "dpo": 8 / 3}  # dpo: two answers a pair, and the reference's forward pass
+PASSES = {"dpo": 8 / 3, "kto": 3.0, "reward": 2.0, "orpo": 2.0, "simpo": 2.0}
+"""Times the tokens of the first answers: two a pair, a third of a pass for each forward pass of a reference."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def estimate(recipe: Recipe, name: str, section: TrainingStage, mix: Mix, rate: 
     # float32 weights and two moments, gradients, and a compute copy below float32
     per_parameter = 16 if section.train.precision == "float32" else 18
     length = section.data.length
-    flops = training_flops(shape, [length]) / length * seen * PASSES[name]
+    flops = training_flops(shape, [length]) / length * seen * PASSES.get(name, 1.0)
     kept = section.train.save.keep_last + section.train.save.keep_best
     if section.train.save.every_epoch:
         kept += round(section.train.epochs)

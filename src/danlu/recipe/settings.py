@@ -13,11 +13,17 @@ from danlu.ledger.errors import UserError
 from danlu.model.settings import ModelSettings
 from danlu.text.sample.settings import SampleSettings
 from danlu.text.settings import CleanSettings
-from danlu.tokens.settings import DataSettings, TokenizerSettings
-from danlu.train.settings import DPOTrainSettings, TrainSettings
+from danlu.tokens.settings import DataSettings, StageName, TokenizerSettings
+from danlu.train.preference_settings import (
+    DPOTrainSettings,
+    KTOTrainSettings,
+    ORPOTrainSettings,
+    RewardTrainSettings,
+    SimPOTrainSettings,
+)
+from danlu.train.settings import TrainSettings
 
-TrainingName = Literal["pretrain", "sft", "dpo"]
-TRAINING: tuple[TrainingName, ...] = ("pretrain", "sft", "dpo")
+TRAINING: tuple[StageName, ...] = ("pretrain", "sft", "reward", "dpo", "kto", "orpo", "simpo")
 
 
 class TrainingStage(Settings):
@@ -32,10 +38,34 @@ class TrainingStage(Settings):
     train: TrainSettings = Field(default=TrainSettings(), description="How it is trained.")
 
 
+class RewardStage(TrainingStage):
+    """A reward model on pairs."""
+
+    train: RewardTrainSettings = Field(default=RewardTrainSettings(), description="How it is trained.")
+
+
 class DPOStage(TrainingStage):
     """Direct preference optimisation on pairs."""
 
     train: DPOTrainSettings = Field(default=DPOTrainSettings(), description="How it is trained.")
+
+
+class KTOStage(TrainingStage):
+    """Kahneman-Tversky optimisation on labelled answers; a pair is two of them."""
+
+    train: KTOTrainSettings = Field(default=KTOTrainSettings(), description="How it is trained.")
+
+
+class ORPOStage(TrainingStage):
+    """Odds-ratio preference optimisation on pairs."""
+
+    train: ORPOTrainSettings = Field(default=ORPOTrainSettings(), description="How it is trained.")
+
+
+class SimPOStage(TrainingStage):
+    """Simple preference optimisation on pairs."""
+
+    train: SimPOTrainSettings = Field(default=SimPOTrainSettings(), description="How it is trained.")
 
 
 class Recipe(Settings):
@@ -66,7 +96,17 @@ class Recipe(Settings):
     )
     pretrain: TrainingStage | None = Field(default=None, description="Next-token training on documents.")
     sft: TrainingStage | None = Field(default=None, description="Supervised fine-tuning on conversations.")
+    reward: RewardStage | None = Field(
+        default=None, description="A reward model on pairs; later stages do not start from it."
+    )
     dpo: DPOStage | None = Field(default=None, description="Direct preference optimisation on pairs.")
+    kto: KTOStage | None = Field(
+        default=None, description="Kahneman-Tversky optimisation on answers labelled good or bad, or pairs."
+    )
+    orpo: ORPOStage | None = Field(
+        default=None, description="Odds-ratio preference optimisation on pairs, from a base model."
+    )
+    simpo: SimPOStage | None = Field(default=None, description="Simple preference optimisation on pairs.")
     evaluate: EvaluateSettings | None = Field(default=None, description="Measuring what each stage gave.")
 
     @model_validator(mode="after")
@@ -85,12 +125,17 @@ class Recipe(Settings):
                 self._fits(name, section)
         return self
 
-    def _fits(self, name: TrainingName, section: TrainingStage) -> None:
+    def _fits(self, name: StageName, section: TrainingStage) -> None:
         """Raises ValueError for what would otherwise come out only when the stage's turn comes."""
         try:
             section.data.unit(name)
         except UserError as error:
             raise ValueError(f"{name}.data: {error.what}: {error.do}.") from None
+        if section.train.by and section.data.pack == "concat":
+            raise ValueError(
+                f"{name}.train.by: windows of `pack: concat` hold records with other tags side by side. Set `pack: "
+                "best_fit` or `none`."
+            )
         model = self.model if self.model and self.model.from_folder is None else None
         if model and section.data.length > model.max_positions:
             raise ValueError(

@@ -16,7 +16,7 @@ from danlu.ledger.errors import Stopped, UserError
 from danlu.ledger.files import atomic_file
 from danlu.ledger.manifest import write_manifest
 from danlu.recipe.job import FILE, STOPPED, TrainingJob, run_job
-from danlu.recipe.settings import TrainingName
+from danlu.tokens.settings import StageName
 
 if TYPE_CHECKING:
     from danlu.evaluate.settings import EvaluateSettings
@@ -83,7 +83,7 @@ def tokenizer(settings: TokenizerSettings, out: Path) -> None:
 
 def pack(
     settings: DataSettings,
-    stage: TrainingName,
+    stage: StageName,
     tokenizer: Path,
     out: Path,
     store: Path,

@@ -186,7 +186,19 @@ class _View:
             pair = [("rewards_chosen", 2), ("rewards_rejected", 4)]
             groups.append(("rewards", [Line(self.say(name), curve.points(name), colour) for name, colour in pair]))
         groups += [(name, [Line(self.say(name), points, 0)]) for name in SINGLE if (points := curve.points(name))]
+        groups += self.tagged(curve)
         return [self.drawn(self.say(name), lines, tuple(curve.epoch_starts())) for name, lines in groups]
+
+    def tagged(self, curve: Curve) -> list[tuple[str, list[Line]]]:
+        """Held-out loss by tag, a chart for each, of values beyond the palette's those that come first."""
+        by_tag: dict[str, list[Line]] = {}
+        for column in curve.columns():
+            name, _, label = column.partition("/")
+            tag, equals, value = label.partition("=")
+            if name == "held_out_loss" and equals:
+                lines = by_tag.setdefault(f"{self.say(name)}, {self.say(tag)}", [])
+                lines.append(Line(value, curve.points(column), len(lines), "dots"))
+        return [(title, lines[:PALETTE]) for title, lines in by_tag.items()]
 
     def training(self, curve: Curve) -> list[Line]:
         """The training loss; a long one stands thin behind its average."""
@@ -223,7 +235,7 @@ class _View:
 def _objective(curve: Curve) -> str:
     """What a curve can be compared with: preference losses, fine-tuning on conversations, or text from scratch."""
     if curve.points("rewards_accuracy"):
-        return "dpo"
+        return next((name for name in ("reward", "kto", "orpo", "simpo") if name in curve.name.lower()), "dpo")
     return "sft" if "sft" in curve.name.lower() else "pretrain"
 
 

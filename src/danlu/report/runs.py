@@ -14,7 +14,14 @@ from danlu.ledger.manifest import read_manifest
 from danlu.report.curves import Curve, read_curve
 from danlu.report.diagnose import Finding, diagnose
 
-STAGES = ("sample", "clean", "tokenizer", "pack/pretrain", "pretrain", "pack/sft", "sft", "pack/dpo", "dpo", "evaluate")
+_TRAINING = ("pretrain", "sft", "reward", "dpo", "kto", "orpo", "simpo")
+STAGES = (
+    "sample",
+    "clean",
+    "tokenizer",
+    *(f"{part}{name}" for name in _TRAINING for part in ("pack/", "")),
+    "evaluate",
+)
 """A run's folders in the order in which they are made."""
 METRICS = "metrics.jsonl"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -49,7 +49,8 @@ def heaviest(settings: TrainSettings, objective: Objective, decoder: Decoder, st
     network, masters = build(decoder, settings, world)
     optimizer = Optimizer(settings, masters.parameters, block_matrices(blank))
     meter = Meter(decoder.settings, stream.length, device, 1)
-    stepper = Stepper(network, objective, masters, optimizer, LossScale(DTYPES[settings.precision]), world, meter)
+    scale = LossScale(DTYPES[settings.precision])
+    stepper = Stepper(network, objective, masters, optimizer, scale, world, meter, settings.sharding)
     stepper.take(step, 0.0, settings.clip)
     start = time.monotonic()
     for _ in range(ROUNDS):
@@ -58,9 +59,11 @@ def heaviest(settings: TrainSettings, objective: Objective, decoder: Decoder, st
 
 
 def _full(stream: Stream, rows: int, vocabulary: int) -> Step:
-    """One micro-batch whose every row is one text, or half a pair, in which every token counts."""
+    """One micro-batch whose every row is one text, or half a pair, in which every token counts; and, where answers are
+    labelled by themselves, another of answers to other prompts.
+    """
     random, length = np.random.default_rng(0), stream.length
-    pairs = stream.unit == "pair"
+    pairs, labelled = stream.unit == "pair", stream.unit == "labelled"
     empty = np.zeros(0, np.int32)
     texts = [
         Placed(
@@ -75,15 +78,18 @@ def _full(stream: Stream, rows: int, vocabulary: int) -> Step:
             ),
             source=0,
             index=row,
-            pair=row // 2 if pairs else -1,
-            chosen=1 - row % 2 if pairs else 0,
+            pair=row // 2 if pairs else row if labelled else -1,
+            chosen=1 - row % 2 if pairs or labelled else 0,
         )
         for row in range(rows - rows % 2 if pairs else rows)
     ]
-    columns = {"reference": [np.full(rows, -float(length), np.float32)]} if pairs else {}
-    batch = make_batch([[text] for text in texts], stream.shape(rows), None, columns)
+    columns = {"reference": [np.full(rows, -float(length), np.float32)]} if pairs or labelled else {}
+    shape = stream.shape(rows)
+    batch = make_batch([[text] for text in texts], shape, None, columns)
+    aside = [make_batch([[replace(text, chosen=-1)] for text in texts], shape, None, columns)] if labelled else []
     weight = float(batch.target_weights.sum(dtype=np.float64))
-    return Step([batch], 0, weight, len(texts), len(texts) // 2 if pairs else 0, rows * length, 0, 0.0)
+    compared = len(texts) // 2 if pairs else len(texts) if labelled else 0
+    return Step([batch], 0, weight, len(texts), compared, rows * length, 0, 0.0, aside=aside)
 
 
 def _peak(device: torch.device) -> int:

@@ -24,11 +24,12 @@ from danlu.model.decoder import Decoder
 from danlu.model.parts import initialise, unfused_state
 from danlu.model.settings import ModelSettings
 from danlu.tokens.batch import Batch, Placed, Shape, make_batch
+from danlu.tokens.shards import DOCUMENTS
 from danlu.tokens.stream import Step
 from danlu.train import checkpoint, parallel
 from danlu.train.meter import Meter
-from danlu.train.network import Needs, Network, block_matrices, build
-from danlu.train.objectives.base import Objective
+from danlu.train.network import Network, block_matrices, build
+from danlu.train.objectives.base import Needs, Objective
 from danlu.train.optim import Optimizer
 from danlu.train.precision import DTYPES, LossScale
 from danlu.train.settings import TrainSettings
@@ -67,7 +68,7 @@ class Sample:
         """The first `EXAMPLES` of the stream whose every text has a target; raises ValueError where there is none."""
         found: list[list[Placed]] = []
         for taken in stream.examples(0, min(stream.total, 50 * EXAMPLES)):
-            texts = [_shortened(text) for text in (taken.documents if stream.unit == "pair" else taken.documents[:1])]
+            texts = [_shortened(text) for text in taken.documents[: DOCUMENTS[stream.unit]]]
             if texts and all(text.encoded.weights[1:].any() for text in texts) and len(found) < EXAMPLES:
                 found.append(texts)
         if not found:
@@ -75,7 +76,7 @@ class Sample:
         known = np.unique(np.concatenate([text.encoded.tokens for texts in found for text in texts]))
         small = {"layers": 2, "vocab_size": len(known) + SPARE}
         renumbered = [
-            [_renumbered(text, known, 2 * number + side, number) for side, text in enumerate(texts)]
+            [_renumbered(text, known, len(texts) * number + side, number) for side, text in enumerate(texts)]
             for number, texts in enumerate(found)
         ]
         return cls(shape.model_copy(update=small), objective, renumbered)
@@ -107,6 +108,11 @@ class PlainNetwork(Network):
     """Decoder and head as one writes them down: all logits at once."""
 
     def forward(self, batch: Batch[Tensor], needs: Needs, factor: float = 1.0) -> dict[str, Tensor]:
+        if needs == "value":
+            assert self.decoder.reward is not None
+            last_D = batch.cu[1:].long() - 1
+            hidden_DW, weight_W = self.hidden(batch)[last_D], self.decoder.reward.score.weight[0]
+            return {"value": (hidden_DW * weight_W.to(torch.promote_types(hidden_DW.dtype, torch.float32))).sum(-1)}
         labels_N, hidden_ND = self.targets(batch)
         logits_NV = self.decoder.head.logits(hidden_ND)
         wide = torch.float64 if logits_NV.dtype == torch.float64 else torch.float32
@@ -171,22 +177,34 @@ def _stepper(
     network, masters = build(decoder, settings, world, dtype, PlainNetwork if way.plain_head else Network)
     optimizer = Optimizer(settings, masters.parameters, block_matrices(blank))
     meter = Meter(sample.shape, TOKENS, world.device, world.size)
-    return Stepper(network, sample.objective, masters, optimizer, LossScale(dtype), world, meter), blank
+    return Stepper(
+        network, sample.objective, masters, optimizer, LossScale(dtype), world, meter, settings.sharding
+    ), blank
 
 
 def _step(sample: Sample, way: Way, world: parallel.World) -> Step:
-    groups = [_runs(examples, way.packed) for examples in _chunks(sample.examples, way.together)]
-    rows = max(sum(-(-sum(map(len, run)) // TOKENS) for run in runs) for runs in groups)
-    shape = Shape(rows, TOKENS, TOKENS)
     texts = [text for texts in sample.examples for text in texts]
-    reference = np.zeros(2 * len(sample.examples), np.float32)
-    for text in texts:  # what a decoder that knows nothing would say
-        reference[text.index] = -math.log(sample.shape.vocab_size) * np.count_nonzero(text.encoded.weights[1:])
-    batches = [make_batch(runs, shape, None, {"reference": [reference]}) for runs in groups]
+    learned, aside = (
+        [[text for text in texts if (text.chosen < 0) == other] for texts in sample.examples] for other in (False, True)
+    )
+    batches = _batches(learned, texts, way, sample.shape.vocab_size)
+    others = _batches(aside, texts, way, sample.shape.vocab_size) if any(aside) else []
     weight_sum = float(sum(batch.target_weights.sum(dtype=np.float64) for batch in batches))
     pairs = sum(len(texts) == 2 for texts in sample.examples)
-    tokens = sum(map(len, texts))
-    return Step(batches[world.rank :: world.size], 0, weight_sum, len(sample.examples), pairs, tokens, 0, 0.0)
+    ranks = slice(world.rank, None, world.size)
+    return Step(
+        batches[ranks], 0, weight_sum, len(sample.examples), pairs, sum(map(len, texts)), 0, 0.0, aside=others[ranks]
+    )
+
+
+def _batches(examples: list[list[Placed]], texts: list[Placed], way: Way, vocabulary: int) -> list[Batch[np.ndarray]]:
+    groups = [_runs(some, way.packed) for some in _chunks(examples, way.together)]
+    rows = max(sum(-(-sum(map(len, run)) // TOKENS) for run in runs) for runs in groups)
+    reference = np.zeros(len(texts), np.float32)
+    for text in texts:  # what a decoder that knows nothing would say
+        reference[text.index] = -math.log(vocabulary) * np.count_nonzero(text.encoded.weights[1:])
+    shape = Shape(rows, TOKENS, TOKENS)
+    return [make_batch(runs, shape, None, {"reference": [reference]}) for runs in groups]
 
 
 def _runs(examples: Sequence[list[Placed]], packed: bool) -> list[list[Placed]]:

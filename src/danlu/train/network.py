@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from danlu.model.attention import Documents
 from danlu.train import parallel
 from danlu.train.muon import Matrix
+from danlu.train.objectives.base import Needs
 from danlu.train.precision import DTYPES, Masters
 from danlu.train.settings import TrainSettings
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from danlu.model.decoder import Decoder
     from danlu.tokens.batch import Batch
 
-
-Needs = Literal["nll", "logp"]
 
 
 class Network(nn.Module):
@@ -35,8 +34,12 @@ class Network(nn.Module):
 
     def forward(self, batch: Batch[Tensor], needs: Needs, factor: float = 1.0) -> dict[str, Tensor]:
         """Of `batch.targets`: "logp" [N] and "correct" bool [N]; with "nll" that, the weighted sum times `factor`, too,
-        and gradients go through it instead. All in float32 or better.
+        and gradients go through it instead. A reward model gives "value" [D] of each document. All in float32 or
+        better.
         """
+        if needs == "value":
+            assert self.decoder.reward is not None
+            return {"value": self.decoder.reward(self.hidden(batch)[batch.cu[1:].long() - 1])}
         labels_N, hidden_ND = self.targets(batch)
         wide = torch.promote_types(hidden_ND.dtype, torch.float32)
         out = self.decoder.head(hidden_ND, labels_N, batch.target_weights.to(wide) * factor, needs=needs)
@@ -45,12 +48,15 @@ class Network(nn.Module):
 
     def targets(self, batch: Batch[Tensor]) -> tuple[Tensor, Tensor]:
         """Labels [N] of the batch's targets and the hidden states [N, D] that predict them."""
+        return batch.tokens.flatten()[batch.targets], self.hidden(batch)[batch.targets - 1]
+
+    def hidden(self, batch: Batch[Tensor]) -> Tensor:
+        """The last hidden states of all tokens [B * T, D]."""
         document_BT = batch.document.view_as(batch.tokens)
         length = batch.tokens.shape[1]  # few different bounds, as each is compiled by itself
         bound = max(batch.max_length, length // 4) if torch.is_grad_enabled() else length
         attend = Documents(batch.cu, bound, document_BT, self.decoder.settings.sliding_window, self.dtype)
-        hidden_FD = self.decoder(batch.tokens, batch.positions, attend).flatten(0, 1)
-        return batch.tokens.flatten()[batch.targets], hidden_FD[batch.targets - 1]
+        return self.decoder(batch.tokens, batch.positions, attend).flatten(0, 1)
 
 
 def build(
@@ -73,8 +79,8 @@ def build(
         torch.compiler.reset()  # what earlier runs in this process compiled counts against a limit
         decoder.compile_blocks()
     network = kind(decoder, dtype)
-    if world.size > 1:
-        parallel.shard(network, decoder.blocks, world, dtype)
+    if world.size > 1 and settings.sharding != "none":
+        parallel.shard(network, decoder.blocks, world, dtype, settings.sharding)
         return network, Masters(decoder, None)  # shards are masters, gathered as `dtype`
     return network, Masters(decoder, dtype)
 

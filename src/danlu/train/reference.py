@@ -14,7 +14,7 @@ from danlu.ledger.files import atomic_file, fingerprint
 from danlu.model.decoder import Decoder
 from danlu.model.parts import unfused_state
 from danlu.train.network import Network
-from danlu.train.objectives.dpo import document_logp
+from danlu.train.objectives.pairs import document_logp
 from danlu.train.parallel import World
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def with_reference(stream: Stream, network: Network, weights: str, rows: int, wo
 def _compute(stream: Stream, network: Network, rows: int, world: World) -> list[np.ndarray]:
     columns = [np.zeros(token_set.documents, np.float64) for token_set in stream.sets]
     for step in stream.steps(0, BATCH, world.rank, world.size, rows):
-        for micro in step.micro:
+        for micro in (*step.micro, *step.aside):
             logp_D, _ = document_logp(network, micro.torch(world.device))
             real_D = micro.doc["index"] >= 0
             for number, column in enumerate(columns):

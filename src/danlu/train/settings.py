@@ -1,4 +1,4 @@
-"""What a training run may be told: one group of settings for every objective, and what DPO adds."""
+"""What a training run may be told, whatever its objective."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from danlu.config import Settings
 from danlu.tokens.settings import LossLimits
+
+
+Sharding = Literal["none", "optimizer", "gradients", "full"]
 
 
 class RampStage(Settings):
@@ -90,6 +93,12 @@ class TrainSettings(Settings):
         default=False,
         description="Compute activations again in the backward pass: much less memory, about a quarter more time.",
     )
+    sharding: Sharding = Field(
+        default="optimizer",
+        description="What several processes share out among them: none; optimizer (ZeRO-1: float32 weights and "
+        "moments); gradients as well (ZeRO-2); full (ZeRO-3: the weights that are computed with, too). Each needs less "
+        "memory than the one before and exchanges more. Never changes a result.",
+    )
     deterministic: bool = Field(
         default=False, description="On a GPU: slower algorithms that give the same bits each time."
     )
@@ -97,6 +106,11 @@ class TrainSettings(Settings):
     save: SaveSettings = Field(default=SaveSettings(), description="When a checkpoint is written and which ones stay.")
     evaluate_every: int = Field(
         default=0, ge=0, description="Held-out loss after every so many steps; 0: only at the end."
+    )
+    by: list[str] = Field(
+        default=[],
+        description="Tags by whose values held-out loss is told as well, such as [region, age]: those in the records' "
+        "`meta.tags`, as the cleaning step tags writes them.",
     )
     resume: str = Field(
         default="auto",
@@ -135,28 +149,4 @@ class TrainSettings(Settings):
             raise ValueError(f"batch_ramp must rise in tokens, but has {tokens}: order its stages.")
         if self.save.keep_best and self.save.every and not self.evaluate_every:
             raise ValueError("save.keep_best needs held-out losses: set evaluate_every.")
-        return self
-
-
-class DPOTrainSettings(TrainSettings):
-    """Direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290)."""
-
-    learning_rate: float = Field(default=5e-7, gt=0, description="The highest learning rate.")
-    weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay; norms and biases are spared.")
-    beta: float = Field(default=0.1, gt=0, description="How strongly the model is held to the reference.")
-    loss: Literal["sigmoid", "ipo", "hinge"] = Field(
-        default="sigmoid",
-        description="sigmoid: DPO; ipo: squared distance of the mean margin to 1/(2 beta); hinge: margin loss.",
-    )
-    label_smoothing: float = Field(
-        default=0.0,
-        ge=0,
-        lt=0.5,
-        description="Share of preferences taken to be wrong (conservative DPO); for sigmoid only.",
-    )
-
-    @model_validator(mode="after")
-    def _smoothing(self) -> Self:
-        if self.label_smoothing and self.loss != "sigmoid":
-            raise ValueError(f"label_smoothing is for loss: sigmoid, not {self.loss}: set it to 0.")
         return self

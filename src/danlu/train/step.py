@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from danlu.train import parallel
 from danlu.train.meter import Meter
 from danlu.train.network import Network
 from danlu.train.objectives.base import Objective
 from danlu.train.optim import Optimizer, clip
 from danlu.train.parallel import World
 from danlu.train.precision import LossScale, Masters
+from danlu.train.settings import Sharding
 
 if TYPE_CHECKING:
     from danlu.tokens.stream import Step
@@ -45,6 +47,7 @@ class Stepper:
     scale: LossScale
     world: World
     meter: Meter
+    sharding: Sharding
 
     def take(self, step: Step, rate: float, largest_norm: float | None, stop: bool = False) -> Outcome:
         """Accumulates the gradients of `step` and applies them at `rate`, unless loss or gradient is not finite.
@@ -78,8 +81,13 @@ class Stepper:
         """Leaves the gradient of the step's loss, times the loss scale, in the masters; gives this rank's sums."""
         factor = self.scale.value / self.objective.normaliser(step)
         totals = torch.zeros(len(self.objective.sums), dtype=torch.float64, device=self.world.device)
-        for micro in step.micro:
-            loss, sums = self.objective.compute(self.network, micro.torch(self.world.device), factor)
+        device, aside = self.world.device, step.aside
+        objective = self.objective.prepared(self.network, [one.torch(device) for one in aside], self.world.total)
+        for number, micro in enumerate(step.micro, 1):
+            parallel.exchange(self.network, self.sharding, last=number == len(step.micro))
+            loss, sums = objective.compute(self.network, micro.torch(device), factor)
             loss.backward()
             totals += torch.stack([value.double() for value in sums])
+        if self.sharding == "none":
+            parallel.add_up(self.masters.gradients(), self.world)
         return totals.tolist()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from torch import Tensor
 
@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from danlu.tokens.stream import Step
 
 
+Needs = Literal["nll", "logp", "value"]
+
+
 class Forward(Protocol):
     """The network as an objective sees it."""
 
-    def __call__(self, batch: Batch[Tensor], needs: Literal["nll", "logp"], factor: float = 1.0) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch[Tensor], needs: Needs, factor: float = 1.0) -> dict[str, Tensor]:
         """What the head gives for `batch.targets`: "logp" [N] and "correct" bool [N]; with "nll" that, the weighted
-        sum times `factor`, too, and gradients go through it instead.
+        sum times `factor`, too, and gradients go through it instead. A reward model gives "value" [D], a number for
+        each document, from its last token.
         """
         ...
 
@@ -46,6 +50,15 @@ class Objective(Protocol):
 
     def normaliser(self, step: Step) -> float:
         """What the sum of a whole step is divided by, over all ranks; known on the host."""
+        ...
+
+    def prepared(
+        self, network: Forward, aside: Sequence[Batch[Tensor]], total: Callable[[list[float]], list[float]]
+    ) -> Self:
+        """What `compute` is asked of for one step: itself, or with what has to be known of the whole step before.
+
+        `aside` are the step's micro-batches on this rank that nothing is learned from; `total` sums over ranks.
+        """
         ...
 
     def compute(self, network: Forward, batch: Batch[Tensor], factor: float = 1.0) -> tuple[Tensor, list[Tensor]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from torch import Tensor
 
@@ -34,6 +34,11 @@ class NextToken:
 
     def normaliser(self, step: Step) -> float:
         return step.weight_sum
+
+    def prepared(
+        self, network: Forward, aside: Sequence[Batch[Tensor]], total: Callable[[list[float]], list[float]]
+    ) -> Self:
+        return self
 
     def compute(self, network: Forward, batch: Batch[Tensor], factor: float = 1.0) -> tuple[Tensor, list[Tensor]]:
         out = network(batch, needs="nll", factor=factor)
