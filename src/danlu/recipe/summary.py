@@ -44,7 +44,8 @@ def print_summary(recipe: Recipe, page: Path, console: Console) -> None:
     results = recipe.out / "evaluate" / "results.json"
     if results.is_file():
         scores: dict[str, dict[str, Any]] = json.loads(results.read_text("utf-8"))
-        columns = {model: _scores(tasks, words) for model, tasks in scores.items()}
+        by = {tag for section in recipe.training().values() for tag in section.train.by}
+        columns = {model: _scores(tasks, words, by) for model, tasks in scores.items()}
         table = Table(words["model"], *columns, title=words["title"], title_justify="left")
         for name in dict.fromkeys(name for column in columns.values() for name in column):
             table.add_row(name, *(column.get(name, "–") for column in columns.values()))
@@ -57,11 +58,13 @@ def print_summary(recipe: Recipe, page: Path, console: Console) -> None:
         console.print(f"{words['serve']}: danlu serve {model}")
 
 
-def _scores(tasks: dict[str, Any], words: dict[str, str]) -> dict[str, str]:
-    """A model's headline numbers by name."""
+def _scores(tasks: dict[str, Any], words: dict[str, str], by: set[str]) -> dict[str, str]:
+    """A model's headline numbers by name; `by` are the tags by which it was asked to tell losses."""
     found = {}
     for name, bits in tasks.get("bits_per_byte", {}).items():
         found[words["bits"].format(name=name)] = f"{bits['bits_per_byte']:.3f}"
+        tags = {label: part for label, part in bits.get("tag", {}).items() if label.partition("=")[0] in by}
+        found |= {words["bits"].format(name=f"{name}, {tag}"): f"{of['bits_per_byte']:.3f}" for tag, of in tags.items()}
     for kind, languages in tasks.get("exact_match", {}).get("kind", {}).items():
         for language, part in languages.items():
             name = words["exact"].format(kind=kind, language=language)

@@ -38,8 +38,8 @@ class Curve:
     """One training run: rows in order of their step, under danlu's metric names.
 
     A row holds only what was measured at its step; a number that was not finite is NaN. Held-out columns of single
-    sources are called `held_out_loss/SOURCE`. `seconds` is the wall time of training and `final` what was printed at
-    its end, where the file tells.
+    sources and tags are called `held_out_loss/SOURCE` and `held_out_loss/region=四川`. `seconds` is the wall time of
+    training and `final` what was printed at its end, where the file tells.
     """
 
     name: str
@@ -80,10 +80,10 @@ def read_curve(path: Path, name: str | None = None) -> Curve:
 
 
 def _from_metrics(path: Path, name: str | None) -> Curve:
-    """Held-out rows carry their source; that of all sources together gives the plain columns."""
+    """Held-out rows carry their source or tag; that of all sources together gives the plain columns."""
     rows = []
     for row in read_metrics(path):
-        source = row.get("source", ALL_SOURCES)
+        source = row.get("tag", row.get("source", ALL_SOURCES))
         numbers = _numbers(row)
         named = {f"{key}/{source}" if key != "step" else key: value for key, value in numbers.items()}
         rows.append(numbers if source == ALL_SOURCES else named)

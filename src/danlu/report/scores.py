@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from danlu.report.words import Language, number, percent, say
+from danlu.report.words import Language, number, percent, say, tag_label
 
 Scores = dict[str, dict[str, Any]]
 """evaluate's results: {model: {task: values}}."""
@@ -192,6 +192,7 @@ def _bits(scores: Scores, language: Language) -> Table:
         whole = next(task[name] for _, task in models if name in task)
         groups = [()] + [("language", part) for part in whole["language"]]
         groups += [("source", part) for part in whole["source"]] if len(whole["source"]) > 1 else []
+        groups += [("tag", part) for part in whole.get("tag", {})]
         for group in groups:
             found = [_inner(task.get(name, {}), group) for _, task in models]
             cells = [
@@ -202,7 +203,8 @@ def _bits(scores: Scores, language: Language) -> Table:
             ]
             one = next(part for part in found if part)
             sizes = [number(one[size]) for size in ("documents", "tokens", "bytes")]
-            rows.append([say(name, language), say(group[1] if group else "all", language), *sizes, *cells])
+            label = tag_label(group[1] if group else "all", language)
+            rows.append([say(name, language), label, *sizes, *cells])
     head = [*_head(["set", "source", "documents", "tokens", "bytes"], language), *(model for model, _ in models)]
     return Table(say("bits_per_byte_held_out", language), head, rows, 2, say("how_bits", language))
 

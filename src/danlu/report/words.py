@@ -97,6 +97,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "train": ("training", "训练"),
     "average": ("running average", "滑动平均"),
     "held_out": ("held out", "留出集"),
+    "age": ("age", "年龄"),
+    "gender": ("gender", "性别"),
+    "region": ("region", "地区"),
+    "group": ("group", "人群"),
     "held_out_loss": ("Held-out loss", "留出集损失"),
     "learning_rate": ("Learning rate", "学习率"),
     "highest_rate": ("Highest learning rate", "最高学习率"),
@@ -263,6 +267,12 @@ FINDINGS: dict[str, tuple[str, str]] = {
 def say(key: str, language: Language) -> str:
     """The text of a key; a key without words (a stage, a metric of a newer schema) stands for itself."""
     return WORDS[key][language == "zh"] if key in WORDS else key
+
+
+def tag_label(key: str, language: Language) -> str:
+    """The text of a key, or of a tag with its value: region=四川."""
+    tag, equals, value = key.partition("=")
+    return f"{say(tag, language)}{equals}{value}"
 
 
 def sentence(finding: Finding, language: Language) -> str:

@@ -124,7 +124,7 @@ class Run:
         weights = reference.weights_fingerprint(task.decoder) if task.objective.needs_reference else None
         network, masters = build(task.decoder, settings, world)
         self.task = task if weights is None else _with_reference(task, network, weights, self.rows, world)
-        self.stream = self.task.stream
+        self.stream, self.tags = self.task.stream, held_out.by_tag(self.task.held_out, settings.by)
         self.stepper = Stepper(
             network,
             task.objective,
@@ -133,6 +133,7 @@ class Run:
             LossScale(DTYPES[settings.precision]),
             world,
             Meter(self.shape, self.stream.length, world.device, world.size),
+            settings.sharding,
         )
         self.health = Health()
         self.saving = Background()
@@ -258,6 +259,11 @@ class Run:
         )
         for source, metrics in results.items():
             self.journal.write(self.at.step, source=source, **metrics)
+        by_tag = held_out.measure_tags(
+            stepper.network, stepper.objective, self.tags, self.settings.batch, self.rows, self.world
+        )
+        for tag, metrics in by_tag.items():
+            self.journal.write(self.at.step, tag=tag, **metrics)
         if results:
             self.at.held_out_loss = results[held_out.ALL]["held_out_loss"]
 

@@ -28,8 +28,8 @@ class Trackers:
                 self._open[name] = opened
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Shows the numbers among `values`; a text value `source` becomes part of their names."""
-        suffix = f"/{values['source']}" if "source" in values else ""
+        """Shows the numbers among `values`; a text value `source` or `tag` becomes part of their names."""
+        suffix = "".join(f"/{values[name]}" for name in ("source", "tag") if name in values)
         numbers = {f"{name}{suffix}": float(v) for name, v in values.items() if isinstance(v, int | float)}
         for name, (send, _) in list(self._open.items()):
             self._guard(name, partial(send, step, numbers))
