@@ -19,8 +19,9 @@ class Documents:
     """`attend` for rows of packed documents: a token sees the tokens before it in its own document, and itself.
 
     Made once a batch and used by every layer. bf16 and fp16 on CUDA (compute capability 8 and above) go through
-    variable-length flash attention, all else through SDPA: with a mask, or, where documents cross from one row into
-    the next, document by document.
+    kernels of our own where they have tiles for the GPU and the size of a head, else through torch's variable-length
+    flash attention; all else through SDPA: with a mask, or, where documents cross from one row into the next,
+    document by document.
 
     Args:
         cu: int32 [D + 1], where documents begin in the flattened B * T tokens; repeated entries are empty documents.
@@ -43,7 +44,12 @@ class Documents:
         self.cu, self.max_length, self.window = cu, max_length, window
         self.mask: Tensor | None = None
         self.lengths: list[int] | None = None
+        self.spans: tuple[Tensor, Tensor] | None = None
         if _has_varlen(document_BT.device, dtype):
+            from danlu.model.attention_cuda import CAPABILITIES, spans
+
+            if torch.cuda.get_device_capability(document_BT.device)[0] in CAPABILITIES:
+                self.spans = spans(cu, document_BT.numel(), window)
             return
         self.mask = document_mask(document_BT, window)
         if bool((document_BT[1:, 0] == document_BT[:-1, -1]).any()):
@@ -62,7 +68,14 @@ class Documents:
         if q_BTHD.dtype not in HALF:
             raise TypeError(f"queries are {q_BTHD.dtype}: give Documents their dtype")
         q, k, v = (x.flatten(0, 1) for x in (q_BTHD, k_BTKD, v_BTKD))
-        return _varlen(q, k, v, self.cu, self.max_length, self.window).view_as(q_BTHD)
+        return self._on_gpu(q, k, v).view_as(q_BTHD)
+
+    def _on_gpu(self, q_NHD: Tensor, k_NKD: Tensor, v_NKD: Tensor) -> Tensor:
+        from danlu.model.attention_cuda import TILES, document_attention
+
+        if self.spans is not None and q_NHD.shape[-1] in TILES:
+            return document_attention(q_NHD, k_NKD, v_NKD, *self.spans)[0]
+        return _varlen(q_NHD, k_NKD, v_NKD, self.cu, self.max_length, self.window)
 
 
 def document_mask(document_BT: Tensor, window: int | None = None) -> Tensor:
