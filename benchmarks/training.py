@@ -72,7 +72,7 @@ class Run:
         optimizer = Optimizer(settings, masters.parameters, block_matrices(blank))
         self.meter = Meter(shape, LENGTH, self.world.device, self.world.size)
         scale = LossScale(DTYPES[settings.precision])
-        self.stepper = Stepper(network, NextToken(), masters, optimizer, scale, self.world, self.meter)
+        self.stepper = Stepper(network, NextToken(), masters, optimizer, scale, self.world, self.meter, settings.sharding)
 
     def __enter__(self) -> Run:
         return self

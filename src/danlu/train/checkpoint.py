@@ -78,10 +78,11 @@ def take_snapshot(masters: Masters, optimizer: Optimizer, world: World) -> Snaps
     def gather(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         gathered = {}
         for name, tensor in tensors.items():
-            full = whole(tensor.detach())
+            held = tensor.detach()
+            full = whole(held)
             if world.main:
                 # Gathering made a copy already, and so does a way to the CPU.
-                gathered[name] = full if world.size > 1 and keep is torch.Tensor.clone else keep(full)
+                gathered[name] = full if full is not held and keep is torch.Tensor.clone else keep(full)
         return gathered
 
     found = gather(masters.parameters), {moment: gather(values) for moment, values in moments.items()}

@@ -33,14 +33,16 @@ def fitting_rows(settings: TrainSettings, shape: ModelSettings, stream: Stream, 
 
 
 def state_bytes(settings: TrainSettings, shape: ModelSettings, world_size: int) -> int:
-    """Bytes on one device of weights, gradients and moments; on several the block in work is gathered besides."""
+    """Bytes on one device of weights, gradients and moments; on several what `sharding` gathers besides."""
     compute = DTYPES[settings.precision].itemsize
     masters = 0 if compute == 4 else compute
     moments = 8 if settings.optimizer == "adamw" else 5
     count = parameters(shape)
-    if world_size == 1:
+    if world_size == 1 or settings.sharding == "none":
         return count * (4 + 4 + moments + 2 * masters)
-    return count * (4 + 4 + moments) // world_size + 4 * compute * (count // shape.layers)
+    gathered = 4 * compute * (count // shape.layers) if settings.sharding == "full" else compute * count
+    whole = 4 * count if settings.sharding == "optimizer" else 0  # gradients
+    return count * (4 + 4 + moments) // world_size + gathered + whole
 
 
 def activation_bytes(settings: TrainSettings, shape: ModelSettings) -> int:

@@ -13,6 +13,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from danlu.train.settings import Sharding
+
 
 @dataclass(frozen=True)
 class World:
@@ -61,8 +63,8 @@ def join(device: str | None = None) -> World:
     return World(rank, size, here, init_device_mesh(here.type, (size,)))
 
 
-def shard(network: nn.Module, blocks: nn.ModuleList, world: World, dtype: torch.dtype) -> None:
-    """Spreads parameters, gradients and moments over the processes, block by block (FSDP2).
+def shard(network: nn.Module, blocks: nn.ModuleList, world: World, dtype: torch.dtype, level: Sharding) -> None:
+    """Spreads moments and float32 weights over the processes, block by block (FSDP2), and more as `level` says.
 
     Parameters stay in their own format and are gathered as `dtype`; gradients are summed, not averaged, in float32 or
     better, as the objectives divide by the normaliser of the whole step.
@@ -76,10 +78,25 @@ def shard(network: nn.Module, blocks: nn.ModuleList, world: World, dtype: torch.
         cast_forward_inputs=False,
     )
     for module in [*blocks, network]:
-        sharded = fully_shard(module, mesh=world.mesh, mp_policy=policy)
+        sharded = fully_shard(
+            module, mesh=world.mesh, mp_policy=policy, reshard_after_forward=level == "full" and module is not network
+        )
         assert isinstance(sharded, FSDPModule)
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)  # else a factor asks for an operation that gloo has not
+
+
+def exchange(network: nn.Module, level: Sharding, last: bool) -> None:
+    """Said before each micro-batch: where gradients stay whole, they are summed over the processes with the `last`."""
+    if isinstance(network, FSDPModule) and level == "optimizer":
+        network.set_requires_gradient_sync(last)
+        network.set_reshard_after_backward(last)
+
+
+def add_up(gradients: list[Tensor], world: World) -> None:
+    """Sums gradients that every process holds whole."""
+    for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients] if world.size > 1 else []:
+        work.wait()
 
 
 def whole(tensor: Tensor) -> Tensor:
