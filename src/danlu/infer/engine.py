@@ -13,7 +13,7 @@ from torch import Tensor
 
 from danlu.infer.cache import Cache
 from danlu.infer.sampling import History, choose
-from danlu.infer.score import ContinuationScore, score
+from danlu.infer.score import ContinuationScore, require_tokens, score
 from danlu.infer.settings import SamplingSettings
 from danlu.ledger.errors import UserError
 from danlu.model.decoder import Decoder
@@ -118,7 +118,10 @@ class Engine:
         stop_ids: Iterable[int] = (),
         watch: Callable[[Event], bool] | None = None,
     ) -> Request:
-        """Puts a prompt in the queue. Raises UserError for a prompt that is empty or leaves no room for an answer."""
+        """Puts a prompt in the queue. Raises UserError for a prompt that is empty or leaves no room for an answer, and
+        for a reward model.
+        """
+        require_tokens(self.decoder)
         sampling = sampling or SamplingSettings()
         prompt = list(prompt_ids)
         window = min(self.window, self._cache.max_tokens)

@@ -109,12 +109,18 @@ class Model:
     def _windows(self, text: str, window: int) -> Iterator[tuple[list[int], list[int]]]:
         """(context, continuation): all tokens of a text are continuations once."""
         end = self.tokenizer.eos_id
-        ids = [*(self._prefix() or ([] if end is None else [end])), *self.tokenizer.encode(text)]
+        ids = [*(self.tokenizer.begins or ([] if end is None else [end])), *self.tokenizer.encode(text)]
         first = 1
         while first < len(ids):
             start = 0 if len(ids) <= window else max(0, first - window // 2)
             yield ids[start:first], ids[first : start + window]
             first = start + window
+
+    def reward(self, messages: Sequence[Message]) -> float:
+        """How good a reward model finds the answer that a conversation ends with; see `danlu.infer.reward`."""
+        from danlu.infer.reward import reward_conversations
+
+        return float(reward_conversations(self, [messages])[0])
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
         """The token ids that ask for the assistant's next message."""
@@ -128,7 +134,7 @@ class Model:
 
     def raw_prompt(self, text: str) -> list[int]:
         """The token ids of a text to be continued, after the token that the tokenizer puts first."""
-        ids, prefix = self.tokenizer.encode_markup(text), self._prefix()
+        ids, prefix = self.tokenizer.encode_markup(text), self.tokenizer.begins
         return ids if ids[: len(prefix)] == prefix else [*prefix, *ids]
 
     def submit(self, prompt_ids: Sequence[int], sampling: SamplingSettings, on_text: OnText) -> Request:
@@ -165,11 +171,6 @@ class Model:
         )  # like lengths together: less padding
         self.engine.finish([self.submit(prompts[i], sampling, _gather(pieces[i])) for i in longest_first])
         return ["".join(own) for own in pieces]
-
-    def _prefix(self) -> list[int]:
-        """The first token, where the tokenizer itself begins every text with one."""
-        first: list[int] = self.tokenizer.backend.encode("", add_special_tokens=True).ids[:1]
-        return first if first == [self.tokenizer.bos_id] else []
 
 
 def load(

@@ -33,6 +33,7 @@ def score(
     What two pairs share but for their last token is computed once: choices of one token cost one row a question.
     Raises UserError for an empty context or a pair longer than the window.
     """
+    require_tokens(decoder)
     sequences: dict[tuple[int, ...], list[int]] = {}
     for index, (context, continuation) in enumerate(pairs):
         if not context:
@@ -45,8 +46,8 @@ def score(
             )
         sequences.setdefault(sequence, []).append(index)
     results: list[ContinuationScore | None] = [None] * len(pairs)
-    for batch in _batches(sorted(sequences, key=len, reverse=True)):
-        hidden_BTD = _hidden(decoder, batch, device)
+    for batch in batches(sorted(sequences, key=len, reverse=True)):
+        hidden_BTD = hidden_states(decoder, batch, device)
         wanted = [(row, index) for row, sequence in enumerate(batch) for index in sequences[sequence]]
         rows = [row for row, index in wanted for _ in pairs[index][1]]
         places = [len(pairs[index][0]) - 1 + offset for _, index in wanted for offset in range(len(pairs[index][1]))]
@@ -61,8 +62,17 @@ def score(
     return [result for result in results if result is not None]
 
 
-def _batches(sequences: list[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
-    """Cuts a list sorted by falling length into batches."""
+def require_tokens(decoder: Decoder) -> None:
+    """Raises UserError for a reward model."""
+    if decoder.reward is not None:
+        raise UserError(
+            "this is a reward model: it scores answers (danlu.infer.reward) and knows no next token",
+            do="name the model that it was trained from",
+        )
+
+
+def batches(sequences: list[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
+    """Cuts a list sorted by falling length into batches of at most `FORWARD_TOKENS`, padding included."""
     start = 0
     while start < len(sequences):
         count = max(1, FORWARD_TOKENS // len(sequences[start]))
@@ -70,7 +80,8 @@ def _batches(sequences: list[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]
         start += count
 
 
-def _hidden(decoder: Decoder, batch: list[tuple[int, ...]], device: torch.device) -> Tensor:
+def hidden_states(decoder: Decoder, batch: list[tuple[int, ...]], device: torch.device) -> Tensor:
+    """The last hidden states [B, T, D] of sequences, the longest first; what follows a shorter one is padding."""
     width = len(batch[0])
     tokens_BT = torch.tensor([[*sequence, *[0] * (width - len(sequence))] for sequence in batch], device=device)
     positions_BT = torch.arange(width, device=device).expand_as(tokens_BT)

@@ -48,14 +48,12 @@ def cut(
     """
     views = [_View(document, token_bytes) for document in documents]
     if all(view.needed <= length for view in views):
-        return Cut(
-            [view.taken(view.whole()[: view.last]) if len(view) > length else view.encoded for view in views], None
-        )
+        return Cut([view.ended(length) if len(view) > length else view.encoded for view in views], None)
     oldest = _turns_to_leave(views, length)
     for view in views:
         view.leave(oldest)
     if all(view.needed <= length for view in views):
-        return Cut([view.taken(view.whole()[: view.last]) for view in views], TURNS_LEFT_OUT)
+        return Cut([view.ended(length) for view in views], TURNS_LEFT_OUT)
     if overlong == "drop":
         return Cut([], TOO_LONG)
     return _fitted(views, length, overlong, answer_budget)
@@ -94,6 +92,10 @@ class _View:
     def leave(self, turns: int) -> None:
         """Leave out turns 1 to `turns`."""
         self.pieces = [piece for piece in self.pieces if not 1 <= self.turns[piece] <= turns]
+
+    def ended(self, length: int) -> Encoded:
+        """The Encoded of the pieces that are in; what follows the last stop token only where it fits."""
+        return self.taken(self.whole() if len(self) <= length else self.whole()[: self.last])
 
     def whole(self) -> list[Run]:
         return [Run(piece, self.starts[piece], self.ends[piece]) for piece in self.pieces]
