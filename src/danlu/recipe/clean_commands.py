@@ -46,3 +46,30 @@ def data_juicer(
     from danlu.recipe.data_juicer import run_data_juicer
 
     run_data_juicer(recipe, out, leave_out=leave_out)
+
+
+@clean_app.command("train-classifier")
+def train_classifier(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write; it must not exist yet.")],
+    labelled: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[LABELLED]...", help="Files with a text and a label a row; .txt as fastText has them."),
+    ] = None,
+    good: Annotated[list[Path] | None, typer.Option(help="A source of good records; may come again.")] = None,
+    bad: Annotated[list[Path] | None, typer.Option(help="A source of bad records, such as a `dropped` folder.")] = None,
+    test: Annotated[list[Path] | None, typer.Option(help="Labelled files to test on, in the place of a share.")] = None,
+    text: Annotated[str, typer.Option(help="The column of the text.")] = "text",
+    label: Annotated[str, typer.Option(help="The column of the label.")] = "label",
+    held_out: Annotated[float, typer.Option(help="The share to test on.")] = 0.1,
+    precision: Annotated[float, typer.Option(help="For which the thresholds are chosen.")] = 0.95,
+    epochs: Annotated[int, typer.Option(min=1, help="How often each text is learned from.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of the order of the texts.")] = 0,
+    language: Annotated[Literal["en", "zh"], typer.Option(help="Of the tables and the page.")] = "en",
+) -> None:
+    """Trains a classifier for the step `classifier`, and tells its precision and recall by label and threshold."""
+    from danlu.recipe.classifier import Fields, Training
+    from danlu.recipe.classifier import train_classifier as train
+
+    fields = Fields(text, label)
+    training = Training(labelled or [], good or [], bad or [], test or [], fields, held_out, precision, epochs, seed)
+    train(training, out, language)

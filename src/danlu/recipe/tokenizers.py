@@ -48,7 +48,7 @@ def inspect_tokenizers(paths: list[Path], texts: list[Path], html: Path | None, 
     console = Console(highlight=False)
     for tables in found.values():
         for table in tables:
-            console.print(_terminal(table))
+            console.print(terminal_table(table))
             console.print(table.note, style="dim")
     if html is not None:
         write_page(found, " · ".join(one.name for one in studies), language, html)
@@ -81,7 +81,8 @@ def _names(paths: list[Path]) -> list[str]:
     return ["/".join(folder.parts[-parts:]) for folder in folders]
 
 
-def _terminal(table: Table) -> terminal.Table:
+def terminal_table(table: Table) -> terminal.Table:
+    """A page's table for the terminal."""
     shown = terminal.Table(title=table.title, title_justify="left")
     for place, cell in enumerate(table.head):
         shown.add_column(Text(cell), justify="left" if place < table.names else "right", overflow="fold")

@@ -31,7 +31,9 @@ def sections(studies: list[Study], language: Language) -> dict[str, list[Table]]
     }
 
 
-def write_page(found: dict[str, list[Table]], title: str, language: Language, path: Path) -> None:
+def write_page(
+    found: dict[str, list[Table]], title: str, language: Language, path: Path, headline: str = "tokenizers"
+) -> None:
     """Writes the sections as one HTML file that needs no network."""
     environment = Environment(loader=PackageLoader("danlu.report", "page"), autoescape=True, trim_blocks=True)
     loader = environment.loader
@@ -39,7 +41,7 @@ def write_page(found: dict[str, list[Table]], title: str, language: Language, pa
     style, script = (Markup(loader.get_source(environment, name)[0]) for name in ("style.css", "chart.js"))
     page = environment.get_template("tables.html.jinja").render(
         title=title,
-        headline="tokenizers",
+        headline=headline,
         sections=list(found),
         tables=found,
         say=lambda key: say(key, language),

@@ -35,6 +35,26 @@ WORDS: dict[str, tuple[str, str]] = {
     "epochs": ("epochs", "轮数"),
     "tokens": ("tokens", "词元"),
     "tokenizers": ("Tokenizers compared", "分词器对比"),
+    "classifier": ("What the classifier is worth", "分类器的效果"),
+    "by_label": ("By label", "按标签"),
+    "by_label_note": (
+        "Texts held out: the likeliest label is taken for the answer, then average precision over all thresholds, and "
+        "the threshold that finds most at the precision asked for. In data with another share of the label, precision "
+        "differs, recall does not.",
+        "在留出文本上：先以概率最高的标签为答案，再给出各阈值上的平均精确率，以及达到所要求精确率时找到最多的阈值。"
+        "在该标签占比不同的数据上，精确率会变，召回率不变。",
+    ),
+    "thresholds": ("By threshold", "按阈值"),
+    "mistakes": ("Worst mistakes", "最严重的错误"),
+    "label": ("label", "标签"),
+    "texts_held_out": ("texts held out", "留出文本"),
+    "precision": ("precision", "精确率"),
+    "recall": ("recall", "召回率"),
+    "f1": ("F1", "F1"),
+    "average_precision": ("average precision", "平均精确率"),
+    "threshold": ("threshold", "阈值"),
+    "found": ("found", "找到"),
+    "taken_for": ("taken for", "误判为"),
     "density": ("Bytes per token", "每词元字节数"),
     "density_note": (
         "UTF-8 bytes that a token stands for; more is shorter sequences of the same text.",
@@ -111,6 +131,15 @@ WORDS: dict[str, tuple[str, str]] = {
     "rewards": ("Rewards", "奖励"),
     "rewards_chosen": ("chosen", "优选"),
     "rewards_rejected": ("rejected", "拒绝"),
+    "preference": ("Held-out pairs", "留出的偏好对"),
+    "spread": ("Standard deviation", "标准差"),
+    "pairs": ("Pairs", "对数"),
+    "margins": ("Margins; paler: the wrong way round", "间隔分布；浅色为判反"),
+    "how_preference": (
+        "The margin is the reward of the chosen answer less that of the rejected one; ± is one standard error, and "
+        "guessing gives 50%.",
+        "间隔为优选回答与拒绝回答的奖励之差；± 为一个标准误，瞎猜为 50%。",
+    ),
     "bits_per_byte": ("Bits per byte", "每字节比特数"),
     "bits_per_byte_held_out": ("Bits per byte, held out", "留出集每字节比特数"),
     "perplexity": ("Perplexity", "困惑度"),

@@ -13,15 +13,19 @@ from typing import Any
 import numpy as np
 
 from danlu.ledger.errors import UserError
-from danlu.text.classifiers.fasttext_file import LABEL, check
+from danlu.text.classifiers.fasttext_file import check
+
+_LABEL = "__label__"
+_OTHER = "copy or train it again"
 
 
 class FastText:
     """A supervised model. Labels go without __label__."""
 
     def __init__(self, path: Path, model: Any, labels: list[str]) -> None:
-        self._path, self._model, self.labels = path, model, labels
-        self._column = {LABEL + label: place for place, label in enumerate(labels)}
+        self._path, self._model = path, model
+        self.labels = [label.removeprefix(_LABEL) for label in labels]
+        self._column = {label: place for place, label in enumerate(labels)}
 
     @classmethod
     def load(cls, path: Path) -> FastText:
@@ -47,6 +51,3 @@ class FastText:
             for probability, label in predicted:
                 row[self._column[label]] = min(probability, 1.0)  # fastText adds 1e-5 before it takes the logarithm
         return found
-
-
-_OTHER = "copy or train it again"

@@ -15,7 +15,6 @@ import numpy as np
 
 from danlu.ledger.errors import UserError
 
-LABEL = "__label__"
 _MAGIC, _NEWEST = 793712314, 12
 _SUPERVISED = 3
 _LOSSES = range(1, 5)  # hs, ns, softmax, ova
@@ -44,7 +43,10 @@ class _Dictionary:
 
 
 def check(path: Path) -> list[str]:
-    """The labels of the model, without __label__. Raises UserError for a file that fastText could not safely read."""
+    """The labels of the model as they are written, in the order of its rows.
+
+    Raises UserError for a file that fastText could not safely read.
+    """
     try:
         with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return _checked(_Reader(content))
@@ -133,7 +135,7 @@ def _dictionary(reader: _Reader, arguments: _Arguments) -> _Dictionary:
 
 def _label(word: bytes) -> str:
     try:
-        return word.decode().removeprefix(LABEL)
+        return word.decode()
     except UnicodeDecodeError:
         raise _Damage("a label is not UTF-8") from None
 

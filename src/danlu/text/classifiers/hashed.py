@@ -12,7 +12,6 @@ from pydantic import Field, ValidationError
 
 from danlu.config import Settings
 from danlu.ledger.errors import UserError
-from danlu.ledger.files import atomic_folder
 from danlu.text.classifiers.features import FEATURES, Bags, bags, counts
 from danlu.text.steps.classifier import SETTINGS, WEIGHTS
 
@@ -54,12 +53,11 @@ class HashedClassifier:
         return np.asarray(powers / powers.sum(1, keepdims=True))
 
     def save(self, folder: Path) -> None:
-        """Writes the folder. Raises FileExistsError where it is there."""
+        """Writes its two files into a folder that is there."""
         from safetensors.numpy import save_file
 
-        with atomic_folder(folder) as partial:
-            (partial / SETTINGS).write_text(self.shape.model_dump_json(indent=1), "utf-8")
-            save_file({"weights": self.weights, "bias": self.bias}, partial / WEIGHTS)
+        (folder / SETTINGS).write_text(self.shape.model_dump_json(indent=1), "utf-8")
+        save_file({"weights": self.weights, "bias": self.bias}, folder / WEIGHTS)
 
     @classmethod
     def load(cls, folder: Path) -> HashedClassifier:
