@@ -174,7 +174,7 @@ def load_several(decoder: Decoder, adapters: Sequence[Mapping[tuple[int, str], L
 
 def _new_pair(slot: Projection, covers: Sequence[str], shape: AdapterShape, name: str) -> Pair:
     width, rows = slot.in_features, sum(slot.inside[part] for part in covers)
-    if shape.rank > min(width, rows):
+    if shape.start == "pissa" and shape.rank > min(width, rows):
         raise UserError(
             f"rank {shape.rank} is beyond {name.partition(':')[2]}, which is {rows} × {width}",
             where="tune.rank",

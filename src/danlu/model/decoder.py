@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -101,6 +102,8 @@ class Decoder(nn.Module):
             raise ValueError("these settings only name a folder: load_decoder(folder) reads shape and weights")
         self.settings = settings
         self.recompute = False
+        self.origin: Path | None = None
+        """The folder that the weights came from."""
         self.random = False
         """Whether blocks draw random numbers (dropout), which recomputation must draw again."""
         self.embed = nn.Embedding(settings.vocab_size, settings.hidden_size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,8 @@ from danlu.model.families.config import Stated, decoder_settings, read_config, w
 from danlu.model.packed import as_stored, packed_rows
 from danlu.model.parts import unfused_state
 from danlu.model.pour import pour, require_memory
-from danlu.model.settings import require_rows
+from danlu.model.projection import Projection, Quantised
+from danlu.model.settings import block_parameters, require_rows
 from danlu.model.stored import INDEX, SINGLE, Stored, some
 from danlu.model.tensors import write_tensors
 
@@ -32,8 +33,18 @@ __all__ = ["decoder_settings", "load_decoder", "save_decoder"]
 _OWN_CLASS = Path(__file__).parent / "families" / f"{OWN_CLASS}.py"
 
 
-def load_decoder(folder: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Decoder:
+def load_decoder(
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    *,
+    quantise: Callable[[Tensor], Quantised] | None = None,
+    bits: float = 0.0,
+) -> Decoder:
     """The decoder of a Hugging Face folder or a checkpoint, its weights in `dtype` on `device`.
+
+    `quantise` makes of each projection's weight one of `bits` bits a value, layer by layer, so that never more than one
+    layer is there in `dtype`.
 
     Files are mapped and read one after the other, so the host holds one of them beside the decoder at most.
     Raises UserError for an unsupported or contradicting config, for weights that are missing, too many, of another
@@ -43,9 +54,30 @@ def load_decoder(folder: Path, dtype: torch.dtype = torch.float32, device: torch
     stored = Stored(folder)
     decoder = Decoder.empty(stated.shape, dtype, "meta")
     _require_fit(decoder, stored, stated, folder)
-    require_memory(stated.shape, dtype, device, folder)
-    pour(decoder.to_empty(device=device), stored, stated)
+    quantised = block_parameters(stated.shape) if quantise else 0
+    require_memory(stated.shape, dtype, device, folder, saved=quantised * (dtype.itemsize - bits / 8))
+    if quantise is None:
+        pour(decoder.to_empty(device=device), stored, stated)
+    else:
+        _pour_quantised(decoder, stored, stated, device, quantise)
+    decoder.origin = folder
     return decoder
+
+
+def _pour_quantised(
+    decoder: Decoder, stored: Stored, stated: Stated, device: torch.device, quantise: Callable[[Tensor], Quantised]
+) -> None:
+    for number, block in enumerate(decoder.blocks):
+        block.to_empty(device=device)
+        own = [part for part in decoder.parts() if part.holder.startswith(f"blocks.{number}.")]
+        pour(decoder, stored, stated, own)
+        for slot in block.children():
+            if isinstance(slot, Projection):
+                slot.quantise(quantise(slot.weight.data))
+    rest = [module for name, module in decoder.named_children() if name != "blocks"]
+    for module in rest:
+        module.to_empty(device=device)
+    pour(decoder, stored, stated, [part for part in decoder.parts() if not part.holder.startswith("blocks.")])
 
 
 def save_decoder(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from danlu.model.families.table import FAMILIES
+from danlu.model.projection import Projection
 
 if TYPE_CHECKING:
     from danlu.model.decoder import Decoder
@@ -45,30 +46,23 @@ class Part:
     def write(self, tensor: Tensor, value: Tensor) -> None:
         """Puts `value` in this part of `tensor`, in place."""
         place = self.view(tensor)
-        place.copy_(value.view(place.shape))
+        place.copy_(value.reshape(place.shape))
 
 
 def parts(decoder: Decoder) -> Iterator[Part]:
-    """The parts of every parameter, in the decoder's order; a tied head has none of its own."""
-    settings = decoder.settings
-    family = FAMILIES[settings.family]
-    head, queries = settings.head_size, settings.heads // settings.kv_heads
-    inside: dict[str, list[tuple[str, int, View]]] = {
-        "qkv": [
-            ("q", settings.heads * head, lambda fused: _grouped(fused, queries, head)[:, :queries]),
-            ("k", settings.kv_heads * head, lambda fused: _grouped(fused, queries, head)[:, queries]),
-            ("v", settings.kv_heads * head, lambda fused: _grouped(fused, queries, head)[:, queries + 1]),
-        ],
-        "gate_up": [
-            ("gate", settings.mlp_size, lambda fused: fused[: settings.mlp_size]),
-            ("up", settings.mlp_size, lambda fused: fused[settings.mlp_size :]),
-        ],
-    }
+    """The parts of every parameter but those of adapters, in the decoder's order; a tied head has none of its own."""
+    family = FAMILIES[decoder.settings.family]
     for holder, parameter in decoder.named_parameters():
+        if ".adapters." in holder:
+            continue
         own = holder.replace("blocks.", "layers.").replace("head.linear.", "head.")
         before, module, kind = own.rpartition(".")[0].rpartition(".")[0], *own.split(".")[-2:]
-        for slot, rows, view in inside.get(module, [(module, parameter.shape[0], lambda whole: whole)]):
-            name = ".".join(filter(None, (before, slot, kind)))
+        inside = [(module, parameter.shape[0], _whole)]
+        slot = decoder.get_submodule(holder.rpartition(".")[0])
+        if isinstance(slot, Projection):
+            inside = [(name, rows, slot.view(name)) for name, rows in slot.inside.items()]
+        for weight, rows, view in inside:
+            name = ".".join(filter(None, (before, weight, kind)))
             yield Part(name, family.on_disk(name), holder, parameter, (rows, *parameter.shape[1:]), view)
 
 
@@ -136,6 +130,5 @@ def _fitting(state: Mapping[str, Tensor], part: Part) -> Tensor:
     return value
 
 
-def _grouped(fused: Tensor, queries: int, head: int) -> Tensor:
-    """A fused qkv tensor [K * (G + 2) * D, ...] as [K, G + 2, D, ...]."""
-    return fused.unflatten(0, (-1, queries + 2, head))
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor

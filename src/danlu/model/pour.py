@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,17 +25,18 @@ _STAGE = 1 << 24
 _SPARE = 1.02
 
 
-def pour(decoder: Decoder, stored: Stored, stated: Stated) -> None:
-    """Fills the decoder; the names and shapes of `stored` are known to fit.
+def pour(decoder: Decoder, stored: Stored, stated: Stated, parts: Iterable[Part] | None = None) -> None:
+    """Fills the decoder, or some `parts` of it; the names and shapes of `stored` are known to fit.
 
     On the host there is never more than the pages of one file, and on a GPU's way a pinned buffer a thread.
     """
     inside: dict[str, list[tuple[Part, str | None]]] = defaultdict(list)
-    for part in decoder.parts():
+    device = torch.device("cpu")
+    for part in decoder.parts() if parts is None else parts:
+        device = part.parameter.device
         name, slot = stated.family.holder(part.name)
         inside[name].append((part, slot))
     views = packed_views(decoder.settings, stated.family.packed.grouped) if stated.family.packed else {}
-    device = decoder.embed.weight.device
     lanes = threading.local()
 
     def fill(name: str, tensors: Mapping[str, Tensor]) -> None:
@@ -79,9 +80,13 @@ class _Lane:
             return there
 
 
-def require_memory(settings: ModelSettings, dtype: torch.dtype, device: torch.device, folder: Path) -> None:
-    """Raises UserError where the weights do not fit into the free memory of the device."""
-    needed, free = int(parameters(settings) * dtype.itemsize * _SPARE), free_bytes(device)
+def require_memory(
+    settings: ModelSettings, dtype: torch.dtype, device: torch.device, folder: Path, saved: float = 0.0
+) -> None:
+    """Raises UserError where the weights do not fit into the free memory of the device; `saved` are bytes that
+    quantisation spares.
+    """
+    needed, free = int((parameters(settings) * dtype.itemsize - saved) * _SPARE), free_bytes(device)
     if needed > free:
         name = str(dtype).removeprefix("torch.")
         raise UserError(

@@ -200,12 +200,16 @@ class ModelSettings(Settings):
         return self.head_dim or self.hidden_size // self.heads
 
 
+def block_parameters(settings: ModelSettings) -> int:
+    """Parameters of the layers' projections."""
+    attention = 2 * settings.hidden_size * settings.head_size * (settings.heads + settings.kv_heads)
+    return settings.layers * (attention + 3 * settings.hidden_size * settings.mlp_size)
+
+
 def matmul_parameters(settings: ModelSettings) -> int:
     """Parameters that take part in matrix products: all projections and the head (once, tied or not)."""
-    attention = 2 * settings.hidden_size * settings.head_size * (settings.heads + settings.kv_heads)
-    mlp = 3 * settings.hidden_size * settings.mlp_size
     outputs = settings.vocab_size if settings.head == "tokens" else 1
-    return settings.layers * (attention + mlp) + outputs * settings.hidden_size
+    return block_parameters(settings) + outputs * settings.hidden_size
 
 
 def parameters(settings: ModelSettings) -> int:

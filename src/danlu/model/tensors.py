@@ -25,7 +25,8 @@ def write_tensors(
 ) -> str:
     """Writes tensors of floating point, each in `dtype` (None: its own), and gives the file's sha256.
 
-    `metadata` is kept in the header. The form is that of the safetensors library: a length, a header in JSON, then the values end to end.
+    `metadata` is kept in the header. The form is that of the safetensors library: a length, a header in JSON, then the
+    values end to end.
     """
     header: dict[str, object] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     end = 0
