@@ -14,7 +14,7 @@ from tokenizers import Tokenizer as Backend
 
 from danlu.ledger.errors import UserError
 from danlu.text.records import Conversation
-from danlu.tokens.jinja import CHATML, LLAMA3, NAMED
+from danlu.tokens.jinja import CHATML, LLAMA3
 from danlu.tokens.template import Template
 from danlu.tokens.tokenizer import Tokenizer
 
@@ -56,7 +56,15 @@ OPENED = (
     "{%- else %}{{ '<|im_start|>assistant\n' + message.content.split('</think>')[-1] + '<|im_end|>' }}{%- endif %}"
     "{%- endfor %}{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{%- endif %}"
 )
-SOURCES = {"thinking": THINKING, "tagged": TAGGED, "llama31": LLAMA31, "llama2": LLAMA2, "opened": OPENED, **NAMED}
+SOURCES = {
+    "thinking": THINKING,
+    "tagged": TAGGED,
+    "llama31": LLAMA31,
+    "llama2": LLAMA2,
+    "opened": OPENED,
+    "chatml": CHATML,
+    "llama3": LLAMA3,
+}
 
 TOOLS = [{"type": "function", "function": {"name": "查询", "parameters": {"type": "object", "properties": {}}}}]
 CALL = {"type": "function", "function": {"name": "查询", "arguments": {"城市": "北京 <b>"}}}
@@ -166,7 +174,7 @@ def test_a_tokenizer_without_template_is_refused_with_the_choices(qwen: Tokenize
     with pytest.raises(UserError, match="chatml, llama3"):
         Template(bare)
     with pytest.raises(UserError, match="chatml, llama3"):
-        Template(bare, choice="alpaca")
+        Template(bare, choice="vicuna")
     assert Template(bare, choice="chatml").source == CHATML
 
 

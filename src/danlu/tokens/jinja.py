@@ -59,8 +59,6 @@ LLAMA3 = """\
 {%- endif %}
 """
 
-NAMED = {"chatml": CHATML, "llama3": LLAMA3}
-
 
 class _Generation(Extension):
     """`{% generation %}` marks answers for other trainers; here it only must not be an error."""

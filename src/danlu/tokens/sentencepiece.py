@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from tokenizers import AddedToken, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from danlu.ledger.errors import UserError
@@ -17,6 +18,7 @@ from danlu.tokens.settings import TokenizerTrainSettings
 UNKNOWN = "<unk>"
 COVERAGE = 0.9998  # of the text by single characters; zh has thousands that come once, and bytes spell those
 _LINE = 1000  # characters; SentencePiece leaves out whole lines above a size, and no piece is longer than 16
+_RESERVED = re.compile(r"<reserved_\d+>")  # Baichuan's markup; in its models these are pieces like any symbol
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 
 
@@ -60,8 +62,12 @@ def train_sentencepiece(settings: TokenizerTrainSettings, special: list[str], te
     return written.getvalue()
 
 
-def backend_of(model: bytes, where: str = "tokenizer.model") -> Backend:
-    """A model file in the form that transformers gives a Llama tokenizer. Raises UserError for one that is no BPE."""
+def backend_of(model: bytes, where: str = "tokenizer.model", added: Mapping[int, AddedToken] | None = None) -> Backend:
+    """A model file in the form that transformers gives a Llama tokenizer.
+
+    `added` tokens {id: token} take the place of pieces that the model keeps free, or follow behind its last one.
+    Raises UserError for a model that is no BPE, and for added tokens that leave ids between them out.
+    """
     try:
         read = _Model.of(model)
     except (IndexError, struct.error, UnicodeDecodeError):
@@ -72,16 +78,33 @@ def backend_of(model: bytes, where: str = "tokenizer.model") -> Backend:
             where=where,
             do="convert it to tokenizer.json with transformers",
         )
-    vocabulary = {piece.text: id for id, piece in enumerate(read.pieces)}
-    unknown = next(piece.text for piece in read.pieces if piece.type == _UNKNOWN)
-    bpe = models.BPE(vocabulary, _merges(read.pieces), unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    added = dict(added or {})
+    pieces = [
+        _Piece(added[id].content, piece.score, _CONTROL) if id in added else piece
+        for id, piece in enumerate(read.pieces)
+    ]
+    vocabulary = {piece.text: id for id, piece in enumerate(pieces)}
+    unknown = next((piece.text for piece in read.pieces if piece.type == _UNKNOWN), None)
+    bpe = models.BPE(vocabulary, _merges(pieces), unk_token=unknown, fuse_unk=True, byte_fallback=True)
     backend = Backend(bpe)
-    prepend = "first" if read.adds_space else "never"
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prepend, split=False)
+    if read.adds_space:  # always one more, where Metaspace puts none before a text that begins with one
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
     first = [decoders.Strip(" ", 1, 0)] if read.adds_space else []
     backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *first])
-    kept = [piece for piece in read.pieces if piece.type in (_UNKNOWN, _CONTROL, _USER_DEFINED)]
-    backend.add_tokens([AddedToken(one.text, special=one.type != _USER_DEFINED, normalized=False) for one in kept])
+    for id, piece in enumerate(pieces):
+        markup = _RESERVED.fullmatch(piece.text) is not None
+        if id in added:
+            backend.add_tokens([added[id]])
+        elif piece.type in (_UNKNOWN, _CONTROL, _USER_DEFINED) or markup:
+            special = markup or piece.type != _USER_DEFINED
+            backend.add_tokens([AddedToken(piece.text, special=special, normalized=False)])
+    for id in sorted(id for id in added if id >= len(pieces)):
+        backend.add_tokens([added[id]])
+        if backend.token_to_id(added[id].content) != id:
+            do = "copy the tokenizer's files again from their origin"
+            raise UserError(f"the added token {added[id].content!r} cannot have id {id}", where=where, do=do)
     return backend
 
 

@@ -71,8 +71,8 @@ class TokenizerSettings(Settings):
     )
     template: str | None = Field(
         default=None,
-        description="Named chat template (chatml, llama3) that takes the place of the tokenizer's own; "
-        "null keeps the tokenizer's own.",
+        description="Named chat template (chatml, llama3, llama2, alpaca, human, baichuan, baichuan2) that takes the "
+        "place of the tokenizer's own; null keeps the tokenizer's own.",
     )
     system: str = Field(
         default="default",

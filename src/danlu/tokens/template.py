@@ -15,7 +15,8 @@ from danlu.ledger.errors import UserError
 from danlu.ledger.files import fingerprint
 from danlu.text.records import Conversation, Message, Preference
 from danlu.tokens.encode import Encoded, Piece, join_pieces
-from danlu.tokens.jinja import NAMED, compile_template, with_system, without_system
+from danlu.tokens.jinja import compile_template, with_system, without_system
+from danlu.tokens.named import BEGUN_BY_THE_TOKENIZER, NAMED, markup
 from danlu.tokens.pieces import Part, Rendering, prompt_parts, samples
 from danlu.tokens.tokenizer import Tokenizer
 
@@ -241,4 +242,12 @@ def _chosen(tokenizer: Tokenizer, choice: str | None) -> str:
         return tokenizer.chat_template
     if choice not in NAMED:
         raise UserError(f"there is no template {choice!r}", do=f"choose one of {choices}")
-    return NAMED[choice]
+    absent = [text for text in markup(NAMED[choice]) if text not in tokenizer.special]
+    if absent:
+        raise UserError(
+            f"the template {choice} writes {', '.join(absent)}, and the tokenizer has no such special token",
+            where=tokenizer.origin,
+            do=f"choose another of {choices}, or take the tokenizer that the template was made for",
+        )
+    begun = choice in BEGUN_BY_THE_TOKENIZER and tokenizer.begins
+    return "{{- bos_token }}\n" + NAMED[choice] if begun else NAMED[choice]

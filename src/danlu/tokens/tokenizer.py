@@ -18,6 +18,7 @@ from danlu.ledger.files import fingerprint
 from danlu.tokens.characters import TokenBytes, byte_alphabet
 from danlu.tokens.fast import FastEncoder, plain_encoder
 from danlu.tokens.sentencepiece import backend_of
+from danlu.tokens.uncoded import backend_without_code, needs_code, without_code
 
 _NAMED = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
 FEW_CHARACTERS = 500_000  # about as long as they take, the fast encoder takes to be built and proven
@@ -66,9 +67,10 @@ class Tokenizer:
         config = _read_json(path / "tokenizer_config.json")
         config = {**_read_json(path / "special_tokens_map.json"), **config}
         stops = _read_json(path / "generation_config.json").get("eos_token_id") or []
+        backend = _read_backend(path, config)
         return cls(
-            _read_backend(path, config),
-            config,
+            backend,
+            without_code(config),
             _read_chat_template(path, config),
             tuple(stops) if isinstance(stops, list) else (stops,),
             str(path),
@@ -176,6 +178,12 @@ class Tokenizer:
         return '"ByteLevel"' in json.dumps(json.loads(self.backend.to_str())["decoder"])
 
     @cached_property
+    def begins(self) -> list[int]:
+        """The start token, where the tokenizer itself begins every text with it."""
+        first: list[int] = self.backend.encode("", add_special_tokens=True).ids[:1]
+        return first if first == [self.bos_id] else []
+
+    @cached_property
     def adds_space(self) -> bool:
         """Whether a space is put before the first word of a text, as SentencePiece does."""
         ids = self.backend.encode("a", add_special_tokens=False).ids
@@ -257,7 +265,7 @@ def _read_backend(path: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
     """The folder's tokenizer, with every token that the config names or lists as special marked so."""
     file = path / "tokenizer.json"
     if not file.is_file():
-        backend = _converted(path)
+        backend = backend_without_code(path, config) if needs_code(path, config) else _converted(path)
     else:
         try:
             backend = tokenizers.Tokenizer.from_file(str(file))
