@@ -67,6 +67,7 @@ def judged() -> set[str]:
         ranges = [name for name, field in union.model_fields.items() if field.annotation is Range]
         op = union.model_fields["op"].default
         names = [name.replace("_", " ") for name in ranges if name != "left"]
+        names = ["bits per byte"] if union.by_language else names  # its ranges are called as the languages are
         found |= {f"{op}: {name} too {end}" for name in names for end in ("low", "high")}
     return found | {f"line_dedup: text left too {end}" for end in ("low", "high")}
 

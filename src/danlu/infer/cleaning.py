@@ -9,6 +9,9 @@ import numpy as np
 import torch
 
 from danlu.infer.model import load
+from danlu.infer.reward import reward_scores
+from danlu.ledger.errors import UserError
+from danlu.text.records import Message
 
 
 def bits_per_byte(model: str, window: int | None = None) -> Callable[[list[str]], np.ndarray]:
@@ -20,6 +23,24 @@ def bits_per_byte(model: str, window: int | None = None) -> Callable[[list[str]]
     _share_cores()
     loaded = load(model)
     return lambda texts: np.array([one.bits_per_byte for one in loaded.scores(texts, window)], np.float64)
+
+
+def rewards(model: str) -> Callable[[list[list[Message]]], np.ndarray]:
+    """A function from conversations that end in an answer to their rewards, float64; NaN for one that the model's chat
+    template refuses. Raises UserError for a folder without a reward model.
+    """
+    _share_cores()
+    score = reward_scores(model)
+    score([])  # what is wrong with the model is said here, so that what fails below is wrong with a conversation
+
+    def scores(chats: list[list[Message]]) -> np.ndarray:
+        try:
+            return score(chats).astype(np.float64)
+        except UserError:
+            half = len(chats) // 2
+            return np.concatenate([scores(chats[:half]), scores(chats[half:])]) if half else np.full(1, np.nan)
+
+    return scores
 
 
 def _share_cores() -> None:

@@ -13,6 +13,7 @@ FUNCTIONS = {
     "tokens": "danlu.tokens.count:token_counter",
     "history_tokens": "danlu.tokens.count:token_counter",
     "perplexity": "danlu.infer.cleaning:bits_per_byte",
+    "reward": "danlu.infer.cleaning:rewards",
 }
 
 

@@ -24,6 +24,8 @@ STEPS: dict[str, str] = {
     "keywords": "关键词",
     "classifier": "分类器",
     "tokens": "词元数",
+    "perplexity": "困惑度",
+    "reward": "奖励分",
     "privacy": "个人信息",
     "near_dedup": "近似去重",
     "line_dedup": "跨文档重复行",
@@ -60,6 +62,9 @@ MEASURES: dict[str, str] = {
     "words": "重复词片段占比",
     "density": "每千字命中",
     "characters per token": "每词元字符数",
+    "bits per byte": "每字节比特数",
+    "reward": "奖励",
+    "margin": "奖励差",
     "text left": "剩余文本占比",
     "left": "剩余文本占比",
     "share": "测试题占比",
@@ -86,6 +91,7 @@ MEASURES: dict[str, str] = {
 
 _OWN_MEASURES = {
     ("length", "characters"): "字符数",
+    ("perplexity", "characters"): "计分字符数",
     ("neighbours", "han"): "常见汉字对占比",
     ("lines", "count"): "行数",
     ("words", "count"): "词数",

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 Column = list[Any] | np.ndarray
 """One value a record: numbers, text, or None where there is none. A uint64 is a hash, any other number a quantity."""
 
-Scorer = Callable[[list[str]], np.ndarray]
-"""What a room above hands in: texts to one value each, by a tokenizer or a model."""
+Scorer = Callable[[list[Any]], np.ndarray]
+"""What a room above hands in: texts (for a reward: lists of messages) to one value each, by a tokenizer or a model."""
 
 
 @dataclass(frozen=True, slots=True)

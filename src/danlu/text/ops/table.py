@@ -22,6 +22,7 @@ from danlu.text.ops import (
     perplexity,
     ranges,
     repetition,
+    reward,
     simplified,
     smooth,
     tags,
@@ -53,6 +54,7 @@ OPERATORS = {
     "classifier": Operator(score=classifier.score, judge=ranges.judge),
     "tokens": Operator(score=tokens.score, judge=ranges.judge),
     "perplexity": Operator(score=perplexity.score, judge=perplexity.judge),
+    "reward": Operator(score=reward.score, judge=ranges.judge),
     "privacy": Operator(change=redact.redact, measure=redact.measure),
     "near_dedup": Operator(measure=near_dedup.measure, gather=near_dedup.gather, judge=near_dedup.judge),
     "line_dedup": Operator(

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from danlu.text.steps.base import Kind, Role, StepSettings
 from danlu.text.steps.classifier import PATH, classifier_files, classifier_scorer
-from danlu.text.steps.models import TOKENIZER, tokenizer_files
+from danlu.text.steps.folders import TOKENIZER, tokenizer_files
 from danlu.text.steps.statistics import word_lists
 
 _TALK: list[Kind] = Field(

@@ -1,22 +1,16 @@
-"""Settings of steps that score by a model, and the files of models and tokenizers on which scores depend."""
+"""Settings of steps that score by a model."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from danlu.ledger.checkpoints import resolve_checkpoint
-from danlu.text.steps.base import Range, StepSettings
+from danlu.text.steps.base import Kind, Range, StepSettings
+from danlu.text.steps.folders import model_files
+from danlu.text.steps.statistics import RangesStep
 
-TOKENIZER: str | None = Field(
-    default=None,
-    description="Folder of a tokenizer, or `tokenizer:` for the one that the recipe trains; null: the recipe's own, "
-    "where that is loaded from a folder.",
-)
 _OFF = Range()
-_ABOUT = {"manifest.json", "stage.json", "README.md", "trainer_state.json"}  # they say when, not what
 
 
 class PerplexityStep(StepSettings):
@@ -67,23 +61,35 @@ class PerplexityStep(StepSettings):
         return model_files(self.model)
 
 
-ModelStep = PerplexityStep
+class RewardStep(RangesStep):
+    """Drops conversations and preference pairs by what a reward model says of their answers.
+
+    A reward is a number without a unit: only differences between answers mean much. An answer that the model's chat
+    template refuses has none, and stays.
+    """
+
+    decides: ClassVar[frozenset[str]] = frozenset({"reward", "margin"})
+    folders: ClassVar[tuple[str, ...]] = ("model",)
+
+    op: Literal["reward"] = "reward"
+    kinds: list[Kind] = Field(
+        default=["conversation", "preference"], description="The kinds of record that this step looks at."
+    )
+    model: str = Field(
+        description="Folder of a reward model, or `reward:` for the one that the recipe trains; then cleaning comes "
+        "after it."
+    )
+    reward: Range = Field(
+        default=_OFF, description="Reward of a conversation up to its last answer; of a pair that of its chosen answer."
+    )
+    margin: Range = Field(
+        default=_OFF,
+        description="Of a pair: by how much the chosen answer's reward is above the rejected one's. {min: 0} drops "
+        "pairs that the model would order the other way round.",
+    )
+
+    def files(self) -> list[str]:
+        return model_files(self.model)
 
 
-def tokenizer_files(path: str | None) -> list[str]:
-    """The files of a tokenizer's folder, in their order; the path itself where that is none."""
-    if path is None:
-        return []
-    return [file for file in _top(Path(path)) if not file.endswith(".safetensors")] or [path]
-
-
-def model_files(path: str) -> list[str]:
-    """The files of a model, weights included. Raises UserError where there is none."""
-    return _top(resolve_checkpoint(Path(path)))
-
-
-def _top(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    files = (file for file in folder.iterdir() if file.is_file() and file.name not in _ABOUT)
-    return sorted(str(file) for file in files if file.suffix in (".json", ".model", ".txt", ".jinja", ".safetensors"))
+ModelStep = PerplexityStep | RewardStep

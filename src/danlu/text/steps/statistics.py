@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from danlu.text.steps.base import Range, StepSettings
-from danlu.text.steps.models import TOKENIZER, tokenizer_files
+from danlu.text.steps.folders import TOKENIZER, tokenizer_files
 
 _OFF = Range()
 SHIPPED = "danlu:"
