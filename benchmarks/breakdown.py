@@ -1,6 +1,6 @@
 """Where the microseconds of a training step go: GPU time a token by kind of kernel, and this machine's ceiling.
 
-    python benchmarks/breakdown.py [KEY=VALUE ...]      settings of TrainSettings, such as rows=48 batch=96
+    python benchmarks/breakdown.py [1B|7B] [KEY=VALUE ...]      settings of TrainSettings, such as rows=48 batch=96
 
 Same shape, data and step as training.py. The floor is the time of the step's matrix products at the rate that a large
 one reaches on this machine.
@@ -16,7 +16,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from danlu.model.settings import parameters
-from training import LENGTH, SHAPE, Run, settings_from_arguments
+from training import CASES, Run, settings_from_arguments
 
 KINDS = (
     ("attention", r"flash|fmha|cudnn.*sdpa|attention"),
@@ -47,23 +47,24 @@ def kind_of(kernel: str) -> str:
 
 
 def main() -> None:
-    settings = settings_from_arguments(sys.argv[1:])
+    case = next((CASES[name] for name in sys.argv[1:] if name in CASES), CASES["1B"])
+    settings = settings_from_arguments([item for item in sys.argv[1:] if item not in CASES])
     rate = ceiling()
-    with Run(settings, steps=6) as run:
+    with Run(settings, case, steps=6) as run:
         steps = iter(run)
         for _ in range(4):
             next(steps)
         with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as trace:
             _, row = next(steps)
             torch.cuda.synchronize()
-    tokens = settings.batch * LENGTH
+    tokens = settings.batch * case.length
     seconds, kernels = Counter[str](), Counter[str]()
     for event in trace.key_averages():
         if event.self_device_time_total and event.device_type == torch.autograd.DeviceType.CUDA:
             seconds[kind_of(event.key)] += event.self_device_time_total
             kernels[event.key] += event.self_device_time_total
     print(f"{run.rows} rows a micro-batch, {row['tokens_per_second']:,.0f} tokens/s with the profiler on")
-    print(f"ceiling {rate / 1e12:.0f} TFLOP/s; products at it: {6e6 * parameters(SHAPE) / rate:.2f} us a token")
+    print(f"ceiling {rate / 1e12:.0f} TFLOP/s; products at it: {6e6 * parameters(case.shape) / rate:.2f} us a token")
     for kind, value in seconds.most_common():
         print(f"{kind:20} {value / tokens:7.3f} us a token")
     print(f"{'sum':20} {sum(seconds.values()) / tokens:7.3f}")

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,39 +41,70 @@ from danlu.train.step import Stepper
 SHAPE = ModelSettings(
     family="qwen2", vocab_size=151_936, hidden_size=1_024, layers=48, heads=16, kv_heads=4, mlp_size=4_864
 )
-LENGTH, DOCUMENT = 1_024, 700
+SEVEN = ModelSettings(
+    family="llama",
+    vocab_size=64_000,
+    hidden_size=4_096,
+    layers=32,
+    heads=32,
+    mlp_size=11_008,
+    tie_embeddings=False,
+)
+TINY = ModelSettings(family="llama", vocab_size=512, hidden_size=64, layers=2, heads=4, mlp_size=128)
+
+
+class Case(NamedTuple):
+    """A shape, its rows and its documents: all of one length, or of exponential lengths with that mean."""
+
+    shape: ModelSettings
+    length: int
+    document: int
+    exponential: bool = False
+
+    def documents(self, tokens: int) -> list[int]:
+        """Lengths of documents of at least so many tokens in all."""
+        if not self.exponential:
+            return [self.document] * -(-tokens // self.document)
+        lengths = np.random.default_rng(1).exponential(self.document, 2 * tokens // self.document + 64)
+        whole = np.maximum(lengths, 16).astype(int)
+        return whole[: int(np.searchsorted(whole.cumsum(), tokens)) + 1].tolist()
+
+
+CASES = {"1B": Case(SHAPE, 1_024, 700), "7B": Case(SEVEN, 4_096, 1_500, True), "tiny": Case(TINY, 64, 40, True)}
 STEPS, WARM = 10, 4
 
 
-def random_windows(folder: Path, tokens: int) -> Stream:
-    """Documents of `DOCUMENT` random tokens, end to end in windows."""
-    random, none = np.random.default_rng(0), np.zeros(0, np.int32)
-    spelling = Spelling(TokenBytes.of([b"a"] * SHAPE.vocab_size), np.zeros(SHAPE.vocab_size, bool))
+def random_windows(folder: Path, tokens: int, case: Case) -> Stream:
+    """Documents of random tokens, end to end in windows."""
+    random, none, vocabulary = np.random.default_rng(0), np.zeros(0, np.int32), case.shape.vocab_size
+    spelling = Spelling(TokenBytes.of([b"a"] * vocabulary), np.zeros(vocabulary, bool))
     with TokenSetWriter(folder, "document", spelling, tokenizer="none") as writer:
-        for number in range(-(-tokens // DOCUMENT)):
-            text = random.integers(0, SHAPE.vocab_size, DOCUMENT).astype(np.uint32)
-            encoded = Encoded(text, np.ones(DOCUMENT, np.float32), none, none, none, none, DOCUMENT)
+        for number, length in enumerate(case.documents(tokens)):
+            text = random.integers(0, vocabulary, length).astype(np.uint32)
+            encoded = Encoded(text, np.ones(length, np.float32), none, none, none, none, length)
             writer.add(Example([encoded], "random", number))
-    return Stream([(TokenSet.open(folder), 1.0)], length=LENGTH, unit="window", pack="concat")
+    return Stream([(TokenSet.open(folder), 1.0)], length=case.length, unit="window", pack="concat")
 
 
 class Run:
     """A run of the loop's own parts over random documents; iterating gives each step and the meter's row."""
 
-    def __init__(self, settings: TrainSettings, shape: ModelSettings = SHAPE, steps: int = STEPS) -> None:
-        self.settings, self.shape = settings, shape
+    def __init__(self, settings: TrainSettings, case: Case = CASES["1B"], steps: int = STEPS) -> None:
+        shape, self.settings = case.shape, settings
         self.folder = tempfile.TemporaryDirectory()
         self.world = parallel.join()
         decoder = Decoder.empty(shape)
         initialise(decoder, 0)
-        self.stream = random_windows(Path(self.folder.name), steps * settings.batch * LENGTH)
+        self.stream = random_windows(Path(self.folder.name), steps * settings.batch * case.length, case)
         self.rows = settings.rows or fitting_rows(settings, shape, self.stream, self.world)
         blank = Decoder.empty(shape, device="meta")
         network, masters = build(decoder, settings, self.world)
         optimizer = Optimizer(settings, masters.parameters, block_matrices(blank))
-        self.meter = Meter(shape, LENGTH, self.world.device, self.world.size)
+        self.meter = Meter(shape, case.length, self.world.device, self.world.size)
         scale = LossScale(DTYPES[settings.precision])
-        self.stepper = Stepper(network, NextToken(), masters, optimizer, scale, self.world, self.meter, settings.sharding)
+        self.stepper = Stepper(
+            network, NextToken(), masters, optimizer, scale, self.world, self.meter, settings.sharding
+        )
 
     def __enter__(self) -> Run:
         return self

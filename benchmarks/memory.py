@@ -1,0 +1,137 @@
+"""Peak memory of the mini_qwen 1B shape: pretraining and SFT at 1,024 tokens, and DPO, by settings.
+
+    python benchmarks/memory.py [--json FILE] [WAY ...]
+    python benchmarks/memory.py --stage dpo "rows=2 recompute=true" "rows=4 optimizer_states=bf16"
+
+A way is a list of settings of TrainSettings. Each takes the heaviest batch that a run can meet, full rows with every
+token in the loss, three times with its updates; beside the measured peak stand the parts by formula. SFT meets no
+heavier batch than pretraining. The reference of DPO is computed beforehand and takes no memory besides a number a text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from chain import Column, parser, run, show
+from danlu.model.decoder import Decoder
+from danlu.model.head import chunk_bytes
+from danlu.model.parts import initialise
+from danlu.model.settings import parameters
+from danlu.tokens.characters import TokenBytes
+from danlu.tokens.encode import Encoded
+from danlu.tokens.shards import Example, TokenSet, TokenSetWriter
+from danlu.tokens.spelling import Spelling
+from danlu.tokens.stream import Stream
+from danlu.train.heaviest import heaviest
+from danlu.train.memory import activation_bytes, state_bytes
+from danlu.train.objectives.table import objective_of
+from danlu.train.precision import DTYPES
+from danlu.train.preference_settings import DPOTrainSettings
+from danlu.train.settings import TrainSettings
+from fine_tuning import length_of, shape_of
+
+WAYS = (
+    "rows=2",
+    "rows=12",
+    "rows=12 recompute=true",
+    "rows=2 recompute=true",
+    "rows=2 recompute=true optimizer_states=bf16",
+    "rows=2 recompute=true optimizer_states=8bit",
+    "rows=2 recompute=true precision=fp16",
+)
+COLUMNS: list[Column] = [
+    ("rows", "rows", ".0f"),
+    ("peak GiB", "peak", ".2f"),
+    ("formula", "formula", ".2f"),
+    ("weights, moments", "states", ".2f"),
+    ("activations", "activations", ".2f"),
+    ("logits", "logits", ".2f"),
+    ("the rest", "rest", ".2f"),
+    ("tokens/s", "tokens_per_second", ",.0f"),
+]
+
+
+def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
+    pairs, shape = given.stage == "dpo", shape_of(given.tiny)
+    if given.tiny:
+        shape = shape.model_copy(update={"vocab_size": 512})
+    settings = settings_of(way, given)
+    with tempfile.TemporaryDirectory() as folder:
+        stream = _stream(Path(folder), shape.vocab_size, length_of(given.tiny), pairs)
+        decoder = Decoder.empty(shape)
+        initialise(decoder, 0)
+        load = heaviest(settings, objective_of(settings), decoder, stream)
+    device = torch.device(given.device)
+    parts = {
+        "states": state_bytes(settings, shape, 1),
+        "activations": activation_bytes(settings, shape) * load.rows * stream.length,
+        "logits": 2 * min(chunk_bytes(device), load.rows * stream.length * shape.vocab_size * 4),
+    }
+    return {
+        "rows": load.rows,
+        "parameters": parameters(shape),
+        "compute_bytes": DTYPES[settings.precision].itemsize,
+        "tokens_per_second": load.tokens_per_second,
+        "peak": load.peak_bytes / 2**30,
+        "formula": sum(parts.values()) / 2**30,
+        "rest": (load.peak_bytes - sum(parts.values())) / 2**30,
+        **{name: value / 2**30 for name, value in parts.items()},
+    }
+
+
+def settings_of(way: str, given: argparse.Namespace) -> TrainSettings:
+    values = {key: _value(value) for key, _, value in (item.partition("=") for item in way.split())}
+    kind = DPOTrainSettings if given.stage == "dpo" else TrainSettings
+    return kind.model_validate({"batch": 8, "precision": "bf16" if given.device == "cuda" else "float32", **values})
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _stream(folder: Path, vocabulary: int, length: int, pairs: bool) -> Stream:
+    """A stream of the unit, whose one example is never looked at."""
+    none, unit = np.zeros(0, np.int32), "pair" if pairs else "document"
+    spelling = Spelling(TokenBytes.of([b"a"] * vocabulary), np.zeros(vocabulary, bool))
+    text = Encoded(np.ones(length, np.uint32), np.ones(length, np.float32), none, none, none, none, length)
+    with TokenSetWriter(folder, unit, spelling, tokenizer="none") as writer:
+        for number in range(16):
+            writer.add(Example([text] * (1 + pairs), "one", number))
+    kind: Any = {"unit": "pair", "pack": "best_fit"} if pairs else {"unit": "window", "pack": "concat"}
+    return Stream([(TokenSet.open(folder), 1.0)], length=length, **kind)
+
+
+def main() -> None:
+    options = parser(__doc__, WAYS)
+    options.add_argument("--stage", choices=("pretrain", "dpo"), default="pretrain")
+    given = options.parse_args()
+    if not given.one:
+        known = [way for way in given.ways if _known(way, given)]
+        print(
+            *(f"{way}: left out, these settings are not known here" for way in given.ways if way not in known), sep="\n"
+        )
+        given.ways = known
+    show(given, run(given, measure), COLUMNS, stage=given.stage)
+
+
+def _known(way: str, given: argparse.Namespace) -> bool:
+    try:
+        settings_of(way, given)
+    except ValidationError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main()

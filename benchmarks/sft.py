@@ -1,0 +1,204 @@
+"""Supervised fine-tuning of the mini_qwen 1B shape on its real rows: danlu against TRL's SFTTrainer.
+
+    python benchmarks/sft.py --data FOLDER --tokenizer FOLDER [--epochs 8] [--rounds 1] [--json FILE] [WAY ...]
+
+FOLDER holds mini_qwen's sft/; the last answer of a conversation over 1,024 tokens is cut beforehand, so both sides see
+the same tokens and the same labels, every answer token and nothing else. A step is the whole set, so that losses can be
+compared step by step: data, forward, backward, clipping at 1, AdamW. danlu keeps float32 weights and computes in bf16;
+TRL trains float32 weights under bf16 autocast, and bf16 weights and moments where it says so. Its attention is torch's
+variable-length FlashAttention, or SDPA where rows are padded; `pip install trl liger-kernel`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import fine_tuning
+from chain import PEAK, Column, is_ours, parser, run, show
+from danlu.model.settings import training_flops
+from danlu.recipe.job import TrainingJob, training_stream
+
+WAYS: dict[str, dict[str, Any]] = {
+    "danlu": {},
+    "TRL, padded, SDPA": {"rows": 16, "attention": "sdpa", "packing": False},
+    "TRL, packed, flash": {"rows": 16},
+    "TRL, packed, flash, Liger": {"rows": 16, "liger": True},
+    "TRL, packed, flash, Liger, bf16 weights": {"rows": 16, "liger": True, "dtype": "bfloat16"},
+}
+COLUMNS: list[Column] = [
+    ("rows", "rows", ".0f"),
+    ("samples/s", "samples_per_second", ",.1f"),
+    ("tokens/s", "useful_tokens_per_second", ",.0f"),
+    ("ratio", "samples_per_second", "x"),
+    ("MFU", "mfu", ".1%"),
+    ("padding", "padding", ".1%"),
+    ("GiB", "peak_gib", ".1f"),
+    ("1st step s", "first_step_seconds", ".1f"),
+    ("loss 1", "first_loss", ".4f"),
+    ("loss end", "last_loss", ".4f"),
+]
+RATE = 1e-5
+
+
+def prepare(given: argparse.Namespace, work: Path) -> None:
+    """Writes the cut rows, the weights to start from and the job that danlu runs."""
+    tokenizer = fine_tuning.tokenizer_of(given.tokenizer)
+    length, rows = fine_tuning.length_of(given.tiny), work / "rows"
+    rows.mkdir()
+    with (rows / "rows.jsonl").open("w", encoding="utf-8") as handle:
+        cut = (_messages(row, tokenizer, length) for row in fine_tuning.read_rows(given.data, "sft"))
+        for messages in islice(filter(None, cut), 8 if given.tiny else None):
+            handle.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
+    start = fine_tuning.write_start(given.tiny, work / "start", tokenizer)
+    job = fine_tuning.pack("sft", work, given.tokenizer, start, [f"sft.data.length={length}"])
+    examples = training_stream(job).epoch
+    calm = {"learning_rate": RATE, "schedule": "constant", "warmup": 0.0}
+    train = job.train.model_copy(update={"batch": examples, "epochs": float(given.epochs), **calm})
+    if given.device == "cpu":
+        train = train.model_copy(update={"precision": "float32"})
+    (work / "job.json").write_text(job.model_copy(update={"train": train}).model_dump_json(by_alias=True))
+
+
+def _messages(row: dict[str, Any], tokenizer: Any, length: int) -> list[dict[str, str]] | None:
+    """A conversation whose last answer is cut so that all of it fits into a row; None where no room is left for it."""
+    names = {"human": "user", "gpt": "assistant", "system": "system"}
+    messages = [{"role": names[turn["from"]], "content": turn["value"]} for turn in row["conversations"]]
+    markup = 8 * len(messages)
+    before = sum(len(tokenizer.encode(message["content"])) for message in messages[:-1])
+    room = length - before - markup
+    messages[-1]["content"] = fine_tuning.cut(tokenizer, messages[-1]["content"], max(room, 1))
+    return messages if room >= 16 else None
+
+
+def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
+    job = fine_tuning.read_job(given.work)
+    lengths = [len(taken.documents[0]) for taken in training_stream(job).once().examples(0, training_stream(job).epoch)]
+    if is_ours(way):
+        with tempfile.TemporaryDirectory() as out:
+            found = fine_tuning.ours(job, Path(out) / "run")
+    else:
+        found = theirs(job, given, **WAYS[way])
+    seconds = statistics.median(b - a for a, b in pairwise(found["ends"][fine_tuning.WARM - 1 :]))
+    shape = fine_tuning.shape_of(given.tiny)
+    return {
+        "rows": found["rows"],
+        "samples": len(lengths),
+        "tokens_a_sample": sum(lengths) / len(lengths),
+        "samples_per_second": len(lengths) / seconds,
+        "useful_tokens_per_second": sum(lengths) / seconds,
+        "mfu": training_flops(shape, lengths) / seconds / PEAK,
+        "padding": found.get("padding"),
+        "peak_gib": fine_tuning.peak_gib(given.device),
+        "first_step_seconds": found["ends"][0] - found["began"],
+        "first_loss": found["losses"][0],
+        "last_loss": found["losses"][-1],
+        "losses": found["losses"],
+    }
+
+
+def theirs(
+    job: TrainingJob,
+    given: argparse.Namespace,
+    rows: int,
+    attention: str = "torch_flash",
+    packing: bool = True,
+    liger: bool = False,
+    dtype: str = "float32",
+) -> dict[str, Any]:
+    """TRL's own packing, collator, loss and loop on the same tokens and labels."""
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    on_gpu = given.device == "cuda"
+    began = time.perf_counter()
+    samples = []
+    stream = training_stream(job).once()
+    for taken in stream.examples(0, stream.epoch):
+        (document,) = taken.documents
+        ids = document.encoded.tokens.astype(np.int64)
+        samples.append(
+            {"input_ids": ids.tolist(), "labels": np.where(document.encoded.weights > 0, ids, -100).tolist()}
+        )
+    if attention == "torch_flash" and on_gpu:
+        fine_tuning.torch_flash()
+    model = AutoModelForCausalLM.from_pretrained(
+        str(job.start), dtype=getattr(torch, dtype), attn_implementation=attention if on_gpu else "sdpa"
+    )
+    clock = fine_tuning.clock(given.device)
+    with tempfile.TemporaryDirectory() as out:
+        trainer = SFTTrainer(
+            model=model,
+            args=SFTConfig(
+                output_dir=out,
+                num_train_epochs=given.epochs,
+                per_device_train_batch_size=rows,
+                gradient_accumulation_steps=-(-len(samples) // rows),  # a step ends with the epoch at the latest
+                learning_rate=job.train.learning_rate,
+                lr_scheduler_type="constant",
+                adam_beta2=job.train.betas[1],
+                weight_decay=job.train.weight_decay,
+                max_grad_norm=1.0,
+                max_length=stream.length,
+                packing=packing,
+                packing_strategy="bfd",
+                use_liger_kernel=liger and on_gpu,
+                gradient_checkpointing=False,
+                bf16=on_gpu,
+                use_cpu=not on_gpu,
+                logging_steps=1,
+                save_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+                dataloader_num_workers=2 if on_gpu else 0,
+                dataloader_persistent_workers=on_gpu,
+                optim="adamw_torch_fused",
+            ),
+            train_dataset=Dataset.from_list(samples),
+            processing_class=AutoTokenizer.from_pretrained(str(job.start)),
+            callbacks=[clock],
+        )
+        trainer.train()
+    widths = [len(row["input_ids"]) for row in trainer.train_dataset]
+    computed = sum(widths) if packing else sum(max(widths[at : at + rows]) * rows for at in range(0, len(widths), rows))
+    return {
+        "began": began,
+        "ends": clock.ends,
+        "rows": rows,
+        "losses": [row["loss"] for row in trainer.state.log_history if "loss" in row],
+        "padding": 1 - sum(len(sample["input_ids"]) for sample in samples) / computed,
+    }
+
+
+def main() -> None:
+    options = parser(__doc__, WAYS)
+    options.add_argument("--data", type=Path, required=True, help="mini_qwen's data, with sft/ in it")
+    options.add_argument("--tokenizer", type=Path, required=True, help="its tokenizer's folder")
+    options.add_argument("--epochs", type=int, default=8, help="steps; each takes every row once")
+    options.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if not given.one:
+            given.work = Path(folder)
+            prepare(given, given.work)
+        found = run(given, measure)
+    if found:
+        print(f"{found[0]['samples']} samples of {found[0]['tokens_a_sample']:.0f} tokens a step")
+        show(given, found, COLUMNS)
+        print(
+            "losses by step:", *(f"{row['way']}: {[round(x, 4) for x in row['losses']]}" for row in found), sep="\n  "
+        )
+
+
+if __name__ == "__main__":
+    main()
