@@ -46,3 +46,15 @@ def test_changing_a_document_leaves_the_others_bit_for_bit() -> None:
         part.flatten(0, 1)[5:13] += 1  # the second document lies in two rows
     same = (attend(0, *other) == before).flatten(0, 1).all(-1).all(-1)
     assert same.tolist() == [not 5 <= place < 13 for place in range(24)]
+
+
+@pytest.mark.parametrize(("size", "apart"), [(128, True), (512, False), (8, False)])
+def test_short_documents_in_long_rows_are_taken_one_by_one(size: int, apart: bool) -> None:
+    """Whichever way costs less: many tiny documents or full rows go through the mask, with the same output."""
+    cu = torch.arange(0, 2 * 512 + 1, size, dtype=torch.int32)
+    document_BT = torch.arange(len(cu) - 1).repeat_interleave(size).view(2, 512)
+    attend = Documents(cu, size, document_BT, None, torch.float64)
+    assert (attend.lengths is not None) == apart
+    q, k, v = (torch.randn(2, 512, heads, 4, dtype=torch.float64) for heads in (2, 1, 1))
+    expected = masked_attention(q, k, v, document_mask(document_BT))
+    torch.testing.assert_close(attend(0, q, k, v), expected, rtol=1e-12, atol=1e-12)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
+PAIRS_A_CALL = 16_000  # of a query and a key: what a call costs on a CPU besides them, by measurement
 HALF = (torch.bfloat16, torch.float16)
 # torch 2.13 wants grouped heads announced; 2.11 hands them to the same kernel without asking.
 _GROUPED: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
@@ -20,8 +21,8 @@ class Documents:
 
     Made once a batch and used by every layer. bf16 and fp16 on CUDA (compute capability 8 and above) go through
     kernels of our own where they have tiles for the GPU and the size of a head, else through torch's variable-length
-    flash attention; all else through SDPA: with a mask, or, where documents cross from one row into the next,
-    document by document.
+    flash attention; all else through SDPA: with a mask, or document by document where documents cross from one row
+    into the next or where that is cheaper on a CPU.
 
     Args:
         cu: int32 [D + 1], where documents begin in the flattened B * T tokens; repeated entries are empty documents.
@@ -52,9 +53,12 @@ class Documents:
                 self.spans = spans(cu, document_BT.numel(), window)
             return
         self.mask = document_mask(document_BT, window)
-        if bool((document_BT[1:, 0] == document_BT[:-1, -1]).any()):
+        lengths = [length for length in cu.diff().tolist() if length]
+        crossing = bool((document_BT[1:, 0] == document_BT[:-1, -1]).any())
+        if crossing:
             self.mask = torch.cat([previous_row_mask(document_BT, window), self.mask], dim=-1)
-            self.lengths = [length for length in cu.diff().tolist() if length]
+        if crossing or (not document_BT.is_cuda and _cheaper_apart(lengths, document_BT.shape[1])):
+            self.lengths = lengths
 
     def __call__(self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor) -> Tensor:
         """Attention output [B, T, H, D]; K must divide H. The layer makes no difference here."""
@@ -92,6 +96,11 @@ def previous_row_mask(document_BT: Tensor, window: int | None = None) -> Tensor:
     behind = place[:, None] - place + len(place)
     same = document_BT[:, :, None] == document_BT.roll(1, 0)[:, None, :]
     return (same if window is None else same & (behind < window))[:, None]
+
+
+def _cheaper_apart(lengths: list[int], row: int) -> bool:
+    """Whether attention costs a CPU less document by document than over whole rows of so many tokens, masked."""
+    return sum(length**2 + PAIRS_A_CALL for length in lengths) < sum(lengths) * row
 
 
 def _each_document(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, lengths: list[int], window: int | None) -> Tensor:
