@@ -46,10 +46,10 @@ def threshold_for(right: np.ndarray, scores: np.ndarray, precision: float) -> tu
     It lies in the middle between the last score that is above it and the next one.
     """
     precisions, recalls, distinct = _curve(right, scores)
-    good = np.flatnonzero((precisions >= precision) & (recalls > 0))
+    good = np.flatnonzero((precisions >= precision) & (recalls > 0) & (distinct > 0))
     if not len(good):
         return None
-    last = good[-1]
+    last = good[np.argmax(recalls[good])]  # the first of those with the greatest recall is the most precise
     below = distinct[last + 1] if last + 1 < len(distinct) else 0.0
     threshold = float((distinct[last] + below) / 2)
     return threshold, _found(right, scores > threshold)

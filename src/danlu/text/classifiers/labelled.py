@@ -69,8 +69,8 @@ def read_as(path: Path, label: str, counts: Counts) -> Iterator[Example]:
 
 def _example(row: Row, fields: Fields, counts: Counts) -> Example:
     text, label = row.fields.get(fields.text), row.fields.get(fields.label)
-    if isinstance(text, str) and label is None and text.startswith(_LABEL):
-        label, _, text = text.removeprefix(_LABEL).partition(" ")
+    if set(row.fields) == {"text"} and str(row.fields["text"]).startswith(_LABEL):
+        label, _, text = row.fields["text"].removeprefix(_LABEL).partition(" ")
         if text.startswith(_LABEL):
             raise BadRow("several labels")
     if not isinstance(text, str) or not text.strip():
