@@ -25,6 +25,11 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "punctuation_normalization_mapper": {},
     "whitespace_normalization_mapper": {},
     "chinese_convert_mapper": {"mode": "t2s"},
+    "clean_copyright_mapper": {},
+    "remove_long_words_mapper": {"min_len": 1, "max_len": 128},
+    "remove_repeat_sentences_mapper": {
+        "lowercase": False, "ignore_special_character": True, "min_repeat_sentence_length": 2,
+    },
     "alphanumeric_filter": {"tokenization": False, "min_ratio": 0.0, "max_ratio": 0.9},
     "average_line_length_filter": {"min_len": 10, "max_len": 10000},
     "character_repetition_filter": {"rep_len": 10, "min_ratio": 0.0, "max_ratio": 0.5},

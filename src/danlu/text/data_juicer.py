@@ -6,6 +6,7 @@ https://github.com/datajuicer/data-juicer. Where a step measures something else 
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,6 +180,21 @@ OPERATORS = {
         {}, lambda given: {"op": "width", "punctuation": True}, "full-width letters and digits become narrow too"
     ),
     "chinese_convert_mapper": Operator({"mode": "s2t"}, _simplified),
+    "clean_copyright_mapper": Operator(
+        {}, lambda given: {"op": "copyright"}, "comments that are no notice stay, there all at the top go"
+    ),
+    "remove_repeat_sentences_mapper": Operator(
+        {"lowercase": False, "ignore_special_character": True, "min_repeat_sentence_length": 2},
+        lambda given: {"op": "repeated_sentences", "shortest": max(1, given["min_repeat_sentence_length"])},
+        "the length of a sentence is that of its letters and digits in bytes; code is left alone",
+        {"lowercase": False, "ignore_special_character": True},
+    ),
+    "remove_long_words_mapper": Operator(
+        {"min_len": 1, "max_len": sys.maxsize},
+        lambda given: {"op": "long_words", "longest": given["max_len"]},
+        "scripts without blanks have no long words; code in Markdown is left alone",
+        {"min_len": (0, 1)},
+    ),
     "document_deduplicator": Operator(
         {"lowercase": False, "ignore_non_character": False},
         lambda given: {"op": "exact_dedup"},
@@ -201,10 +217,7 @@ OPERATORS = {
     ),
 }  # fmt: skip
 _NEAREST = {
-    "clean_copyright_mapper": "line_dedup removes notices that stand in many records",
-    "remove_repeat_sentences_mapper": "{op: lines, duplicate_sentences: …} drops records that repeat themselves",
-    "remove_long_words_mapper": "{op: neighbours} drops records of random letters",
-    "perplexity_filter": "it needs a model; {op: neighbours} needs none",
+    "perplexity_filter": "{op: perplexity, model: FOLDER} measures bits per byte by a model of yours",
     "specified_field_filter": "`where` of a source chooses by fields",
     "specified_numeric_field_filter": "`where` of a source chooses by fields",
     "suffix_filter": "`include` of a source chooses by file names",

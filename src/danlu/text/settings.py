@@ -17,6 +17,7 @@ from danlu.text.steps.dialogue import DialogueStep
 from danlu.text.steps.duplicates import DuplicatesStep
 from danlu.text.steps.markup import MarkupStep
 from danlu.text.steps.models import ModelStep
+from danlu.text.steps.passages import PassagesStep
 from danlu.text.steps.privacy import PrivacyStep
 from danlu.text.steps.statistics import StatisticsStep
 
@@ -110,7 +111,15 @@ class SourceSettings(Settings):
 
 
 Step = Annotated[
-    BasicStep | DuplicatesStep | MarkupStep | StatisticsStep | ClassifierStep | PrivacyStep | DialogueStep | ModelStep,
+    BasicStep
+    | DuplicatesStep
+    | MarkupStep
+    | PassagesStep
+    | StatisticsStep
+    | ClassifierStep
+    | PrivacyStep
+    | DialogueStep
+    | ModelStep,
     Field(discriminator="op"),
 ]
 
@@ -137,9 +146,9 @@ class CleanSettings(Settings):
     )
     keep_scores: list[str] = Field(
         default=[],
-        description="Measured values that go into each record's `meta`, so that `where`, mixing and a curriculum can use "
-        "them: [perplexity, characters.alphanumeric]; a step alone means all that it measures. Their names there are "
-        "STEP.VALUE, such as perplexity.bits_per_byte.",
+        description="Measured values that go into each record's `meta`, so that `where`, mixing and a curriculum can "
+        "use them: [perplexity, characters.alphanumeric]; a step alone means all that it measures. Their names there "
+        "are STEP.VALUE, such as perplexity.bits_per_byte.",
     )
     workers: int = Field(default=0, ge=0, description="Processes; 0: one for each core.")
     executor: ExecutorName = Field(
