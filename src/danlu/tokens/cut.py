@@ -46,7 +46,7 @@ def cut(
     `answer_budget` tokens (less if it is shorter). An answer that is still too long is cut at its end; its stop token
     stays with weight 0, for a cut answer must not teach to stop, and what followed goes.
     """
-    views = [_View(document, token_bytes) for document in documents]
+    views = [View(document, token_bytes) for document in documents]
     if all(view.needed <= length for view in views):
         return Cut([view.ended(length) if len(view) > length else view.encoded for view in views], None)
     oldest = _turns_to_leave(views, length)
@@ -59,8 +59,8 @@ def cut(
     return _fitted(views, length, overlong, answer_budget)
 
 
-class _View:
-    """The pieces of one Encoded that are still in."""
+class View:
+    """The pieces of one Encoded that are still in, and what can be taken of them."""
 
     def __init__(self, encoded: Encoded, token_bytes: TokenBytes) -> None:
         self.encoded, self._bytes = encoded, token_bytes
@@ -133,7 +133,7 @@ class _View:
         )
 
 
-def _turns_to_leave(views: Sequence[_View], length: int) -> int:
+def _turns_to_leave(views: Sequence[View], length: int) -> int:
     """How many of the oldest turns must go; the last turn stays, and every turn that one side of a pair answers."""
     last = min(int(view.turns[-1]) for view in views)
     if len(views) > 1:
@@ -144,11 +144,11 @@ def _turns_to_leave(views: Sequence[_View], length: int) -> int:
     return max(last - 1, 0)
 
 
-def _tokens_of(view: _View, turns: int) -> int:
+def _tokens_of(view: View, turns: int) -> int:
     return sum(view.size(piece) for piece in view.pieces if 1 <= view.turns[piece] <= turns)
 
 
-def _fitted(views: Sequence[_View], length: int, overlong: Overlong, answer_budget: int) -> Cut:
+def _fitted(views: Sequence[View], length: int, overlong: Overlong, answer_budget: int) -> Cut:
     """The single turn that is left, with content cut from its prompt, then from the end of its answer."""
     answers = [sum(view.size(piece) for piece in view.pieces[view.answer : view.last]) for view in views]
     prompts = [_prompt(view, length - min(max(answers), answer_budget), overlong) for view in views]
@@ -165,7 +165,7 @@ def _fitted(views: Sequence[_View], length: int, overlong: Overlong, answer_budg
     return Cut(documents, reason)
 
 
-def _prompt(view: _View, room: int, overlong: Overlong) -> list[Run] | None:
+def _prompt(view: View, room: int, overlong: Overlong) -> list[Run] | None:
     """The prompt in at most `room` tokens: its markup and system content whole, the rest from one end."""
     runs = view.whole()[: view.answer]
     cuttable = [
@@ -186,7 +186,7 @@ def _prompt(view: _View, room: int, overlong: Overlong) -> list[Run] | None:
     return runs
 
 
-def _answer(view: _View, room: int) -> list[Run]:
+def _answer(view: View, room: int) -> list[Run]:
     """As many whole answers as there is room for, the next one cut if some of it fits before its stop token."""
     runs = view.whole()[view.answer : view.last]
     kept: list[Run] = []

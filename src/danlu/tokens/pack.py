@@ -5,6 +5,7 @@ Encoding is done once for a source, a tokenizer and a template; weights, order, 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -70,6 +71,10 @@ def pack(
         system=system,
         template=template,
         terminator=terminator,
+        loss_on=" ".join(sorted(settings.loss_on)),
+        prompts=json.dumps([prompt.model_dump() for prompt in settings.system], ensure_ascii=False),
+        max_source_length=settings.max_source_length,
+        max_target_length=settings.max_target_length,
     )
     with Workers(settings.workers) as workers:
         kind, place = _KINDS.get(stage, "preference"), Store(store or out.parent / TOKEN_SETS)

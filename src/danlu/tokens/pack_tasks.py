@@ -5,13 +5,14 @@ Neither torch nor transformers is imported here: a worker starts in a fraction o
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from danlu.tokens.shards import BAD, GOOD, SPLITS, token_dtype, write_shard
 from danlu.tokens.spelling import Spelling
 from danlu.tokens.template import Template
 from danlu.tokens.tokenizer import Tokenizer
+from danlu.tokens.turns import limited, prompted, with_roles
 
 RUN_TOKENS = 1 << 23
 RUN_DOCUMENTS = 1 << 17
@@ -52,6 +54,12 @@ class Encoding:
     system: str
     template: str | None
     terminator: str | None
+    loss_on: str = "assistant"
+    """Roles, with a space between."""
+    prompts: str = "[]"
+    """System prompts as JSON, {"text", "share", "where"} each."""
+    max_source_length: int | None = None
+    max_target_length: int | None = None
 
 
 def encode_part(
@@ -128,6 +136,7 @@ class Encoder:
         self.dtype = token_dtype(len(self.spelling))
         plain = settings.unit == "document"
         self.template = None if plain else Template(self.tokenizer, settings.system, settings.template)
+        self._prompts = json.loads(settings.prompts)
         self.end = terminator_id(self.tokenizer, settings.terminator) if plain else -1
 
     @property
@@ -160,23 +169,44 @@ class Encoder:
                 return [Coded([encode_document(self.tokenizer, record, self.end)])] if record.text else []
             case Conversation():
                 assert self.template
-                return [Coded([found]) for found in self.template.encode(record, self.settings.turns, counts, where)]
+                record = cast(Conversation, prompted(record, self._prompts))
+                encoded = self.template.encode(record, self.settings.turns, counts, where)
+                return [Coded([self._shaped(found, counts, where)]) for found in encoded]
             case Preference() if self.settings.unit == "labelled" and isinstance(neighbour, Preference):
-                return self._labelled(record, neighbour)
+                record = cast(Preference, prompted(record, self._prompts))
+                return self._labelled(record, neighbour, counts, where)
             case Preference():
                 assert self.template
-                return [Coded(list(self.template.encode_preference(record)))]
+                record = cast(Preference, prompted(record, self._prompts))
+                sides = self.template.encode_preference(record)
+                return [Coded([self._shaped(side, counts, where) for side in sides])]
 
-    def _labelled(self, record: Preference, neighbour: Preference) -> list[Coded]:
+    def _shaped(self, document: Encoded, counts: Counts, where: str) -> Encoded:
+        """What is asked of turns: the roles in the loss, the most tokens of each."""
+        settings = self.settings
+        if settings.loss_on != "assistant":
+            document = with_roles(document, settings.loss_on.split(), self.tokenizer.token_bytes)
+        if settings.max_source_length is not None or settings.max_target_length is not None:
+            lengths = settings.max_source_length, settings.max_target_length
+            document, done = limited(document, *lengths, self.tokenizer.token_bytes)
+            for what in done:
+                counts.add(what, where)
+        return document
+
+    def _labelled(self, record: Preference, neighbour: Preference, counts: Counts, where: str) -> list[Coded]:
         assert self.template
-        if record is neighbour:
+        if neighbour.messages == record.messages and (neighbour.chosen, neighbour.rejected) == (
+            record.chosen,
+            record.rejected,
+        ):
             raise UserError("no other answer beside this one, and KTO compares with answers to other prompts")
         others = [side for side in (neighbour.chosen, neighbour.rejected) if side]
         found = []
         for number, (label, side) in enumerate(((GOOD, record.chosen), (BAD, record.rejected))):
             if side:
                 answers = (side, others[min(number, len(others) - 1)])
-                found.append(Coded([self.template.encode_answer(record.messages, each) for each in answers], (label,)))
+                encoded = [self.template.encode_answer(record.messages, each) for each in answers]
+                found.append(Coded([self._shaped(each, counts, where) for each in encoded], (label,)))
         return found
 
 

@@ -113,6 +113,27 @@ class LossLimits(Settings):
     )
 
 
+class SystemPrompt(Settings):
+    """A system prompt for a share of the conversations that bring none."""
+
+    text: str = Field(min_length=1, description="The system prompt.")
+    share: float = Field(
+        default=1.0, gt=0, le=1, description="Share of the conversations let through by `where` that get it."
+    )
+    where: list[str] = Field(
+        default=[],
+        description="Conditions on columns of the row, which all must hold: 'category == code', 'lang == zh'.",
+    )
+
+    @model_validator(mode="after")
+    def _conditions_parse(self) -> SystemPrompt:
+        from danlu.text.select import Condition
+
+        for condition in self.where:
+            Condition.parse(condition)
+        return self
+
+
 class DataSettings(Settings):
     """Which records a stage trains on, and how they become rows of tokens."""
 
@@ -138,6 +159,24 @@ class DataSettings(Settings):
     )
     turns: Literal["all", "first", "last"] = Field(
         default="all", description="Which answers of a conversation are in the loss."
+    )
+    loss_on: list[Literal["assistant", "user", "system", "tool"]] = Field(
+        default=["assistant"],
+        min_length=1,
+        description="Whose content is in the loss. Some old recipes train the questions too (assistant, user).",
+    )
+    system: list[SystemPrompt] = Field(
+        default=[],
+        description="System prompts of conversations that bring none, as a list of {text, share, where}, taken in "
+        "order; what is left is up to `tokenizer.system`.",
+    )
+    max_source_length: int | None = Field(
+        default=None, ge=1, description="Most tokens of a question's (or tool result's) content; its beginning stays."
+    )
+    max_target_length: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most tokens of an answer's content; its beginning stays, and its stop token is not trained then.",
     )
     overlong: Literal["drop", "head", "tail"] = Field(
         default="drop",
@@ -171,6 +210,18 @@ class DataSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _prompts_are_a_whole(self) -> DataSettings:
+        shares: dict[tuple[str, ...], float] = {}
+        for prompt in self.system:
+            key = tuple(sorted(prompt.where))
+            shares[key] = shares.get(key, 0.0) + prompt.share
+        for where, share in shares.items():
+            if share > 1 + 1e-9:
+                what = f" where {', '.join(where)}" if where else ""
+                raise ValueError(f"The shares of the system prompts{what} sum to {share:g}. Let them sum to at most 1.")
+        return self
+
+    @model_validator(mode="after")
     def _shares_are_a_whole(self) -> DataSettings:
         shares = [source.share for source in self.sources if source.share is not None]
         whole = sum(shares)
@@ -198,7 +249,14 @@ class DataSettings(Settings):
         return self
 
     def unit(self, stage: StageName) -> Unit:
-        """What the stage's batch size counts. Raises UserError for packing that the stage cannot have."""
+        """What the stage's batch size counts. Raises UserError for what the stage cannot have."""
+        if stage != "sft" and self.loss_on != ["assistant"]:
+            raise UserError(f"`loss_on` has no effect on {stage}", do="remove it, or put it into `sft.data`")
+        if stage == "pretrain" and (self.system or self.max_source_length or self.max_target_length):
+            raise UserError(
+                "documents have no turns: `system`, `max_source_length` and `max_target_length` have no effect",
+                do="remove them",
+            )
         if stage == "pretrain":
             return "window" if self.pack == "concat" else "document"
         if self.pack == "concat":

@@ -82,7 +82,7 @@ def labelled(fields: dict[str, Any]) -> list[Preference]:
     """
     turns = next((found for name in ("messages", "conversations") if (found := listed(fields, name))), None)
     if turns is None:
-        question, answer = next(pair for pair in QUESTIONS if all(fields.get(name) for name in pair))
+        question, answer = next(pair for pair in QUESTIONS if all(fields.get(name) is not None for name in pair))
         said = listed(fields, answer)
         answers = [openai_message(entry) for entry in said] if said else [message("assistant", text(fields, answer))]
         turns = [*_system(fields), *_prompt(fields[question]), *answers]
