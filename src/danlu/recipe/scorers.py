@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from danlu.ledger.errors import UserError
-from danlu.text.cleaning.scorers import Scorers
 from danlu.text.settings import CleanSettings, Step
+
+if TYPE_CHECKING:  # its module loads all cleaning steps, which a training run does without
+    from danlu.text.cleaning.scorers import Scorers
 
 FUNCTIONS = {
     "tokens": "danlu.tokens.count:token_counter",
