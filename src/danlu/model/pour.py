@@ -51,11 +51,14 @@ def pour(decoder: Decoder, stored: Stored, stated: Stated, parts: Iterable[Part]
                 own = F.normalize(own.float(), dim=1)
             part.write(part.parameter.detach(), own)
 
+    def read(path: Path) -> None:  # a function, so that nothing of a file is held when the next is opened
+        with opened(path) as tensors:
+            wanted = [name for name in stored.names(path) if name in inside]
+            list(threads.map(lambda name: fill(name, tensors), wanted))
+
     with ThreadPoolExecutor(THREADS if device.type == "cuda" else 1) as threads:
         for path in stored.paths:
-            with opened(path) as tensors:
-                wanted = [name for name in stored.names(path) if name in inside]
-                list(threads.map(lambda name, tensors=tensors: fill(name, tensors), wanted))
+            read(path)
 
 
 class _Lane:

@@ -15,7 +15,7 @@ _BOOKKEEPING = {
     "rope_theta", "rope_scaling", "rope_parameters", "layer_types", "max_window_layers", "z_loss_weight",
     "keep_in_fp32", "use_flash_attn", "attn_implementation", "tokenizer_file", "is_decoder", "is_encoder_decoder",
 }  # fmt: skip
-_SWITCHES = {"sliding_window", "use_sliding_window", "attention_bias", "mlp_bias", "bias"}
+_SWITCHES = {"sliding_window", "use_sliding_window"}
 
 
 def nearest(
