@@ -11,7 +11,11 @@ import pytest
 
 from danlu.config import check
 from danlu.ledger.errors import UserError
+from danlu.report.data.panels import panels_of
+from danlu.report.data.report import write_data_report
 from danlu.text.clean import clean
+from danlu.text.cleaning.life import find_records, life_of
+from danlu.text.cleaning.trail import read_trail
 from danlu.text.readers import read_rows
 from danlu.text.settings import CleanSettings
 
@@ -71,7 +75,7 @@ def test_each_language_has_its_bounds_on_both_sides(model: Path, cleaned: Any) -
 def test_thresholds_move_and_nothing_is_measured_again(model: Path, cleaned: Any) -> None:
     step: dict[str, Any] = {"op": "perplexity", "model": str(model), "shortest": 5, "zh": {"max": 2}}
     assert cleaned(step)[2]
-    kept, _, measured = cleaned({**step, "zh": {"max": 1}, "en": {"max": 3}, "shortest": 7})
+    kept, _, measured = cleaned({**step, "zh": {"max": 1}, "en": {"max": 3}})
     assert marks(kept, CHINESE) == [0, 1] and marks(kept, ENGLISH) == [0, 1, 2, 3] and not measured
     assert len(cleaned({**step, "shortest": 100})[0]) == len(TEXTS)
     assert cleaned({**step, "window": 64})[2] and cleaned({**step, "characters": 6})[2]
@@ -97,6 +101,29 @@ def test_only_the_beginning_of_a_record_is_read(model: Path, cleaned: Any) -> No
     }
     kept, _, _ = cleaned(step)
     assert marks(kept, CHINESE) == [0, 1, 2] and marks(kept, ENGLISH) == [0, 1, 2, 3, 4, 5]
+
+
+def test_short_records_are_not_measured_and_stay(model: Path, cleaned: Any) -> None:
+    step = {"op": "perplexity", "model": str(model), "shortest": len(CHINESE) + 3, "zh": {"max": 0}, "en": {"max": 0}}
+    kept, dropped, _ = cleaned(step)
+    assert marks(kept, CHINESE) == [0, 1, 2] and marks(kept, ENGLISH) == [0] and len(dropped) == 8
+
+
+def test_the_report_has_a_threshold_for_each_language(tmp_path: Path, model: Path, cleaned: Any) -> None:
+    cleaned({"op": "perplexity", "model": str(model), "shortest": 5, "zh": {"min": 1, "max": 2}, "en": {"max": 4}})
+    trail = read_trail(tmp_path / "out")
+    panels = {panel.language: panel for panel in panels_of(trail) if panel.step.op == "perplexity"}
+    assert {name: panel.setting for name, panel in panels.items()} == {"zh": "zh", "en": "en"}
+    for name, (least, most) in {"zh": (1, 2), "en": (None, 4)}.items():
+        panel = panels[name]
+        assert panel.bounds is not None and (panel.bounds.min, panel.bounds.max) == (least, most)
+        [cells] = [group.cells for group in panel.groups if group.sort == "source"]
+        assert sum(cell[0] for cell in cells) == 6
+        assert sum(cell[0] for cell in cells[panel.low : panel.high]) == (2 if name == "zh" else 5)
+    page = write_data_report(tmp_path / "out", "zh").read_text("utf-8")
+    assert "每字节比特数, 中文" in page and "困惑度" in page
+    told = [life_of(trail, *found) for name in ("raw.jsonl:1", "raw.jsonl:12") for found in find_records(trail, name)]
+    assert [life.events[-1].bounds for life in told] == [{"bits_per_byte": (1, 2)}, {"bits_per_byte": (None, 4)}]
 
 
 def test_what_is_missing_is_said_before_any_work(tmp_path: Path, cleaned: Any) -> None:

@@ -94,7 +94,6 @@ MEASURES: dict[str, str] = {
 
 _OWN_MEASURES = {
     ("length", "characters"): "字符数",
-    ("perplexity", "characters"): "计分字符数",
     ("neighbours", "han"): "常见汉字对占比",
     ("lines", "count"): "行数",
     ("words", "count"): "词数",

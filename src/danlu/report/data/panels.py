@@ -44,6 +44,13 @@ class Panel:
     highest: list[float]
     """By cell, the least and the greatest value in it."""
     groups: list[Group]
+    language: str = ""
+    """Of whose records alone it is, where each language has bounds of its own."""
+
+    @property
+    def setting(self) -> str:
+        """What the bounds are called in the step's settings."""
+        return self.language or self.column
 
     @property
     def free(self) -> bool:
@@ -84,7 +91,7 @@ class Panel:
 
 def panels_of(trail: Trail) -> list[Panel]:
     """A panel for each column that was measured, in the order of the steps."""
-    found: dict[tuple[int, str], dict[str, dict[str, Any]]] = {}
+    found: dict[tuple[int, str, str], dict[str, dict[str, Any]]] = {}
     for source, turns in trail.statistics.items():
         kind = source.partition("/")[0].removesuffix("s")
         numbers = [number for number, step in enumerate(trail.settings.steps) if kind in step.kinds]
@@ -92,16 +99,19 @@ def panels_of(trail: Trail) -> list[Panel]:
             if turn["number"] is None:
                 continue
             for language, tally in turn["languages"].items():
+                step = trail.settings.steps[numbers[turn["number"]]]
                 for column, histogram in tally["columns"].items():
-                    key = (numbers[turn["number"]], column)
+                    own = language if step.by_language and column in step.bounds_in(language) else ""
+                    key = (numbers[turn["number"]], column, own)
                     found.setdefault(key, {})[f"{source}\n{language}"] = histogram
     made = [
-        panel_of(trail.settings.steps[number], number, column, of) for (number, column), of in sorted(found.items())
+        panel_of(trail.settings.steps[number], number, column, of, own)
+        for (number, column, own), of in sorted(found.items())
     ]
     return [panel for panel in made if panel.lowest]
 
 
-def panel_of(step: Step, number: int, column: str, found: dict[str, dict[str, Any]]) -> Panel:
+def panel_of(step: Step, number: int, column: str, found: dict[str, dict[str, Any]], language: str = "") -> Panel:
     """A panel of histograms; `found` has them by source and language, a line end between the two names."""
     ends: dict[tuple[int, float], tuple[float, float]] = {}
     for histogram in found.values():
@@ -110,7 +120,8 @@ def panel_of(step: Step, number: int, column: str, found: dict[str, dict[str, An
             ends[section, edge] = min(low, lowest), max(high, highest)
     cell_of = _cells(sorted(ends))
     size = 1 + max(cell_of.values(), default=-1)
-    panel = Panel(number, step, column, step.bounds().get(column), [math.inf] * size, [-math.inf] * size, [])
+    bounds = step.bounds_in(language).get(column)
+    panel = Panel(number, step, column, bounds, [math.inf] * size, [-math.inf] * size, [], language)
     for key, cell in cell_of.items():
         panel.lowest[cell] = min(panel.lowest[cell], ends[key][0])
         panel.highest[cell] = max(panel.highest[cell], ends[key][1])

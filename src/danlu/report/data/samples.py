@@ -104,7 +104,7 @@ class _Taking:
         for number, panel in self._panels.items():
             for place, turn_number in enumerate(trail.numbers):
                 if turn_number == panel.number and not trail.turns[place].edits:
-                    self._choose_values(part, number, part.values(place, panel.column))
+                    self._choose_values(part, number, part.values(place, panel.column, panel.language))
         turns = part.turn[part.order]
         for row in part.order[turns >= 0].tolist():
             key = (trail.part.kind, int(part.turn[row]), part.reason[row])
@@ -187,8 +187,8 @@ class _Part:
         if trail.languages:
             self._languages = trail.languages.of(ColumnReader(trail.languages.columns).take(self._rows).to_pylist())
 
-    def values(self, place: int, column: str) -> np.ndarray:
-        """A measured or found column, NaN where the step did not look."""
+    def values(self, place: int, column: str, language: str = "") -> np.ndarray:
+        """A measured or found column, NaN where the step did not look, and for other languages than a given one."""
         turn = self.trail.turns[place]
         values = np.full(len(self._rows), np.nan)
         reader = ColumnReader(turn.columns, [column]) if turn.columns else None
@@ -201,7 +201,7 @@ class _Part:
                 values[row] = np.nan if found[column] is None else found[column]
         values[(self.turn >= 0) & (self.turn < place)] = np.nan
         if turn.languages is not None and self._languages is not None:
-            values[~np.isin(self._languages, turn.step.languages)] = np.nan
+            values[~np.isin(self._languages, [language] if language else turn.step.languages)] = np.nan
         return values
 
     def changed(self, place: int) -> np.ndarray:

@@ -33,8 +33,9 @@ def script_data(view: View) -> dict[str, Any]:
 
 
 def _panel(panel: Panel, language: Language) -> dict[str, Any]:
+    own = f", {language_name(panel.language, language)}" if panel.language else ""
     content: dict[str, Any] = {
-        "name": measure_name(panel.step.op, panel.column, language),
+        "name": measure_name(panel.step.op, panel.column, language) + own,
         "ends": [[_short(value, 4) for value in ends] for ends in zip(panel.lowest, panel.highest, strict=True)],
         "low": panel.low,
         "high": panel.high,
@@ -45,10 +46,10 @@ def _panel(panel: Panel, language: Language) -> dict[str, Any]:
     }
     if panel.bounds is None:
         return content
-    ranged = panel.column in type(panel.step).model_fields  # else the step itself has `min` and `max`
+    ranged = panel.setting in type(panel.step).model_fields  # else the step itself has `min` and `max`
     mins = panel.mins if ranged else [end or 0 for end in panel.mins]
     present = panel.bounds.model_dump(exclude_none=True) if ranged else {}
-    path = [panel.column] if ranged else []
+    path = [panel.setting] if ranged else []
     return {**content, "step": panel.number, "path": path, "present": present, "mins": mins, "maxs": panel.maxs}
 
 

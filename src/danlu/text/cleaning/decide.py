@@ -131,7 +131,7 @@ class _Deciding:
         if not turn.edits:
             quantities |= self._judge(place, turn, own, seen & (stretch.turn < 0), stretch)
         for language, mine in stretch.by_language(seen):
-            tally = self._tallies[place].setdefault(language, Tally(turn.step.bounds()))
+            tally = self._tallies[place].setdefault(language, Tally(turn.step.bounds_in(language)))
             left = mine & (stretch.turn < 0)
             tally.add(
                 rows=mine.sum(),

@@ -108,7 +108,7 @@ def life_of(trail: Trail, part: PartTrail, row: int) -> Life:
         values = _values(part, place, row)
         bounds = {
             name: (bound.min, bound.max)
-            for name, bound in turn.step.bounds().items()
+            for name, bound in turn.step.bounds_in(language).items()
             if bound.min is not None or bound.max is not None
         }
         here = place == dropped

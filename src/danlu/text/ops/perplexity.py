@@ -14,16 +14,17 @@ from danlu.text.steps.models import PerplexityStep
 
 
 def score(records: list[Record], step: PerplexityStep, scorer: Scorer) -> dict[str, Column]:
-    """`bits_per_byte`: what the scorer says of the first characters, none of a record without any; `characters`: how
-    many these are."""
+    """`bits_per_byte`: what the scorer says of the first characters; NaN for records that are too short."""
     texts = [text_of(record)[: step.characters] for record in records]
-    return {
-        "bits_per_byte": np.asarray(scorer(texts), np.float64) if texts else np.zeros(0),
-        "characters": np.array([len(text) for text in texts], np.int64),
-    }
+    found = np.full(len(texts), np.nan)
+    least = min(step.shortest, step.characters)
+    long = [place for place, text in enumerate(texts) if len(text) >= least]
+    if long:
+        found[long] = scorer([texts[place] for place in long])
+    return {"bits_per_byte": found}
 
 
 def judge(values: dict[str, Any], step: PerplexityStep) -> tuple[str, Any] | None:
     """A record outside the bounds of its language, with its bits per byte."""
     bounds: Range = getattr(step, values["language"])
-    return None if values["characters"] < step.shortest else bounds.judge("bits per byte", values["bits_per_byte"])
+    return bounds.judge("bits per byte", values["bits_per_byte"])

@@ -53,7 +53,8 @@ class StepSettings(Settings):
     scores_by: ClassVar[tuple[str, ...]] = ()
     """Settings that, beside the folders, the function that scores is made with."""
     by_language: ClassVar[bool] = False
-    """Whether `judge` asks for the language of each record, as `language` among the values."""
+    """Whether `judge` asks for the language of each record, as `language` among the values, since each language has
+    bounds of its own, in a setting called as it is (`bounds_in`)."""
 
     kinds: list[Kind] = Field(default=list(KINDS), description="The kinds of record that this step looks at.")
     languages: list[Language] = Field(
@@ -83,6 +84,10 @@ class StepSettings(Settings):
         """Ranges that decide alone, by the name of what is measured or found: thresholds that can move freely."""
         ranges = {name: getattr(self, name) for name in type(self).model_fields if name in self.decides}
         return {name: value for name, value in ranges.items() if isinstance(value, Range)}
+
+    def bounds_in(self, language: str) -> dict[str, Range]:
+        """As `bounds`, for records of a language."""
+        return self.bounds()
 
     def edits(self) -> bool:
         """Whether the operator's `edit`, where it has one, changes anything; where not, a reading of all is spared."""

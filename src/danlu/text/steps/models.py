@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from danlu.text.steps.base import Kind, Range, StepSettings
+from danlu.text.steps.base import LANGUAGES, Kind, Range, StepSettings
 from danlu.text.steps.folders import model_files
 from danlu.text.steps.statistics import RangesStep
 
@@ -22,7 +22,7 @@ class PerplexityStep(StepSettings):
     paragraphs, without a template's markup.
     """
 
-    decides: ClassVar[frozenset[str]] = frozenset({"zh", "en", "mixed", "other", "shortest"})
+    decides: ClassVar[frozenset[str]] = frozenset({"zh", "en", "mixed", "other"})
     folders: ClassVar[tuple[str, ...]] = ("model",)
     scores_by: ClassVar[tuple[str, ...]] = ("window",)
     by_language: ClassVar[bool] = True
@@ -41,8 +41,8 @@ class PerplexityStep(StepSettings):
     shortest: int = Field(
         default=50,
         ge=1,
-        description="Records with fewer characters stay: a model needs some text to know what it reads, so short ones "
-        "have many bits per byte, good or bad.",
+        description="Records with fewer characters are not measured and stay: a model needs some text to know what it "
+        "reads, so short ones have many bits per byte, good or bad.",
     )
     characters: int = Field(
         default=4000,
@@ -59,6 +59,12 @@ class PerplexityStep(StepSettings):
 
     def files(self) -> list[str]:
         return model_files(self.model)
+
+    def bounds_in(self, language: str) -> dict[str, Range]:
+        return {"bits_per_byte": getattr(self, language)} if language in LANGUAGES else {}
+
+    def bounds(self) -> dict[str, Range]:
+        return {}
 
 
 class RewardStep(RangesStep):
