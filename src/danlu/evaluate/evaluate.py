@@ -16,6 +16,7 @@ from danlu.ledger.checkpoints import resolve_checkpoint
 from danlu.ledger.errors import Stopped
 from danlu.ledger.files import atomic_file, fingerprint, sha256_file
 from danlu.ledger.signals import graceful_stop
+from danlu.model.open import shape_of
 
 if TYPE_CHECKING:
     from danlu.evaluate.ask import Form
@@ -41,11 +42,12 @@ def evaluate(
         for name, path in models.items():
             measured = _Measured(settings, name, path, out, device)
             results[name] = {}
-            for task, inputs in planned.values():
+            for task, inputs in (one for one in planned.values() if one[0].rewards == measured.rewards):
                 results[name][task.name] = measured.values(task, inputs)
                 if stop.requested:
                     raise Stopped(f"evaluation stopped after {name}, {task.name}; the same command goes on from there")
-            results[name] |= _repetition(measured, [task for task, _ in planned.values()])
+            if not measured.rewards:
+                results[name] |= _repetition(measured, [task for task, _ in planned.values()])
     _write(out / RESULTS, results)
     shown = {name: values["side_by_side"] for name, values in results.items() if "side_by_side" in values}
     if shown:
@@ -60,6 +62,7 @@ class _Measured:
     def __init__(self, settings: EvaluateSettings, name: str, path: Path, out: Path, device: str | None) -> None:
         self.settings, self.name, self.device = settings, name, device
         self.checkpoint = resolve_checkpoint(path)
+        self.rewards = shape_of(self.checkpoint).head == "reward"
         self.out, self.folder = out, re.sub(r"[^\w.-]+", "_", name).strip("_")
         self._model: Model | None = None
         self._hash: str | None = None

@@ -14,12 +14,14 @@ from danlu.evaluate.choice_sets import CHOICE_SETS, ChoiceSet
 from danlu.evaluate.exact_match import exact_match, matches
 from danlu.evaluate.multiple_choice import multiple_choice, read_set
 from danlu.evaluate.overlap import overlap
+from danlu.evaluate.preference import preference
 from danlu.evaluate.repetition import Answer
 from danlu.evaluate.rows import file_hash, language_of, read_questions
 from danlu.evaluate.settings import EvaluateSettings
 from danlu.evaluate.side_by_side import side_by_side
 from danlu.infer.settings import SamplingSettings
 from danlu.ledger.progress import progress
+from danlu.tokens.shards import TokenSet
 
 if TYPE_CHECKING:
     from danlu.infer.model import Model
@@ -30,11 +32,14 @@ SAMPLED = "sampled"
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """One measurement. `answers` says that its rows are generated answers, on which repetition is measured too."""
+    """One measurement. `answers` says that its rows are generated answers, on which repetition is measured too;
+    `rewards` that it is of reward models, and not of models that write.
+    """
 
     settings: EvaluateSettings
     name: str
     answers = False
+    rewards = False
 
     @abstractmethod
     def inputs(self) -> Any:
@@ -129,6 +134,24 @@ class SideBySide(Task):
 
 
 @dataclass(frozen=True)
+class Preferences(Task):
+    rewards = True
+
+    def inputs(self) -> Any:
+        return [[one.fingerprint for one in self._sets()], self.settings.max_documents, self.settings.window]
+
+    def run(self, model: Model, form: Form, title: str) -> tuple[dict[str, Any], Rows]:
+        sets, most = self._sets(), self.settings.max_documents
+        with progress(title, sum(min(len(each), most or len(each)) for each in sets), "pairs") as bar:
+            return preference(model, sets, most, _window(model, self.settings), bar)
+
+    def _sets(self) -> list[TokenSet]:
+        found = [one for path in self.settings.held_out.values() for one in token_sets(path)]
+        unique = {one.fingerprint: one for one in found if one.unit == "pair" and len(one)}
+        return list(unique.values())
+
+
+@dataclass(frozen=True)
 class MultipleChoice(Task):
     choice_set: ChoiceSet
 
@@ -155,6 +178,7 @@ def tasks(settings: EvaluateSettings) -> list[Task]:
     if settings.references:
         found.append(Overlap(settings, "overlap", settings.references))
     if settings.held_out:
+        found.append(Preferences(settings, "preference"))
         found.append(BitsPerByte(settings, "bits_per_byte"))
     return found + [MultipleChoice(settings, name, CHOICE_SETS[name]) for name in settings.multiple_choice]
 

@@ -9,7 +9,7 @@ from danlu.ledger.manifest import read_manifest
 
 FOLDER = "checkpoints"
 EPOCH = "@epoch="
-STAGES = ("simpo", "orpo", "kto", "dpo", "sft", "pretrain")
+STAGES = ("kto", "simpo", "dpo", "orpo", "sft", "pretrain")
 """Where a run's model is, the last first; a reward model is named by its own folder."""
 
 
@@ -24,7 +24,8 @@ def list_checkpoints(out: Path) -> list[Path]:
 
 
 def resolve_checkpoint(path: Path) -> Path:
-    """The folder with config.json that `path` means: itself, or the newest checkpoint of a stage or run.
+    """The folder with config.json, or with an adapter's, that `path` means: itself, or the newest checkpoint of a stage
+    or run.
 
     With `@epoch=2` behind a stage's folder: the checkpoint at the end of that epoch.
     Raises UserError where there is none.
@@ -32,7 +33,7 @@ def resolve_checkpoint(path: Path) -> Path:
     folder, at, epoch = str(path).partition(EPOCH)
     if at:
         return _end_of_epoch(Path(folder), epoch)
-    if (path / "config.json").is_file():
+    if any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
         return path
     for stage in (path, *(path / name for name in STAGES)):
         found = list_checkpoints(stage)

@@ -8,7 +8,7 @@ from typing import Any
 
 from danlu.config import Settings
 from danlu.evaluate.settings import EvaluateSettings
-from danlu.ledger.checkpoints import resolve_checkpoint
+from danlu.ledger.checkpoints import EPOCH, resolve_checkpoint
 from danlu.ledger.counts import Counts
 from danlu.ledger.errors import UserError
 from danlu.recipe import stages
@@ -122,7 +122,8 @@ class _Builder:
             start=start,
             seed=recipe.seed,
         )
-        needs += [before] if before and not section.start else []
+        owner = self._owner(Path(start.partition(EPOCH)[0])) if start else None
+        needs += [owner] if owner else []
         self._add(
             name,
             job,
@@ -134,7 +135,8 @@ class _Builder:
 
     def _add_evaluation(self, settings: EvaluateSettings) -> None:
         trained: dict[str, Path] = {name: self.stages[name].folder for name in self.recipe.training()}
-        packed = {name: self.recipe.out / "pack" / name / "held_out" for name in trained}
+        # What is held out of kto has bad answers in it, by which no model is measured.
+        packed = {name: self.recipe.out / "pack" / name / "held_out" for name in trained if name != "kto"}
         held_out = {name: self.recipe.out / path for name, path in settings.held_out.items()} or packed
         resolved = settings.model_copy(
             update={

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from danlu.config import Settings, load_settings
 from danlu.evaluate.settings import EvaluateSettings
+from danlu.ledger.checkpoints import EPOCH
 from danlu.ledger.errors import UserError
 from danlu.model.settings import ModelSettings
 from danlu.text.sample.settings import SampleSettings
@@ -23,7 +24,7 @@ from danlu.train.preference_settings import (
 )
 from danlu.train.settings import TrainSettings
 
-TRAINING: tuple[StageName, ...] = ("pretrain", "sft", "reward", "dpo", "kto", "orpo", "simpo")
+TRAINING: tuple[StageName, ...] = ("pretrain", "sft", "reward", "orpo", "dpo", "simpo", "kto")
 
 
 class TrainingStage(Settings):
@@ -31,8 +32,9 @@ class TrainingStage(Settings):
 
     start: str | None = Field(
         default=None,
-        description="Where the weights come from: a model folder, a checkpoint or a run, with `@epoch=2` behind it for "
-        "the end of that epoch; null: from the training stage before it in this recipe, else from `model`.",
+        description="Where the weights come from: the name of an earlier stage of this recipe, a model folder, a "
+        "checkpoint or a run, with `@epoch=2` behind it for the end of that epoch; null: from the training stage "
+        "before it in this recipe, else from `model`.",
     )
     data: DataSettings = Field(description="What is read, and how it becomes rows.")
     train: TrainSettings = Field(default=TrainSettings(), description="How it is trained.")
@@ -108,6 +110,23 @@ class Recipe(Settings):
     )
     simpo: SimPOStage | None = Field(default=None, description="Simple preference optimisation on pairs.")
     evaluate: EvaluateSettings | None = Field(default=None, description="Measuring what each stage gave.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _starts_by_name(cls, given: Any) -> Any:
+        """`start: sft` is the folder of this recipe's stage."""
+        if not isinstance(given, dict) or not given.get("out"):
+            return given
+        found = {}
+        for name in TRAINING:
+            section = given.get(name)
+            start = section.get("start") if isinstance(section, dict) else None
+            stage, at, epoch = str(start).partition(EPOCH)
+            if stage in TRAINING and given.get(stage):
+                if TRAINING.index(name) <= TRAINING.index(stage):
+                    raise ValueError(f"{name}.start: {stage} does not come before {name}. Name an earlier stage.")
+                found[name] = {**given[name], "start": f"{Path(given['out']) / stage}{at}{epoch}"}
+        return {**given, **found}
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

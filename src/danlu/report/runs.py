@@ -14,7 +14,7 @@ from danlu.ledger.manifest import read_manifest
 from danlu.report.curves import Curve, read_curve
 from danlu.report.diagnose import Finding, diagnose
 
-_TRAINING = ("pretrain", "sft", "reward", "dpo", "kto", "orpo", "simpo")
+_TRAINING = ("pretrain", "sft", "reward", "orpo", "dpo", "simpo", "kto")
 STAGES = (
     "sample",
     "clean",

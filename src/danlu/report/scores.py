@@ -8,10 +8,12 @@ from typing import Any
 
 from markupsafe import Markup
 
+from danlu.report.preferences import HEAD, preference_rows
 from danlu.report.words import Language, number, percent, say, tag_label
 
 Scores = dict[str, dict[str, Any]]
 """evaluate's results: {model: {task: values}}."""
+PREFERENCE = "preference"
 BITS, EXACT, LOOPS, OVERLAP, SIDE = "bits_per_byte", "exact_match", "repetition", "overlap", "side_by_side"
 
 
@@ -37,19 +39,24 @@ class Tile:
 
 def tables(scores: Scores, language: Language) -> list[Table]:
     """All tables that the scores have something for."""
-    makers = (_multiple_choice, _exact_match, _repetition, _bits, _overlap)
+    makers = (_multiple_choice, _preference, _exact_match, _repetition, _bits, _overlap)
     return [table for make in makers if (table := make(scores, language)).rows]
 
 
 def tiles(scores: Scores, language: Language) -> list[Tile]:
-    """Bits per byte, exact match and loop rate of every model in order."""
+    """Bits per byte, exact match, loop rate and accuracy on pairs of every model in order."""
     found: list[Tile] = []
     for name in dict.fromkeys(name for tasks in scores.values() for name in tasks.get(BITS, {})):
         values = {model: tasks[BITS][name][BITS] for model, tasks in scores.items() if name in tasks.get(BITS, {})}
         found.append(
             _trail(f"{say('bits_per_byte_held_out', language)}, {say(name, language)}", values, lambda v: f"{v:.3f}")
         )
-    for task, key, title in ((EXACT, "accuracy", "exact_match"), (LOOPS, "loop_rate", "loop_rate")):
+    shown = (
+        (EXACT, "accuracy", "exact_match"),
+        (LOOPS, "loop_rate", "loop_rate"),
+        (PREFERENCE, "accuracy", "rewards_accuracy"),
+    )
+    for task, key, title in shown:
         values = {model: tasks[task][key] for model, tasks in scores.items() if task in tasks}
         if values:
             found.append(_trail(say(title, language), values, percent))
@@ -126,6 +133,11 @@ def _multiple_choice(scores: Scores, language: Language) -> Table:
                 ]
             )
     return Table(say("multiple_choice", language), _head(head, language), rows, 2, say("how_errors", language))
+
+
+def _preference(scores: Scores, language: Language) -> Table:
+    rows = [row for model, task in _with(scores, PREFERENCE) for row in preference_rows(model, task, language)]
+    return Table(say(PREFERENCE, language), _head(HEAD, language), rows, 2, say("how_preference", language))
 
 
 def _exact_match(scores: Scores, language: Language) -> Table:
