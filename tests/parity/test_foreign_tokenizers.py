@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from danlu.infer.model import load
 from danlu.ledger.errors import UserError
 from danlu.text.records import Conversation, Message
 from danlu.tokens.named import NAMED
@@ -197,3 +198,21 @@ def test_a_template_of_another_tokenizer_and_no_template_are_refused(tmp_path: P
     with pytest.raises(UserError) as refused:
         Template(tokenizer)
     assert all(name in str(refused.value) for name in NAMED)
+
+
+def test_a_tokenizer_of_another_model_is_refused_before_weights_are_read(tmp_path: Path) -> None:
+    spm = write_baichuan_tokenizer(tmp_path)
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    config = {"model_type": "llama", "vocab_size": 2 * spm.vocab_size()} | shape
+    for changes, complaint in (
+        ({"vocab_size": spm.vocab_size() - 1}, f"the embedding {spm.vocab_size() - 1} rows"),
+        ({"eos_token_id": [2, spm.vocab_size()]}, f"eos_token_id of the model is {spm.vocab_size()}"),
+        ({"bos_token_id": spm.vocab_size() + 5}, "it is another model's"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config | changes))
+        with pytest.raises(UserError) as refused:
+            load(tmp_path)
+        assert complaint in str(refused.value)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="no model.safetensors here"):
+        load(tmp_path)

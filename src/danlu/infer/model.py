@@ -20,6 +20,7 @@ from danlu.ledger.checkpoints import resolve_checkpoint
 from danlu.ledger.errors import UserError
 from danlu.ledger.manifest import read_manifest
 from danlu.model.decoder import Decoder
+from danlu.model.families.config import require_tokenizer
 from danlu.model.folder import load_decoder
 from danlu.model.settings import require_rows
 from danlu.text.records import Message
@@ -178,12 +179,14 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     *,
+    template: str | None = None,
     max_batch: int = 64,
     max_tokens_in_cache: int = 65_536,
 ) -> Model:
     """A model from a Hugging Face folder, a checkpoint, or a stage or run that has trained.
 
     By default on a GPU in bf16 where there is one, else on the CPU in float32; dtype is float32, bf16 or fp16.
+    `template` names a chat template (chatml, baichuan2, ...) for a folder that brings none, or another than its own.
     `max_batch` and `max_tokens_in_cache` are the engine's.
     """
     folder = resolve_checkpoint(Path(path))
@@ -192,11 +195,13 @@ def load(
     if dtype not in DTYPES:
         raise UserError(f"there is no dtype {dtype!r}", do="choose one of " + ", ".join(DTYPES))
     tokenizer = Tokenizer.load(folder)
-    template = Template(tokenizer) if tokenizer.chat_template else None
-    _require_trained_with(folder, tokenizer, template)
+    if (folder / "config.json").is_file():
+        require_tokenizer(folder, tokenizer.vocab_size, tokenizer.origin)
+    chosen = Template(tokenizer, choice=template) if template or tokenizer.chat_template else None
+    _require_trained_with(folder, tokenizer, chosen)
     decoder = load_decoder(folder, DTYPES[dtype], torch.device(device))
     engine = Engine(decoder, max_batch=max_batch, max_tokens_in_cache=max_tokens_in_cache)
-    return Model(engine, tokenizer, template, Path(path).resolve().name)
+    return Model(engine, tokenizer, chosen, Path(path).resolve().name)
 
 
 def _require_trained_with(folder: Path, tokenizer: Tokenizer, template: Template | None) -> None:

@@ -12,7 +12,7 @@ from danlu.model.families.baichuan import has_alibi, has_norm_head, own_keys
 from danlu.model.families.family import Family
 from danlu.model.families.nearest import nearest
 from danlu.model.families.table import FAMILIES
-from danlu.model.settings import ModelSettings, RopeScaling
+from danlu.model.settings import ModelSettings, RopeScaling, require_rows
 
 _SHAPE = {
     "vocab_size": "vocab_size",
@@ -67,6 +67,27 @@ def read_config(folder: Path) -> Stated:
     Raises UserError for a missing or broken file, an unsupported `model_type`, keys that contradict each other, and
     arithmetic that the decoder does not do.
     """
+    return _stated(_read(folder), folder / "config.json")
+
+
+def require_tokenizer(folder: Path, tokenizer_size: int, origin: str) -> None:
+    """Raises UserError where the tokenizer of `origin` is that of another model: where it has more tokens than the
+    embedding rows, or is too small for the tokens with which config.json ends or begins a text.
+    """
+    config = _read(folder)
+    require_rows(_stated(config, folder / "config.json").shape, tokenizer_size)
+    for key in ("bos_token_id", "eos_token_id"):
+        ids = config.get(key)
+        for id in ids if isinstance(ids, list) else [ids]:
+            if isinstance(id, int) and id >= tokenizer_size:
+                raise UserError(
+                    f"{key} of the model is {id} and the tokenizer has {tokenizer_size} tokens: it is another model's",
+                    where=origin,
+                    do=f"put the model's own tokenizer into {folder}",
+                )
+
+
+def _read(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text("utf-8"))
@@ -78,7 +99,7 @@ def read_config(folder: Path) -> Stated:
         raise UserError(f"not JSON: {error}", where=str(path), do="copy the file again from its origin") from None
     if not isinstance(config, dict):
         raise UserError("a model's config is a JSON object", where=str(path), do="copy the file again from its origin")
-    return _stated(config, path)
+    return config
 
 
 def write_config(settings: ModelSettings) -> dict[str, Any]:
