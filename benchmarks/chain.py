@@ -91,7 +91,8 @@ def _options(given: argparse.Namespace) -> list[str]:
         if name in ("ways", "json", "rounds", "one") or value is None or value is False:
             continue
         flag = f"--{name.replace('_', '-')}"
-        options += [flag] if value is True else [f"{flag}={value}"]
+        each = value if isinstance(value, list) else [value]
+        options += [flag] if value is True else [f"{flag}={one}" for one in each]
     return options
 
 
