@@ -218,7 +218,7 @@ def chat(model: ModelPath, overrides: Overrides = None) -> None:
     from danlu.infer.model import load
 
     settings: Any = _given("danlu.infer.settings:ChatSettings", overrides)
-    talk(load(model), settings)
+    talk(load(model, template=settings.template), settings)
 
 
 @app.command(cls=with_settings("danlu.serve.settings:ServeSettings"))
@@ -228,7 +228,7 @@ def serve(model: ModelPath, overrides: Overrides = None) -> None:
     from danlu.serve.app import serve as serve_model
 
     settings: Any = _given("danlu.serve.settings:ServeSettings", overrides)
-    serve_model(load(model), settings)
+    serve_model(load(model, template=settings.template), settings)
 
 
 @app.command()
@@ -236,11 +236,13 @@ def export(
     model: ModelPath,
     out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist yet.")],
     dtype: Annotated[str, typer.Option(help="float32, bf16 or fp16.")] = "bf16",
+    family: Annotated[str | None, typer.Option(help="Another form than the model's own: llama, internlm2, ...")] = None,
+    template: Annotated[str | None, typer.Option(help="Chat template by name, for a model that brings none.")] = None,
 ) -> None:
     """Writes a plain Hugging Face folder: weights, tokenizer, template and generation settings."""
     from danlu.recipe.export import export_model
 
-    export_model(model, out, dtype)
+    export_model(model, out, dtype, family=family, template=template)
 
 
 @tokenizer_app.command("inspect")

@@ -214,5 +214,5 @@ def test_a_tokenizer_of_another_model_is_refused_before_weights_are_read(tmp_pat
             load(tmp_path)
         assert complaint in str(refused.value)
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="no model.safetensors here"):
+    with pytest.raises(UserError, match=r"no model\.safetensors here"):
         load(tmp_path)

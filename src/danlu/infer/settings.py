@@ -70,6 +70,9 @@ class ChatSettings(Settings):
 
     language: Literal["en", "zh"] = Field(default="en", description="Language of the chat's own texts.")
     system: str | None = Field(default=None, description="System prompt; null leaves it to the model's template.")
+    template: str | None = Field(
+        default=None, description="Chat template by name (chatml, baichuan2, ...), for a model that brings none."
+    )
     raw: bool = Field(
         default=False, description="Continue the typed text as it is, without a chat template: for base models."
     )

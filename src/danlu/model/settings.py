@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from danlu.config import Settings
+from danlu.config import Settings, check
 from danlu.ledger.errors import UserError
 from danlu.model.families.table import FAMILIES
 
@@ -236,6 +236,11 @@ def training_flops(settings: ModelSettings, documents: Iterable[int]) -> float:
         pairs += window * length - window**2 / 2
     attention = 12.0 * settings.layers * settings.heads * settings.head_size * pairs
     return 6.0 * matmul_parameters(settings) * tokens + attention
+
+
+def in_family(settings: ModelSettings, family: str) -> ModelSettings:
+    """The same shape, to be written in the form of another family. Raises UserError where that form cannot say it."""
+    return check(ModelSettings, {**settings.model_dump(exclude={"from_folder"}), "family": family}, {(): "--family"})
 
 
 def require_rows(settings: ModelSettings, tokenizer_size: int) -> None:

@@ -22,6 +22,9 @@ class ServeSettings(Settings):
         description="The key that requests must bring (Authorization: Bearer KEY); null asks for none.",
     )
     name: str | None = Field(default=None, description="The model's name in the API; null takes the folder's name.")
+    template: str | None = Field(
+        default=None, description="Chat template by name (chatml, baichuan2, ...), for a model that brings none."
+    )
     max_tokens: int = Field(default=1024, ge=1, description="The longest answer where a request does not say.")
     queue: int = Field(
         default=64, ge=0, description="Answers that may wait beyond those being written; more are refused (429)."
