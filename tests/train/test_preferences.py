@@ -1,0 +1,71 @@
+"""Preference objectives in whole runs: what they are measured against, and what does not change them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from pydantic import ValidationError
+from safetensors.numpy import load_file
+
+from danlu.ledger.metrics import read_metrics
+from danlu.train.network import Network
+from danlu.train.objectives.pairs import document_logp
+from danlu.train.preference_settings import (
+    DPOTrainSettings,
+    KTOTrainSettings,
+    ORPOTrainSettings,
+    PreferenceTrainSettings,
+    RewardTrainSettings,
+    SimPOTrainSettings,
+)
+
+LORA = {"method": "lora", "rank": 4, "dropout": 0.5, "b_rate": 16.0}
+FEW = {"steps": 4, "batch": 8, "rows": 4, "learning_rate": 1e-2, "warmup": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "unit"),
+    [(DPOTrainSettings(**FEW, tune=LORA), "pair"), (KTOTrainSettings(**FEW, tune=LORA), "labelled")],
+    ids=["dpo", "kto"],
+)
+def test_the_reference_of_an_adapter_is_the_base(tmp_path: Path, settings: PreferenceTrainSettings, unit: str) -> None:
+    """Its log-probabilities are a file, written before the adapter has moved: there is no second model."""
+    tiny.run(tmp_path / "run", settings, unit)
+    stream = tiny.stream(tmp_path / "data", unit)
+    held = max(
+        (load_file(path) for path in (tmp_path / "run" / "reference").glob("*.safetensors")),
+        key=lambda columns: sum(map(len, columns.values())),
+    )
+    base, seen = Network(tiny.decoder(), torch.float32), 0
+    with torch.no_grad():
+        step = stream.once().step(0, stream.total, rows=4)
+        for micro in (*step.micro, *step.aside):
+            for slot, logp in enumerate(document_logp(base, micro.torch())[0].tolist()):
+                if micro.doc["index"][slot] >= 0:
+                    source, index = str(micro.source[slot]), micro.doc["index"][slot]
+                    assert held[source][index] == pytest.approx(logp, abs=1e-4)
+                    seen += 1
+    assert seen == sum(map(len, held.values()))
+    steps = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
+    assert steps[-1]["rewards_margin"] != steps[0]["rewards_margin"], "the adapter has moved"
+
+
+@pytest.mark.parametrize("kind", [KTOTrainSettings, ORPOTrainSettings, SimPOTrainSettings])
+def test_micro_batches_change_nothing(tmp_path: Path, kind: type[PreferenceTrainSettings]) -> None:
+    """KTO's estimate is of the whole step, so it is the same in one micro-batch and in many."""
+    unit = "labelled" if kind is KTOTrainSettings else "pair"
+    found = []
+    for rows in (2, 8):
+        tiny.run(tmp_path / str(rows), kind(**{**FEW, "rows": rows}), unit, tmp_path / "data")
+        found.append([row for row in read_metrics(tmp_path / str(rows) / "metrics.jsonl") if "loss" in row])
+    for one, other in zip(*found, strict=True):
+        for name in ("loss", "rewards_margin", "grad_norm", *(["kl"] if unit == "labelled" else [])):
+            assert one[name] == pytest.approx(other[name], rel=2e-4, abs=2e-4), name
+
+
+def test_a_reward_head_has_no_place_in_an_adapter() -> None:
+    with pytest.raises(ValidationError, match="head is trained too"):
+        RewardTrainSettings(tune=LORA)
