@@ -135,6 +135,28 @@ def adapters_off(decoder: Decoder) -> Iterator[None]:
             adapter.on = on
 
 
+def copy_structure(decoder: Decoder, blank: Decoder) -> None:
+    """Puts adapters of the same shapes, without values, on a decoder of the same shape."""
+    blank.requires_grad_(False)
+    like = {(layer, name): slot.adapters for layer, name, slot in slots(decoder)}
+    for layer, name, slot in slots(blank):
+        adapter = like[layer, name]
+        if isinstance(adapter, LoRA):
+            slot.adapters = LoRA([_blank_pair(pair) for pair in adapter.of()], adapter.dropout)
+
+
+def _blank_pair(pair: Pair) -> Pair:
+    copy = Pair(pair.covers, _blank(pair.a), _blank(pair.b), pair.scale)
+    for name in ("magnitude", "start_a", "start_b"):
+        value = getattr(pair, name)
+        setattr(copy, name, None if value is None else nn.Parameter(_blank(value), value.requires_grad))
+    return copy
+
+
+def _blank(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, device="meta")
+
+
 def adapter_parts(decoder: Decoder) -> Iterator[Part]:
     """The adapter's parameters as parts: `layers.0.q.a`, `.b`, `.magnitude`, `.start_a`, `.start_b`."""
     for number, block in enumerate(decoder.blocks):
@@ -210,7 +232,8 @@ def _principal(weight_OI: Tensor, rank: int, scale: float, generator: torch.Gene
             u, s, v = torch.svd_lowrank(weight_OI, q=2 * rank, niter=SVD_ROUNDS)
             vh = v.mH
     root = s[:rank].div(scale).sqrt()
-    return root[:, None] * vh[:rank], u[:, :rank] * root
+    # Contiguous: the optimizer takes moments and weights for laid out alike.
+    return (root[:, None] * vh[:rank]).contiguous(), (u[:, :rank] * root).contiguous()
 
 
 def _last(name: str) -> str:

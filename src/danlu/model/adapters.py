@@ -75,7 +75,7 @@ class LoRA(Adapters):
         if not self.on:
             return slot.product(x, slot.bias)
         a_RI, b_OR = self.low_rank(slot)
-        low = F.linear(F.dropout(x, self.dropout, self.training), a_RI)
+        low = F.linear(F.dropout(x, self.dropout) if self.dropout and self.training else x, a_RI)
         if not self.has_magnitudes:
             return slot.product(x, slot.bias) + F.linear(low, b_OR)
         y = (slot.product(x, None) + F.linear(low, b_OR)) * self.gains(slot, a_RI, b_OR).to(x.dtype)

@@ -107,16 +107,22 @@ def save_decoder(
     with ExitStack() as whole:
         place = folder if folder.exists() else whole.enter_context(atomic_folder(folder))
         _write_weights(weights, place, shard_bytes, written)
-        ids: dict[str, int | None] = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-        if tokenizer is not None:
-            tokenizer.save(place)
-            ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+        ids = save_words(place, tokenizer, stop_ids)
         name = str(written).removeprefix("torch.")
         _write_json(place / "config.json", write_config(decoder.settings) | ids | {"dtype": name, "torch_dtype": name})
-        stops = list(dict.fromkeys([*stop_ids, *([ids["eos_token_id"]] if ids["eos_token_id"] is not None else [])]))
         if decoder.settings.positions == "alibi":
             shutil.copyfile(_OWN_CLASS, place / _OWN_CLASS.name)
-        _write_json(place / "generation_config.json", ids | {"eos_token_id": stops or None})
+
+
+def save_words(folder: Path, tokenizer: Tokenizer | None, stop_ids: Sequence[int] = ()) -> dict[str, int | None]:
+    """Lays the tokenizer and what ends generation into a folder; gives the special ids as config.json names them."""
+    ids: dict[str, int | None] = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    if tokenizer is not None:
+        tokenizer.save(folder)
+        ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    stops = list(dict.fromkeys([*stop_ids, *([ids["eos_token_id"]] if ids["eos_token_id"] is not None else [])]))
+    _write_json(folder / "generation_config.json", ids | {"eos_token_id": stops or None})
+    return ids
 
 
 def _require_fit(decoder: Decoder, stored: Stored, stated: Stated, folder: Path) -> None:

@@ -9,8 +9,9 @@ import torch
 
 from danlu.model.adapter_folder import Base, attach_stored, base_folder, is_adapter, read_adapter
 from danlu.model.decoder import Decoder
-from danlu.model.folder import load_decoder
+from danlu.model.folder import decoder_settings, load_decoder
 from danlu.model.nf4 import BITS, quantise
+from danlu.model.settings import ModelSettings
 
 Quantisation = Literal["nf4"]
 
@@ -35,3 +36,8 @@ def open_decoder(
     attach_stored(decoder, stored, Base.of(base))
     decoder.requires_grad_(False)
     return decoder
+
+
+def shape_of(folder: Path) -> ModelSettings:
+    """The shape of the decoder that `open_decoder` would give."""
+    return decoder_settings(base_folder(read_adapter(folder)) if is_adapter(folder) else folder)

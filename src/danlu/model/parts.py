@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -57,7 +57,7 @@ def parts(decoder: Decoder) -> Iterator[Part]:
             continue
         own = holder.replace("blocks.", "layers.").replace("head.linear.", "head.")
         before, module, kind = own.rpartition(".")[0].rpartition(".")[0], *own.split(".")[-2:]
-        inside = [(module, parameter.shape[0], _whole)]
+        inside: list[tuple[str, int, View]] = [(module, parameter.shape[0], _whole)]
         slot = decoder.get_submodule(holder.rpartition(".")[0])
         if isinstance(slot, Projection):
             inside = [(name, rows, slot.view(name)) for name, rows in slot.inside.items()]
@@ -66,26 +66,31 @@ def parts(decoder: Decoder) -> Iterator[Part]:
             yield Part(name, family.on_disk(name), holder, parameter, (rows, *parameter.shape[1:]), view)
 
 
-def unfused_state(decoder: Decoder, tensors: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+def unfused_state(
+    decoder: Decoder, tensors: Mapping[str, Tensor] | None = None, parts: Iterable[Part] | None = None
+) -> dict[str, Tensor]:
     """The decoder's weights, detached, under the names and in the shapes of the family's Hugging Face form.
 
     `tensors` {parameter name: tensor of its shape} replaces the weights: gathered shards, gradients, moments.
+    `parts` are others than the decoder's own, such as an adapter's.
     Parts that lie together share memory with their parameter, the others are copies.
     """
     return {
         part.on_disk: part.read((part.parameter if tensors is None else tensors[part.holder]).detach())
-        for part in decoder.parts()
+        for part in (decoder.parts() if parts is None else parts)
         if tensors is None or part.holder in tensors
     }
 
 
-def fused_state(decoder: Decoder, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def fused_state(
+    decoder: Decoder, state: Mapping[str, Tensor], parts: Iterable[Part] | None = None
+) -> dict[str, Tensor]:
     """The reverse of `unfused_state`: {parameter name: tensor of its shape} out of unfused names, on the CPU.
 
     Raises KeyError for a name that is missing, ValueError for a wrong shape.
     """
     fused: dict[str, Tensor] = {}
-    for part in decoder.parts():
+    for part in decoder.parts() if parts is None else parts:
         value = _fitting(state, part)
         if part.holder not in fused:
             fused[part.holder] = torch.empty(part.parameter.shape, dtype=value.dtype)

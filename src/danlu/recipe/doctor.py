@@ -67,12 +67,12 @@ def _examine(job: TrainingJob, recipe: Recipe, console: Console) -> bool:
 
 def _shape(job: TrainingJob, recipe: Recipe) -> ModelSettings:
     """The decoder's shape; for a stage whose starting weights are not there yet, that of the recipe."""
-    from danlu.model.folder import decoder_settings
+    from danlu.model.open import shape_of
 
     if job.model is not None:
         return job.model
     try:
-        return decoder_settings(resolve_checkpoint(Path(job.start or "")))
+        return shape_of(resolve_checkpoint(Path(job.start or "")))
     except UserError:
         if recipe.model is not None and recipe.model.from_folder is None:
             return recipe.model

@@ -16,6 +16,7 @@ from danlu.model.settings import ModelSettings
 from danlu.tokens.settings import DataSettings, StageName
 from danlu.train.preference_settings import TRAIN_SETTINGS, RewardTrainSettings
 from danlu.train.settings import TrainSettings
+from danlu.train.tune_settings import LoRA, QLoRA
 
 if TYPE_CHECKING:
     from danlu.model.decoder import Decoder
@@ -65,6 +66,7 @@ def run_job(job: TrainingJob, out: Path) -> Path:
         _held_out(job),
         out,
         config=job.model_dump(mode="json", by_alias=True),
+        seed=job.seed,
     )
 
 
@@ -87,14 +89,23 @@ def _with_margin(job: TrainingJob, stream: Stream) -> Stream:
 
 
 def _decoder(job: TrainingJob, tokenizer: Tokenizer) -> Decoder:
-    """The starting weights, float32 on the CPU."""
+    """The starting weights on the CPU."""
+    import torch
+
     from danlu.model.decoder import Decoder
-    from danlu.model.folder import load_decoder
+    from danlu.model.open import open_decoder
     from danlu.model.parts import initialise
     from danlu.model.reward_head import reward_decoder
+    from danlu.train.precision import DTYPES
 
     if job.start is not None:
-        decoder = load_decoder(resolve_checkpoint(Path(job.start)))
+        # A frozen base is held as it is computed with; what is trained begins in float32.
+        frozen = isinstance(job.train.tune, LoRA)
+        decoder = open_decoder(
+            resolve_checkpoint(Path(job.start)),
+            DTYPES[job.train.precision] if frozen else torch.float32,
+            quantisation="nf4" if isinstance(job.train.tune, QLoRA) else None,
+        )
     elif job.model is not None:
         decoder = Decoder.empty(job.model)
         initialise(decoder, job.seed)

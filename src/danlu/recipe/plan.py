@@ -138,12 +138,12 @@ def matmul_rate() -> float:
 def _shape(recipe: Recipe) -> ModelSettings:
     if recipe.model is not None and recipe.model.from_folder is None:
         return recipe.model
-    from danlu.model.folder import decoder_settings
+    from danlu.model.open import shape_of
 
     first = next(iter(recipe.training().values()))
     place = first.start.partition("@")[0] if first.start else str(recipe.model.from_folder if recipe.model else "")
     try:
-        return decoder_settings(resolve_checkpoint(Path(place)))
+        return shape_of(resolve_checkpoint(Path(place)))
     except UserError as error:
         raise UserError(
             f"the weights to start from are not there yet ({error.what})",

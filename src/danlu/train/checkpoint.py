@@ -1,7 +1,8 @@
 """A checkpoint: a Hugging Face folder with the whole state of the run in it, which appears whole or not at all.
 
 step-000000100/
-  config.json, model.safetensors, tokenizer.json, ...   what AutoModelForCausalLM opens, in the format computed in
+  config.json, model.safetensors, tokenizer.json, ...   what AutoModelForCausalLM opens, in the format computed in;
+  adapter_config.json, adapter_model.safetensors, ...   of an adapter, what PEFT opens over the base
   state/parameters.safetensors                          float32, unsharded, unfused names
   state/optimizer.safetensors                           moments as "<moment>/<parameter>", likewise
   state/trainer.json                                    position, step, RNG, schedule, health, config, fingerprints
@@ -24,15 +25,18 @@ from danlu.ledger.checkpoints import checkpoint_folder
 from danlu.ledger.errors import UserError
 from danlu.ledger.files import atomic_folder, require_space, sha256_file
 from danlu.ledger.manifest import read_manifest, write_manifest
+from danlu.model.adapt import AdapterShape, adapter_parts, has_adapter
+from danlu.model.adapter_folder import Base, write_adapter
 from danlu.model.decoder import Decoder
-from danlu.model.folder import save_decoder
-from danlu.model.parts import fused_state, unfused_state
+from danlu.model.folder import save_decoder, save_words
+from danlu.model.parts import Part, fused_state, unfused_state
 from danlu.model.settings import ModelSettings, parameters
 from danlu.model.tensors import write_tensors
 from danlu.train.optim import Optimizer
 from danlu.train.parallel import World, share_of, whole
 from danlu.train.precision import DTYPES, Masters
 from danlu.train.settings import TrainSettings
+from danlu.train.tune_settings import LoRA, trained_parameters
 
 if TYPE_CHECKING:
     from danlu.tokens.tokenizer import Tokenizer
@@ -43,6 +47,7 @@ PARAMETERS, OPTIMIZER, TRAINER = (
     f"{STATE}/optimizer.safetensors",
     f"{STATE}/trainer.json",
 )
+ADAPTER = ".adapters."  # in the names of an adapter's parameters
 SHARE = 0.8  # of the free GPU memory that copies may take
 
 
@@ -51,6 +56,8 @@ class Snapshot:
     """Copies of a run's tensors, whole and in float32 or better, under the decoder's own names."""
 
     parameters: dict[str, Tensor]
+    frozen: dict[str, Tensor]
+    """What is not trained and yet belongs to the checkpoint."""
     moments: dict[str, dict[str, Tensor]]
     taken: torch.cuda.Event | None
     """When copies that lie on a GPU are there; None where they lie on the CPU."""
@@ -61,14 +68,16 @@ class Snapshot:
             return self
         with torch.cuda.stream(torch.cuda.Stream()):
             torch.cuda.current_stream().wait_event(self.taken)
-            for tensors in (self.parameters, *self.moments.values()):
+            for tensors in (self.parameters, self.frozen, *self.moments.values()):
                 for name in tensors:
                     tensors[name] = tensors[name].cpu()
-        return Snapshot(self.parameters, self.moments, None)
+        return Snapshot(self.parameters, self.frozen, self.moments, None)
 
 
 def take_snapshot(masters: Masters, optimizer: Optimizer, world: World) -> Snapshot:
     """Gathers the state of all processes, which must call this together; only the main one keeps it.
+
+    Of a frozen base under an adapter nothing is kept.
 
     On a GPU with room for them the copies stay there, which takes milliseconds instead of seconds.
     """
@@ -85,7 +94,13 @@ def take_snapshot(masters: Masters, optimizer: Optimizer, world: World) -> Snaps
                 gathered[name] = full if full is not held and keep is torch.Tensor.clone else keep(full)
         return gathered
 
-    found = gather(masters.parameters), {moment: gather(values) for moment, values in moments.items()}
+    adapted = any(ADAPTER in name for name in masters.parameters)
+    frozen = {name: tensor for name, tensor in masters.frozen.items() if ADAPTER in name or not adapted}
+    found = (
+        gather(masters.parameters),
+        gather(frozen),
+        {moment: gather(values) for moment, values in moments.items()},
+    )
     taken = torch.cuda.Event() if world.device.type == "cuda" and keep is torch.Tensor.clone else None
     if taken is not None:
         taken.record()
@@ -113,28 +128,36 @@ def write_checkpoint(
     *,
     weights_only: bool = False,
     keep: bool = False,
+    adapter: tuple[AdapterShape, Base] | None = None,
 ) -> Path:
     """Writes the checkpoint of `trainer["step"]` under `out` and gives its folder.
 
-    `blank` is any decoder of the shape; its weights are not looked at. `stop_ids` end generation.
+    `blank` is any decoder of the shape, with an adapter where one is trained; its weights are not looked at. `stop_ids`
+    end generation. `adapter` says how the adapter was made and over which base.
     The state is read back and compared with what was to be written before the folder appears. `keep` marks it as never
     to be deleted.
     Raises UserError where the disk is too full, naming what is needed and what is free.
     """
     snapshot, path = snapshot.to_host(), checkpoint_folder(out, trainer["step"])
     require_space(out, checkpoint_bytes(snapshot, dtype, weights_only), "a checkpoint")
-    weights = unfused_state(blank, snapshot.parameters)
+    parts, everything = _parts(blank), {**snapshot.frozen, **snapshot.parameters}
     hashes: dict[str, str] = {}
     with atomic_folder(path, replace=True) as folder:
-        save_decoder(blank, folder, tokenizer, dtype=dtype, stop_ids=stop_ids, state=weights)
+        if adapter is None:
+            weights = unfused_state(blank, everything)
+            save_decoder(blank, folder, tokenizer, dtype=dtype, stop_ids=stop_ids, state=weights)
+        else:
+            write_adapter(blank, folder, *adapter, everything)
+            save_words(folder, tokenizer, stop_ids)
         if not weights_only:
             (folder / STATE).mkdir()
             moments = {
                 f"{moment}/{name}": tensor
                 for moment, values in snapshot.moments.items()
-                for name, tensor in unfused_state(blank, values).items()
+                for name, tensor in unfused_state(blank, values, parts).items()
             }
-            hashes[PARAMETERS] = write_tensors(folder / PARAMETERS, weights)
+            kept = {name: value for name, value in everything.items() if name in snapshot.parameters or ADAPTER in name}
+            hashes[PARAMETERS] = write_tensors(folder / PARAMETERS, unfused_state(blank, kept, parts))
             hashes[OPTIMIZER] = write_tensors(folder / OPTIMIZER, moments)
             (folder / TRAINER).write_text(json.dumps(trainer, ensure_ascii=False, indent=1), "utf-8")
         files = sorted(entry for entry in folder.rglob("*") if entry.is_file())
@@ -176,8 +199,9 @@ def restore(path: Path, blank: Decoder, masters: Masters, optimizer: Optimizer, 
     """
     full = _fused(blank, load_file(path / PARAMETERS))
     with torch.no_grad():
-        for name, parameter in masters.parameters.items():
-            parameter.copy_(share_of(full[name], parameter))
+        for name, parameter in {**masters.frozen, **masters.parameters}.items():
+            if name in full:
+                parameter.copy_(share_of(full[name], parameter))
     masters.publish()
     saved: dict[str, dict[str, Tensor]] = {}
     for key, tensor in load_file(path / OPTIMIZER).items():
@@ -192,21 +216,30 @@ def restore(path: Path, blank: Decoder, masters: Masters, optimizer: Optimizer, 
 
 def checkpoint_bytes(snapshot: Snapshot, dtype: torch.dtype, weights_only: bool) -> int:
     """What a checkpoint takes on disk, tokenizer left aside."""
-    weights = sum(tensor.numel() for tensor in snapshot.parameters.values()) * dtype.itemsize
+    weights = sum(tensor.numel() for tensor in (*snapshot.parameters.values(), *snapshot.frozen.values()))
     state = [*snapshot.parameters.values(), *(t for values in snapshot.moments.values() for t in values.values())]
-    return weights + (0 if weights_only else sum(tensor.nbytes for tensor in state))
+    return weights * dtype.itemsize + (0 if weights_only else sum(tensor.nbytes for tensor in state))
 
 
 def expected_bytes(shape: ModelSettings, settings: TrainSettings) -> int:
     """What a checkpoint of a run will take at most, known before it begins."""
     state = 0 if settings.save.weights_only else 12  # float32 weights and two moments
-    return parameters(shape) * (DTYPES[settings.precision].itemsize + state)
+    trained = trained_parameters(settings.tune, shape)
+    written = trained if isinstance(settings.tune, LoRA) else parameters(shape)
+    return written * DTYPES[settings.precision].itemsize + trained * state
 
 
 def _fused(blank: Decoder, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under a decoder's own parameter names from some under unfused names; parts that are not given are
-    zero.
+    """Tensors under a decoder's own parameter names, of those parameters of which a part is given under its unfused
+    name; parts that are not given are zero.
     """
-    kind = next(iter(tensors.values())).dtype
-    zeros = {part.on_disk: torch.zeros(part.shape, dtype=kind) for part in blank.parts() if part.on_disk not in tensors}
-    return fused_state(blank, {**zeros, **tensors})
+    kind, parts = next(iter(tensors.values())).dtype, _parts(blank)
+    given = {part.holder for part in parts if part.on_disk in tensors}
+    parts = [part for part in parts if part.holder in given]
+    zeros = {part.on_disk: torch.zeros(part.shape, dtype=kind) for part in parts if part.on_disk not in tensors}
+    return fused_state(blank, {**zeros, **tensors}, parts)
+
+
+def _parts(blank: Decoder) -> list[Part]:
+    """What a checkpoint's state is made of: the parts of an adapter, where there is one, else those of all weights."""
+    return list(adapter_parts(blank) if has_adapter(blank) else blank.parts())

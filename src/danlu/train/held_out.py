@@ -76,6 +76,7 @@ def _sums(
 ) -> dict[str, float]:
     totals = torch.zeros(len(objective.sums), dtype=torch.float64, device=world.device)
     normaliser = text_bytes = 0.0
+    network.eval()
     for step in stream.steps(0, batch, world.rank, world.size, rows):
         normaliser += objective.normaliser(step)
         text_bytes += step.text_bytes
@@ -84,6 +85,7 @@ def _sums(
         for micro in step.micro:
             _, sums = prepared.compute(network, micro.torch(world.device))
             totals += torch.stack([value.double() for value in sums])
+    network.train()
     named = dict(zip(objective.sums, world.total(totals.tolist()), strict=True))
     return {**named, "normaliser": normaliser, "text_bytes": text_bytes}
 

@@ -17,6 +17,8 @@ from danlu.ledger.files import fingerprint, require_space
 from danlu.ledger.manifest import write_manifest
 from danlu.ledger.progress import Bar, progress
 from danlu.ledger.signals import Stop, graceful_stop
+from danlu.model.adapt import AdapterShape, copy_structure
+from danlu.model.adapter_folder import Base
 from danlu.model.decoder import Decoder
 from danlu.tokens.prefetch import Prefetcher
 from danlu.train import checkpoint, held_out, parallel, reference, resume, retention, schedule
@@ -30,9 +32,11 @@ from danlu.train.network import Network, block_matrices, build
 from danlu.train.objectives.base import Objective
 from danlu.train.optim import Optimizer
 from danlu.train.precision import DTYPES, LossScale
-from danlu.train.randomness import deterministic, generator_states, set_generator_states
+from danlu.train.randomness import deterministic, generator_states, seed_step, set_generator_states
 from danlu.train.settings import TrainSettings
 from danlu.train.step import DoesNotFit, Stepper
+from danlu.train.tune_settings import LoRA, QLoRA
+from danlu.train.tuning import adapter_shape, base_of
 
 if TYPE_CHECKING:
     from danlu.tokens.stream import Step, Stream
@@ -79,6 +83,7 @@ def train(
     cache: Path | None = None,
     device: str | None = None,
     config: Mapping[str, Any] | None = None,
+    seed: int = 42,
 ) -> Path:
     """Trains `decoder` (float32, on the CPU; used up) on `stream` and gives the folder of the last checkpoint.
 
@@ -90,13 +95,14 @@ def train(
         cache: where reference log-probabilities are kept; None: `out`/reference.
         device: None: CUDA where there is one, else the CPU.
         config: kept in each checkpoint; None: `settings`.
+        seed: of a new adapter's weights, of dropout and of noise.
 
     Raises UserError for what the user can mend, and Stopped when asked to stop, after saving.
     """
     task = Task(objective, decoder, tokenizer, template, stream, held_out, out, cache or out / "reference")
     world = parallel.join(device)
     with deterministic(settings.deterministic), graceful_stop() as stop:
-        return Run(settings, task, world, dict(config or settings.model_dump(mode="json"))).go(stop)
+        return Run(settings, task, world, dict(config or settings.model_dump(mode="json")), seed).go(stop)
 
 
 @dataclass
@@ -114,15 +120,26 @@ class Position:
 class Run:
     """A run in progress: where it is, and all that moves with it."""
 
-    def __init__(self, settings: TrainSettings, task: Task, world: parallel.World, config: dict[str, Any]) -> None:
-        self.settings, self.world, self.config = settings, world, config
+    def __init__(
+        self, settings: TrainSettings, task: Task, world: parallel.World, config: dict[str, Any], seed: int
+    ) -> None:
+        self.settings, self.world, self.config, self.seed = settings, world, config, seed
         self.out, self.shape = task.out, task.decoder.settings
         self.fingerprints = task.fingerprints()
         self.plan = schedule.Plan.of(settings, task.stream.total)
         self.rows = settings.rows or fitting_rows(settings, self.shape, task.stream, world)
         self.blank = Decoder.empty(self.shape, device="meta")
         weights = reference.weights_fingerprint(task.decoder) if task.objective.needs_reference else None
-        network, masters = build(task.decoder, settings, world)
+        if weights and isinstance(settings.tune, QLoRA):
+            weights = f"{weights} in NF4"
+        self.adapter: tuple[AdapterShape, Base] | None = None
+        if isinstance(settings.tune, LoRA):
+            made, base = adapter_shape(settings.tune), base_of(task.decoder, task.out, world, task.tokenizer)
+            self.adapter = made, base
+            kind = str(replace(made, dropout=0.0))
+            self.fingerprints["model"] = fingerprint([self.fingerprints["model"], kind, base.mark])
+        network, masters = build(task.decoder, settings, world, seed=seed)
+        copy_structure(network.decoder, self.blank)
         self.task = task if weights is None else _with_reference(task, network, weights, self.rows, world)
         self.stream, self.tags = self.task.stream, held_out.by_tag(self.task.held_out, settings.by)
         self.stepper = Stepper(
@@ -206,6 +223,8 @@ class Run:
             return False
         rate = schedule.learning_rate(self.settings, self.plan, self.at.consumed)
         scale = self.stepper.scale.value
+        if self.settings.neftune or getattr(self.settings.tune, "dropout", 0.0):
+            seed_step(self.seed, self.at.step, self.world.rank)
         outcome = self.stepper.take(step, rate, self.settings.clip, stop)
         first, self.at.consumed = self.at.consumed, step.consumed
         self.at.step += 1
@@ -286,6 +305,7 @@ class Run:
             DTYPES[self.settings.precision],
             weights_only=weights_only,
             keep=keep,
+            adapter=self.adapter,
         )
         retention.prune(self.out, self.settings.save)
 

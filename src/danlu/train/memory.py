@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from danlu.model.head import chunk_bytes
-from danlu.model.settings import ModelSettings, parameters
+from danlu.model.nf4 import BITS as NF4_BITS
+from danlu.model.settings import ModelSettings, block_parameters, parameters
 from danlu.train.parallel import World
 from danlu.train.precision import DTYPES
 from danlu.train.settings import TrainSettings
+from danlu.train.tune_settings import Full, LoRA, QLoRA, trained_parameters
 
 if TYPE_CHECKING:
     from danlu.tokens.stream import Stream
@@ -34,13 +36,21 @@ def fitting_rows(settings: TrainSettings, shape: ModelSettings, stream: Stream, 
 
 def state_bytes(settings: TrainSettings, shape: ModelSettings, world_size: int) -> int:
     """Bytes on one device of weights, gradients and moments; on several what `sharding` gathers besides."""
+    if isinstance(settings.tune, Full):
+        return _trained_bytes(settings, parameters(shape), shape.layers, world_size)
+    trained, compute = trained_parameters(settings.tune, shape), DTYPES[settings.precision].itemsize
+    quantised = block_parameters(shape) if isinstance(settings.tune, QLoRA) else 0
+    frozen = parameters(shape) - quantised - (0 if isinstance(settings.tune, LoRA) else trained)
+    return int(frozen * compute + quantised * NF4_BITS / 8) + _trained_bytes(settings, trained, shape.layers, 1)
+
+
+def _trained_bytes(settings: TrainSettings, count: int, layers: int, world_size: int) -> int:
     compute = DTYPES[settings.precision].itemsize
     masters = 0 if compute == 4 else compute
     moments = 8 if settings.optimizer == "adamw" else 5
-    count = parameters(shape)
     if world_size == 1 or settings.sharding == "none":
         return count * (4 + 4 + moments + 2 * masters)
-    gathered = 4 * compute * (count // shape.layers) if settings.sharding == "full" else compute * count
+    gathered = 4 * compute * (count // layers) if settings.sharding == "full" else compute * count
     whole = 4 * count if settings.sharding == "optimizer" else 0  # gradients
     return count * (4 + 4 + moments) // world_size + gathered + whole
 

@@ -13,11 +13,11 @@ from danlu.train.muon import Matrix
 from danlu.train.objectives.base import Needs
 from danlu.train.precision import DTYPES, Masters
 from danlu.train.settings import TrainSettings
+from danlu.train.tuning import tune
 
 if TYPE_CHECKING:
     from danlu.model.decoder import Decoder
     from danlu.tokens.batch import Batch
-
 
 
 class Network(nn.Module):
@@ -31,6 +31,7 @@ class Network(nn.Module):
         super().__init__()
         self.decoder = decoder
         self.dtype = dtype
+        self.neftune = 0.0
 
     def forward(self, batch: Batch[Tensor], needs: Needs, factor: float = 1.0) -> dict[str, Tensor]:
         """Of `batch.targets`: "logp" [N] and "correct" bool [N]; with "nll" that, the weighted sum times `factor`, too,
@@ -56,7 +57,13 @@ class Network(nn.Module):
         length = batch.tokens.shape[1]  # few different bounds, as each is compiled by itself
         bound = max(batch.max_length, length // 4) if torch.is_grad_enabled() else length
         attend = Documents(batch.cu, bound, document_BT, self.decoder.settings.sliding_window, self.dtype)
-        return self.decoder(batch.tokens, batch.positions, attend).flatten(0, 1)
+        noise_BT = self._noise(batch.cu, document_BT) if self.neftune and self.training else None
+        return self.decoder(batch.tokens, batch.positions, attend, noise_BT=noise_BT).flatten(0, 1)
+
+    def _noise(self, cu: Tensor, document_BT: Tensor) -> Tensor:
+        """NEFTune's bound for each token: neftune / √(its document's length · width)."""
+        lengths_BT = cu.diff()[document_BT.long()].clamp(min=1)
+        return self.neftune * (lengths_BT * self.decoder.settings.hidden_size).rsqrt().to(self.dtype)
 
 
 def build(
@@ -65,20 +72,23 @@ def build(
     world: parallel.World,
     dtype: torch.dtype | None = None,
     kind: type[Network] = Network,
+    seed: int = 42,
 ) -> tuple[Network, Masters]:
     """Moves the decoder to the run's device and makes it ready as `settings` say; the decoder belongs to the run from
     then on.
 
-    `dtype` None means that of `settings.precision`; `kind` how the head is computed.
+    `dtype` None means that of `settings.precision`; `kind` how the head is computed; `seed` makes a new adapter.
     """
     dtype = dtype or DTYPES[settings.precision]
     decoder.to(world.device).train()
+    tune(decoder, settings.tune, dtype, seed)
     decoder.recompute = settings.recompute
     on_gpu = world.device.type == "cuda"
     if on_gpu if settings.compile is None else settings.compile:
         torch.compiler.reset()  # what earlier runs in this process compiled counts against a limit
         decoder.compile_blocks()
     network = kind(decoder, dtype)
+    network.neftune = settings.neftune
     if world.size > 1 and settings.sharding != "none":
         parallel.shard(network, decoder.blocks, world, dtype, settings.sharding)
         return network, Masters(decoder, None)  # shards are masters, gathered as `dtype`

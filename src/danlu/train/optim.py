@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from danlu.train.muon import Matrix, Muon
 from danlu.train.settings import TrainSettings
+from danlu.train.tune_settings import LoRA
 
 
 class Optimizer:
@@ -16,7 +18,7 @@ class Optimizer:
 
     `masters` are float32 parameters by name (plain or sharded), `matrices` those of the blocks, by
     the parameter that holds them.
-    Weight decay spares what has fewer than two dimensions: norms and biases.
+    Weight decay spares what has fewer than two dimensions: norms and biases. LoRA+ gives an adapter's B its own rate.
     """
 
     def __init__(
@@ -26,12 +28,16 @@ class Optimizer:
         self.updates = 0
         self._by_muon = set(matrices) if settings.optimizer == "muon" else set[str]()
         rest = {name: parameter for name, parameter in masters.items() if name not in self._by_muon}
-        decayed = [parameter for parameter in rest.values() if parameter.ndim >= 2]
+        faster = {name for name in rest if ".adapters." in name and name.endswith(".b")}
+        decayed = [parameter for name, parameter in rest.items() if parameter.ndim >= 2 and name not in faster]
         spared = [parameter for parameter in rest.values() if parameter.ndim < 2]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": decayed, "weight_decay": settings.weight_decay},
             {"params": spared, "weight_decay": 0.0},
         ]
+        if isinstance(settings.tune, LoRA):
+            up = [rest[name] for name in rest if name in faster]
+            groups.append({"params": up, "weight_decay": settings.weight_decay, "factor": settings.tune.b_rate})
         self._adamw = torch.optim.AdamW(
             [group for group in groups if group["params"]],
             lr=settings.learning_rate,
@@ -50,7 +56,7 @@ class Optimizer:
         """Applies the gradients at the learning rate `rate`."""
         for optimizer in self._all:
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("factor", 1.0)
             optimizer.step()
         self.updates += 1
 

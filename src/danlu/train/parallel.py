@@ -71,7 +71,7 @@ def shard(network: nn.Module, blocks: nn.ModuleList, world: World, dtype: torch.
     """
     if world.mesh is None:
         return
-    widest = next(network.parameters()).dtype
+    widest = next(parameter.dtype for parameter in network.parameters() if parameter.requires_grad)
     policy = MixedPrecisionPolicy(
         param_dtype=dtype if dtype.itemsize < widest.itemsize else None,
         reduce_dtype=widest,

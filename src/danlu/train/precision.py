@@ -15,13 +15,18 @@ class Masters:
 
     With `rounded_to` below float32 the module's parameters are rounded and each gets a float32 master: a
     micro-batch's gradient is added to the master's and freed as soon as it is made, and `publish` rounds the masters
-    back into the module. Otherwise the parameters are their own masters.
+    back into the module. Otherwise the parameters are their own masters. What needs no gradient has no master and
+    stays as it is, in `frozen`.
     """
 
     def __init__(self, module: nn.Module, rounded_to: torch.dtype | None) -> None:
         self._rounded: list[tuple[Tensor, Tensor]] = []
         self.parameters: dict[str, Tensor] = {}
+        self.frozen: dict[str, Tensor] = {}
         for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                self.frozen[name] = parameter
+                continue
             if rounded_to is None or rounded_to.itemsize >= parameter.dtype.itemsize:
                 self.parameters[name] = parameter
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,12 @@ def set_generator_states(states: Mapping[str, str], device: torch.device) -> Non
     torch.set_rng_state(_tensor(states["cpu"]))
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(_tensor(states["cuda"]), device)
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Makes what a step draws (dropout, noise) depend on these alone, so that a resumed run draws the same."""
+    digest = hashlib.sha256(f"{seed}:{step}:{rank}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import torch
 from safetensors.numpy import load_file, save
 
 from danlu.ledger.files import atomic_file, fingerprint
+from danlu.model.adapt import adapter_parts
 from danlu.model.decoder import Decoder
 from danlu.model.parts import unfused_state
 from danlu.train.network import Network
@@ -25,11 +26,13 @@ BATCH = 256  # examples that are packed together; changes nothing but padding
 
 
 def weights_fingerprint(decoder: Decoder) -> str:
-    """The hex SHA-256 of a decoder's shape and weights, whatever way they are fused."""
+    """The hex SHA-256 of a decoder's shape and weights, adapter and all, whatever way they are fused."""
     digest = hashlib.sha256(decoder.settings.model_dump_json().encode())
-    for name, tensor in unfused_state(decoder).items():
+    held = {**unfused_state(decoder), **unfused_state(decoder, parts=adapter_parts(decoder))}
+    quantised = {name: buffer for name, buffer in decoder.named_buffers() if ".quantised." in name}
+    for name, tensor in (held | quantised).items():
         digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -55,6 +58,7 @@ def with_reference(stream: Stream, network: Network, weights: str, rows: int, wo
 
 @torch.no_grad()
 def _compute(stream: Stream, network: Network, rows: int, world: World) -> list[np.ndarray]:
+    network.eval()
     columns = [np.zeros(token_set.documents, np.float64) for token_set in stream.sets]
     for step in stream.steps(0, BATCH, world.rank, world.size, rows):
         for micro in (*step.micro, *step.aside):
@@ -63,4 +67,5 @@ def _compute(stream: Stream, network: Network, rows: int, world: World) -> list[
             for number, column in enumerate(columns):
                 here_D = real_D & (micro.source == number)
                 column[micro.doc["index"][here_D]] = logp_D.double().cpu().numpy()[here_D]
+    network.train()
     return [np.array(world.total(column.tolist())).astype(np.float32) for column in columns]

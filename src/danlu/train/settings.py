@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from danlu.config import Settings
 from danlu.tokens.settings import LossLimits
-
+from danlu.train.tune_settings import Full, LoRA, Tune
 
 Sharding = Literal["none", "optimizer", "gradients", "full"]
 
@@ -59,6 +59,17 @@ class TrainSettings(Settings):
         description="Smaller batches at the start, as a list of {tokens, batch}; after the last stage `batch` holds.",
     )
 
+    tune: Tune = Field(
+        default=Full(),
+        description="What is trained: {method: full}, {method: layers, last: 2}, {method: lora, rank: 8}, or "
+        "{method: qlora, rank: 64} over a base in 4 bits.",
+    )
+    neftune: float = Field(
+        default=0.0,
+        ge=0,
+        description="Uniform noise on embeddings in training, of at most this over √(length · width) (NEFTune, arXiv "
+        "2310.05914, advises 5); 0: none.",
+    )
     learning_rate: float = Field(default=3e-4, gt=0, description="The highest learning rate.")
     schedule: Literal["cosine", "wsd", "linear", "constant"] = Field(
         default="cosine",
@@ -147,6 +158,11 @@ class TrainSettings(Settings):
         tokens = [stage.tokens for stage in self.batch_ramp]
         if tokens != sorted(set(tokens)):
             raise ValueError(f"batch_ramp must rise in tokens, but has {tokens}: order its stages.")
+        if isinstance(self.tune, LoRA) and self.optimizer == "muon":
+            raise ValueError(
+                "optimizer: muon orthogonalises whole matrices, and an adapter trains the factors of one: set "
+                "optimizer: adamw, or tune: {method: full}."
+            )
         if self.save.keep_best and self.save.every and not self.evaluate_every:
             raise ValueError("save.keep_best needs held-out losses: set evaluate_every.")
         return self
