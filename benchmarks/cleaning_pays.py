@@ -1,6 +1,6 @@
 """Does cleaning pay? The same small decoder and token budget on raw and on cleaned text, side by side.
 
-    python benchmarks/cleaning_pays.py [DATA] [RESULT.json] [--tokens 1500000] [--seeds 2] [--work FOLDER]
+    python benchmarks/cleaning_pays.py [DATA] [RESULT.json] [--tokens 1000000] [--seeds 2] [--work FOLDER]
 
 Text of DATA/pretrain in Chinese and English, half each, with junk planted by a seed: copies (exact, and with one word
 in a hundred another), pages of nothing but menus and notices, garbage (wrong encodings, mashed keys, random characters,
@@ -35,6 +35,7 @@ from danlu.infer.model import load
 from danlu.ledger.counts import Counts
 from danlu.recipe.run import run_recipe
 from danlu.recipe.settings import Recipe
+from danlu.text.ops.contents import text_of
 from danlu.text.readers import read_rows
 from danlu.text.settings import SourceSettings
 from danlu.text.source import read_records
@@ -44,7 +45,7 @@ JUNK = 0.4
 WRAPPED = 1 / 3
 BYTES_A_TOKEN = 3.0  # of the small tokenizer, less than it has: so that there is text enough
 LONGEST = 6000  # characters of a document: many short ones teach a small model more than a few books
-HELD_OUT, HELD_OUT_CHARACTERS = 100, 1500  # documents of each language, and how much of each
+HELD_OUT, HELD_OUT_CHARACTERS = 100, 1000  # documents of each language, and how much of each
 LENGTH, BATCH = 256, 16
 SHAPE = {
     "family": "qwen3", "vocab_size": 6144, "hidden_size": 160, "layers": 4, "heads": 4, "mlp_size": 432,
@@ -110,7 +111,7 @@ KEYS = {"zh": "的了是在我有他这个们来到说看", "en": "asdfghjklqwer
 class Corpus:
     """Rows of one language with what was planted, and documents that are held out."""
 
-    rows: list[dict[str, str]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
     held_out: list[str] = field(default_factory=list)
 
 
@@ -123,8 +124,8 @@ def documents(data: Path, language: str) -> Iterator[str]:
             record = next(reader, None)
             if record is None:
                 open_files.remove(reader)
-            elif len(record.text) > 200:
-                yield record.text[:LONGEST]
+            elif len(text_of(record)) > 200:
+                yield text_of(record)[:LONGEST]
 
 
 def corpus_of(data: Path, language: str, size: int, random: Random) -> Corpus:
@@ -137,15 +138,16 @@ def corpus_of(data: Path, language: str, size: int, random: Random) -> Corpus:
         taken += len(text.encode())
         if taken >= size:
             break
-    for text in real:
+    for number, text in enumerate(real):
         whole = wrapped(text, language, random) if random.random() < WRAPPED else text
-        made.rows.append({"text": whole, "planted": "none"})
+        made.rows.append({"text": whole, "planted": "none", "original": number})
     wanted = taken * JUNK / (1 - JUNK) / len(KINDS)
     for kind, write in KINDS.items():
         written = 0
         while written < wanted:
-            text = write(real, language, random)
-            made.rows.append({"text": text, "planted": kind})
+            original = random.randrange(len(real))
+            text = write(real[original], language, random)
+            made.rows.append({"text": text, "planted": kind, "original": original})
             written += len(text.encode())
     random.shuffle(made.rows)
     return made
@@ -157,8 +159,7 @@ def wrapped(text: str, language: str, random: Random) -> str:
     return "\n".join([*lines[:2], text, *lines[2:]])
 
 
-def copied(real: list[str], language: str, random: Random) -> str:
-    text = random.choice(real)
+def copied(text: str, language: str, random: Random) -> str:
     if random.random() < 0.5:
         return text
     parts = list(text) if language == "zh" else text.split(" ")
@@ -167,15 +168,14 @@ def copied(real: list[str], language: str, random: Random) -> str:
     return ("" if language == "zh" else " ").join(parts)
 
 
-def page(real: list[str], language: str, random: Random) -> str:
+def page(text: str, language: str, random: Random) -> str:
     return "\n".join(random.choices(MENUS[language], k=random.randint(6, 30)))
 
 
-def garbage(real: list[str], language: str, random: Random) -> str:
-    text = random.choice(real)[:1500]
+def garbage(text: str, language: str, random: Random) -> str:
     kind = random.randrange(4)
     if kind == 0:
-        return text.encode("utf-8").decode("latin-1" if language == "en" else "gbk", "replace")
+        return text[:1500].encode("utf-8").decode("latin-1" if language == "en" else "gbk", "replace")
     if kind == 1:
         return " ".join("".join(random.choices(KEYS[language], k=random.randint(3, 12))) for _ in range(150))
     if kind == 2:
@@ -183,11 +183,12 @@ def garbage(real: list[str], language: str, random: Random) -> str:
     return base64.b64encode(random.randbytes(1200)).decode()
 
 
-def spam(real: list[str], language: str, random: Random) -> str:
+def spam(text: str, language: str, random: Random) -> str:
     pitches = [random.choice(PITCHES[language]).format(n=random.randint(1, 99999)) for _ in range(random.randint(3, 6))]
     return ("，" if language == "zh" else ". ").join(pitches * random.randint(3, 12))
 
 
+# What each plants, given a real document that copies and garbage are made of.
 KINDS = {"copies": copied, "pages": page, "garbage": garbage, "spam": spam}
 
 
@@ -219,16 +220,18 @@ def bits_per_byte(model: Path, texts: list[str]) -> float:
 
 
 def kept(folder: Path) -> dict[str, dict[str, float]]:
-    """By what was planted: the share of documents that cleaning keeps."""
-    total, left = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    """By what was planted: the share that cleaning keeps. Of a document and its copies one should stay, whichever."""
+    found = {}
     for language in LANGUAGES:
-        total.update((language, row.fields["planted"]) for row in read_rows(folder / f"{language}.jsonl"))
+        rows = [row.fields for row in read_rows(folder / f"{language}.jsonl")]
         cleaned = folder / "cleaned-1" / "clean" / "documents" / language
-        left.update((language, row.fields["meta"]["planted"]) for row in read_rows(cleaned))
-    return {
-        language: {kind: left[language, kind] / total[language, kind] for kind in ("none", *KINDS)}
-        for language in LANGUAGES
-    }
+        left = [row.fields["meta"] for row in read_rows(cleaned)]
+        total, stay = (Counter(row["planted"] for row in some) for some in (rows, left))
+        originals = len({row["original"] for row in left if row["planted"] in ("none", "copies")})
+        again = stay["none"] + stay["copies"] - originals
+        own = {"real": originals / total["none"], "copies": again / total["copies"]}
+        found[language] = own | {kind: stay[kind] / total[kind] for kind in KINDS if kind != "copies"}
+    return found
 
 
 def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -273,7 +276,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Bits per byte of a small decoder trained on raw and on cleaned text.")
     parser.add_argument("data", type=Path, nargs="?", default=Path("../shared/data"))
     parser.add_argument("result", type=Path, nargs="?")
-    parser.add_argument("--tokens", type=int, default=1_500_000)
+    parser.add_argument("--tokens", type=int, default=1_000_000)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--work", type=Path, help="a new folder that stays, instead of one that is thrown away")
     arguments = parser.parse_args()
