@@ -9,6 +9,7 @@ from pathlib import Path
 
 STEPS = ["normalise", "html", "links", "markdown", "width", "simplified", "language", "length", "characters", "lines"]
 STEPS += ["words", "repetition", "privacy", "exact_dedup", "line_dedup", "near_dedup"]
+STEPS += ["copyright", "repeated_sentences", "long_words"]
 WORK = """
 import json, sys
 from pathlib import Path

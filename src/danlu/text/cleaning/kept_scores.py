@@ -40,6 +40,8 @@ class KeptScores:
 
     def onto(self, rows: np.ndarray, records: list[Record]) -> list[Record]:
         """The records of `rows` with what was measured of each; what was not measured of one is left out."""
+        if not self._readers:
+            return records
         found: list[dict[str, Any]] = [{} for _ in records]
         for op, reader in self._readers:
             for scores, values in zip(found, reader.take(rows).to_pylist(), strict=True):
