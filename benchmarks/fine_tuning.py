@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +13,7 @@ import torch
 
 from danlu.config import check
 from danlu.ledger.metrics import read_metrics
+from danlu.model.attention import _each_document, _varlen
 from danlu.model.decoder import Decoder
 from danlu.model.folder import save_decoder
 from danlu.model.parts import initialise
@@ -116,26 +116,25 @@ def ours(job: TrainingJob, out: Path) -> dict[str, Any]:
     return {"began": began, "ends": _Timed.ends, "losses": losses, "rows": _Timed.last_rows}
 
 
-@contextmanager
-def torch_flash() -> Iterator[str]:
+def torch_flash() -> str:
     """The name of an attention for transformers that is torch's own variable-length FlashAttention.
 
-    For peers on machines without the flash-attn package; TRL's packed batches bring the lengths of their documents.
+    For peers on machines without the flash-attn package; TRL's packed batches bring the bounds of their documents. On a
+    CPU, which has no such kernel, documents go through SDPA one by one.
     """
-    from torch.nn.attention.varlen import varlen_attn
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask
 
-    from danlu.model.attention import _GROUPED
-
     def attend(module: Any, query: Any, key: Any, value: Any, mask: Any, **more: Any) -> tuple[Any, None]:
         bounds, longest = more["cu_seq_lens_q"], more["max_length_q"]
-        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-        return varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0), **_GROUPED)[None], None
+        q, k, v = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))  # autocast leaves q and k wide
+        if q.is_cuda:
+            return _varlen(q, k, v, bounds, longest, None)[None], None
+        return _each_document(q[None], k[None], v[None], bounds.diff().tolist(), None), None
 
     AttentionInterface.register("torch_flash", attend)
     AttentionMaskInterface.register("torch_flash", flash_attention_mask)
-    yield "torch_flash"
+    return "torch_flash"
 
 
 def clock(device: str) -> Any:

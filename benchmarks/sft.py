@@ -130,10 +130,9 @@ def theirs(
         samples.append(
             {"input_ids": ids.tolist(), "labels": np.where(document.encoded.weights > 0, ids, -100).tolist()}
         )
-    if attention == "torch_flash" and on_gpu:
-        fine_tuning.torch_flash()
+    fine_tuning.torch_flash()
     model = AutoModelForCausalLM.from_pretrained(
-        str(job.start), dtype=getattr(torch, dtype), attn_implementation=attention if on_gpu else "sdpa"
+        str(job.start), dtype=getattr(torch, dtype), attn_implementation=attention
     )
     clock = fine_tuning.clock(given.device)
     with tempfile.TemporaryDirectory() as out:
