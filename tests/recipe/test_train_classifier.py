@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -75,12 +76,11 @@ def test_it_learns_and_what_it_prints_can_be_copied_into_a_recipe(tmp_path: Path
     assert np.mean([model.labels[g] == row["label"] for g, row in zip(guessed, fresh, strict=True)]) > 0.95
 
     printed = next(line for line in told.splitlines() if line.startswith('  - {op: "classifier"'))
-    import yaml
-
     section = {"sources": [{"path": str(write(tmp_path / "fresh.jsonl", fresh))}], "steps": yaml.safe_load(printed)}
     clean(check(CleanSettings, section), tmp_path / "cleaned")
     dropped = [row.fields for file in (tmp_path / "cleaned/dropped").rglob("*.zst") for row in read_rows(file)]
-    assert len(dropped) >= 45 and all(row["meta"]["label"] == "bad" for row in dropped)
+    right = [row["meta"]["label"] == "bad" for row in dropped]
+    assert sum(right) >= 45 and np.mean(right) >= 0.95
 
     learned = json.loads((out / "training.json").read_text("utf-8"))
     assert learned["learned"] + learned["held_out"] == 600

@@ -122,7 +122,7 @@ def _tell_steps(console: Console, tested: Tested, precision: float, out: Path) -
         if best is None:
             console.print(f"{label}: no threshold has a precision of {precision:.0%}", markup=False)
             continue
-        step = {"op": "classifier", "path": str(out), "label": label, "score": {"max": round(best[0], 6)}}
+        step = {"op": "classifier", "path": str(out), "label": label, "score": {"max": float(f"{best[0]:.9g}")}}
         worth = f"drops {best[2]:.1%} of {label} with a precision of {best[1]:.1%}"
         console.print(f"{worth}:\n  - {flow(step)}", markup=False, soft_wrap=True)
     console.print(f"→ {out}/report.html", markup=False)
