@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import subprocess
@@ -156,6 +157,31 @@ def test_too_little_memory_is_said_before_anything_is_read(tmp_path: Path, monke
     monkeypatch.setattr("danlu.model.folder.pour", lambda *_: pytest.fail("weights were read"))
     with pytest.raises(UserError, match=r"take 0.0 GB in float32 and 0.0 GB are free on cpu"):
         load_decoder(tmp_path / "model")
+
+
+def test_what_is_sent_through_two_buffers_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's way, with stand-ins for what needs one: pinned memory, events, the device."""
+
+    class Event:
+        def synchronize(self) -> None: ...
+        def record(self) -> None: ...
+
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, pin_memory=False, **more: empty(*size, **more))
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(pour, "_STAGE", 96)
+    lane = pour._Lane(torch.device("cpu"))
+    for value in (
+        torch.randn(7, 33),
+        torch.randn(5, 48).to(torch.bfloat16),
+        torch.randn(48),
+        torch.randn(3, 1),
+        torch.randn(0, 4),
+        torch.randn(6, 20, dtype=torch.float64).t(),
+    ):
+        there = lane.send(value)
+        assert there.dtype == value.dtype and torch.equal(there, value)
 
 
 def test_free_memory_is_a_plausible_number() -> None:

@@ -73,11 +73,12 @@ class _Lane:
         with torch.cuda.device(self._device):
             there = torch.empty(value.shape, dtype=value.dtype, device=self._device)
             source, target = (x.reshape(-1).view(torch.uint8) for x in (value, there))
-            for number, start in enumerate(range(0, source.numel(), _STAGE)):
-                piece = source[start : start + _STAGE]
-                stage, sent = self._stages[number % 2][: piece.numel()], self._sent[number % 2]
+            pages = source.numpy()  # numpy copies in this thread alone, torch would begin a team of its own in each
+            for number, start in enumerate(range(0, len(pages), _STAGE)):
+                piece = pages[start : start + _STAGE]
+                stage, sent = self._stages[number % 2][: len(piece)], self._sent[number % 2]
                 sent.synchronize()
-                stage.copy_(piece)
+                stage.numpy()[:] = piece
                 target[start : start + _STAGE].copy_(stage, non_blocking=True)
                 sent.record()
             return there
