@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from danlu.model.projection import Quantised
 from danlu.model.softmax import residual, statistics, wide
 
 CPU_CHUNK_BYTES = 256_000_000
@@ -53,6 +54,8 @@ class Head(nn.Module):
         # In a tuple the embedding is not registered twice, and stays tied when its weight is replaced.
         self._tied = (tied,)
         self.linear = None if tied is not None else nn.Linear(hidden_size, vocab_size, bias=False)
+        self.quantised: Quantised | None
+        self.register_module("quantised", None)
         self.chunk_bytes: int | None = None
         """Bytes of logits to hold at a time; None: `chunk_bytes` of the device."""
 
@@ -65,7 +68,11 @@ class Head(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., V], in the dtype of hidden [..., D]."""
-        return F.linear(hidden, self.weight)
+        return F.linear(hidden, self.weight) if self.quantised is None else self.quantised(hidden, None)
+
+    def quantise(self, quantised: Quantised) -> None:
+        """Takes a quantised weight in the place of its own."""
+        self._tied, self.linear, self.quantised = (None,), None, quantised
 
     def forward(
         self,
@@ -79,7 +86,8 @@ class Head(nn.Module):
         `nll` is for objectives that are a weighted sum of log-probabilities, `logp` for all others. A factor on the
         loss (a loss scale over the tokens of the step) is best put into the weights: gradients are then rounded once.
         """
-        weight, chunk = self.weight, self._chunk_tokens(hidden_ND)
+        weight = self.weight if self.quantised is None else self.quantised.dequantised(hidden_ND.dtype)
+        chunk = self._chunk_tokens(hidden_ND, len(weight))
         learns = torch.is_grad_enabled() and (hidden_ND.requires_grad or weight.requires_grad)
         if needs == "nll" and learns:
             weights = torch.ones_like(labels_N, dtype=wide(hidden_ND.dtype)) if weights_N is None else weights_N
@@ -91,9 +99,9 @@ class Head(nn.Module):
             nll = -(logp.sum() if weights_N is None else torch.dot(logp, weights_N.to(logp.dtype)))
         return HeadOutput(nll, logp, lse, correct, entropy)
 
-    def _chunk_tokens(self, hidden_ND: Tensor) -> int:
+    def _chunk_tokens(self, hidden_ND: Tensor, vocabulary: int) -> int:
         limit = self.chunk_bytes or chunk_bytes(hidden_ND.device)
-        return max(16, limit // (self.weight.shape[0] * hidden_ND.element_size()))
+        return max(16, limit // (vocabulary * hidden_ND.element_size()))
 
 
 class _WeightedNLL(torch.autograd.Function):

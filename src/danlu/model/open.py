@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from danlu.model.adapter_folder import Base, attach_stored, base_folder, is_adapter, read_adapter
 from danlu.model.decoder import Decoder
 from danlu.model.folder import decoder_settings, load_decoder
+from danlu.model.integers import INT4_BITS, INT8_BITS, quantise_ends, to_int4, to_int8
 from danlu.model.nf4 import BITS, quantise
+from danlu.model.projection import Quantised
 from danlu.model.settings import ModelSettings
 
-Quantisation = Literal["nf4"]
+Quantisation = Literal["nf4", "int8", "int4"]
+"""nf4 trains under adapters (QLoRA); int8 and int4 are for inference, and take embedding and head in 8 bits too."""
+
+_KINDS: dict[Quantisation, tuple[Callable[[Tensor], Quantised], float]] = {
+    "nf4": (quantise, BITS),
+    "int8": (to_int8, INT8_BITS),
+    "int4": (to_int4, INT4_BITS),
+}
 
 
 def open_decoder(
@@ -28,8 +39,13 @@ def open_decoder(
     Raises UserError as `load_decoder`, `read_adapter` and `attach_stored` do.
     """
     if not is_adapter(folder):
-        quantised = {"quantise": quantise, "bits": BITS} if quantisation == "nf4" else {}
-        return load_decoder(folder, dtype, device, **quantised)  # type: ignore[arg-type]
+        if quantisation is None:
+            return load_decoder(folder, dtype, device)
+        form, bits = _KINDS[quantisation]
+        decoder = load_decoder(folder, dtype, device, quantise=form, bits=bits)
+        if quantisation != "nf4":
+            quantise_ends(decoder)
+        return decoder
     stored = read_adapter(folder)
     base = base_folder(stored)
     decoder = open_decoder(base, dtype, device, quantisation=quantisation)
