@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from danlu.text.records import Conversation
-from danlu.tokens.cut import ANSWER_CUT, cut
+from danlu.tokens.cut import ANSWER_CUT, OldestTurns, cut
 from danlu.tokens.encode import Kind, Role
 from danlu.tokens.template import Template
 from danlu.tokens.tokenizer import Tokenizer
@@ -80,7 +80,13 @@ class Recipes:
         self.tokenizer, self.template = tokenizer, Template(tokenizer, "none")
         self.end = tokenizer.encode_markup("<|im_end|>")
 
-    def danlu(self, turns: list[tuple[str, str]], source: int | None = None, target: int | None = None) -> Any:
+    def danlu(
+        self,
+        turns: list[tuple[str, str]],
+        source: int | None = None,
+        target: int | None = None,
+        oldest_turns: OldestTurns = "leave_out",
+    ) -> Any:
         messages: Any = [
             {"role": role, "content": said}
             for turn in turns
@@ -88,7 +94,7 @@ class Recipes:
         ]
         (whole,) = self.template.encode(Conversation(messages))
         whole, _ = limited(whole, source, target, self.tokenizer.token_bytes)
-        kept, reason = cut([whole], LENGTH, "tail", LENGTH // 2, self.tokenizer.token_bytes)
+        kept, reason = cut([whole], LENGTH, "tail", LENGTH // 2, self.tokenizer.token_bytes, oldest_turns)
         parts: list[Part] = []
         for row in kept:
             for start, end, kind, role in zip(
@@ -105,6 +111,9 @@ class Recipes:
 
     def danlu_limited(self, turns: list[tuple[str, str]]) -> Any:
         return self.danlu(turns, SOURCE, TARGET)
+
+    def danlu_windows(self, turns: list[tuple[str, str]]) -> Any:
+        return self.danlu(turns, oldest_turns="windows")
 
     def firefly(self, turns: list[tuple[str, str]]) -> Any:
         encode, markup = self.tokenizer.encode, self.tokenizer.encode_markup
@@ -169,6 +178,7 @@ def main() -> None:
         turns = list(rows(data / "sft" / f"{name}.jsonl.zst"))
         ways: dict[str, Callable[[list[tuple[str, str]]], Any]] = {
             "danlu": recipes.danlu,
+            "danlu, oldest_turns: windows": recipes.danlu_windows,
             f"danlu, {SOURCE} + {TARGET}": recipes.danlu_limited,
             "Firefly": recipes.firefly,
             "LLaMA-Efficient-Tuning": recipes.efficient_tuning,

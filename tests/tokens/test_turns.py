@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from danlu.ledger.errors import UserError
 from danlu.text.records import Conversation, Preference
+from danlu.tokens.cut import cut
 from danlu.tokens.encode import Encoded
 from danlu.tokens.pack import open_stream, pack
 from danlu.tokens.settings import DataSettings
@@ -177,3 +178,42 @@ def test_shares_above_one_are_refused() -> None:
     prompts = [{"text": "a", "share": 0.7, "where": ["x == 1"]}, {"text": "b", "share": 0.4, "where": ["x == 1"]}]
     with pytest.raises(ValidationError, match=r"sum to 1\.1"):
         DataSettings.model_validate({"sources": [{"path": "x"}], "system": prompts})
+
+
+@pytest.mark.parametrize("language", TALKS)
+def test_every_answer_is_in_one_window(template: Template, qwen: Tokenizer, language: str) -> None:
+    """Each with as much of what was said before it as fits, and the system prompt in all of them."""
+    turns = [(f"{number}. {asked}", f"{number}: {said}") for number in range(6) for asked, said in TALKS[language]]
+    messages: list[Any] = [{"role": "system", "content": CODE}]
+    for asked, said in turns:
+        messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+    (document,) = template.encode(Conversation(messages))
+    found = cut([document], 120, "drop", 60, qwen.token_bytes, "windows")
+    assert len(found.documents) > 2 and found.reason == "turns in several windows"
+    texts = [qwen.backend.decode(one.tokens.tolist(), skip_special_tokens=False) for one in found.documents]
+    assert all(
+        len(one) <= 120 and text.startswith(f"<|im_start|>system\n{CODE}")
+        for one, text in zip(found.documents, texts, strict=True)
+    )
+    trained = "".join(text_of(qwen, one) for one in found.documents)
+    assert trained == "".join(f"{said}<|im_end|>" for _, said in turns), "each once, in order"
+    last = cut([document], 120, "drop", 60, qwen.token_bytes).documents[0]
+    assert last.tokens.tolist() == found.documents[-1].tokens.tolist(), "the newest window is what it was"
+
+
+def test_windows_in_the_stream(tmp_path: Path, byte_tokenizer: Path) -> None:
+    path = tmp_path / "talks.jsonl"
+    messages = [{"role": role, "content": f"{n} {'x' * 30}"} for n in range(8) for role in ("user", "assistant")]
+    path.write_text("".join(json.dumps({"messages": [*messages, *messages[:2]][: 2 * k]}) + "\n" for k in (1, 8)))
+    data = {"sources": [{"path": str(path)}], "length": 256, "held_out": 0.0, "workers": 1}
+    seen = {}
+    for way in ("leave_out", "windows"):
+        chosen = DataSettings.model_validate({**data, "oldest_turns": way})
+        pack(chosen, byte_tokenizer, "sft", tmp_path / way, store=tmp_path / "store")
+        stream = open_stream(tmp_path / way, chosen, "sft")
+        step = stream.step(0, 2, rows=2)
+        assert step.examples == 2
+        seen[way] = sum(micro.target_count for micro in step.micro), stream.fingerprint
+    assert seen["windows"][0] == 9 * 33, "nine answers of two characters, 30 x and a stop token"
+    assert seen["leave_out"][0] < seen["windows"][0]
+    assert seen["leave_out"][1] != seen["windows"][1]

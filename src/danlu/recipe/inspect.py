@@ -51,7 +51,8 @@ def inspect_recipe(recipe: Recipe, stage: str | None, row: int | None, html: Pat
 
 def _print_counts(stream: Stream, tokenizer: Tokenizer, stage: str, console: Console) -> None:
     examples = (of.example(number) for of in stream.sets for number in range(len(of)))
-    found = inspect_examples(examples, tokenizer, stream.length, stream.overlong, stream.answer_budget)
+    cutting = stream.length, stream.overlong, stream.answer_budget, stream.oldest_turns
+    found = inspect_examples(examples, tokenizer, *cutting)
     table = found.table()
     table.title = f"{stage}: rows of {stream.length} tokens"
     console.print(table)

@@ -12,8 +12,10 @@ from danlu.tokens.characters import TokenBytes
 from danlu.tokens.encode import Encoded, Kind, Role
 
 Overlong = Literal["drop", "head", "tail"]
+OldestTurns = Literal["leave_out", "windows"]
 
 TURNS_LEFT_OUT = "oldest turns left out"
+IN_WINDOWS = "turns in several windows"
 PROMPT_CUT = "prompt cut"
 ANSWER_CUT = "answer cut, its stop token not trained"
 TOO_LONG = "dropped: a single turn is longer than the window"
@@ -37,7 +39,12 @@ class Cut(NamedTuple):
 
 
 def cut(
-    documents: Sequence[Encoded], length: int, overlong: Overlong, answer_budget: int, token_bytes: TokenBytes
+    documents: Sequence[Encoded],
+    length: int,
+    overlong: Overlong,
+    answer_budget: int,
+    token_bytes: TokenBytes,
+    oldest_turns: OldestTurns = "leave_out",
 ) -> Cut:
     """Fit a conversation, or the two sides of a preference, which stay alike in their prompt, into `length` tokens.
 
@@ -45,7 +52,12 @@ def cut(
     it is dropped, or with `overlong` "head" or "tail" that end of its prompt's content is kept, so that the answer has
     `answer_budget` tokens (less if it is shorter). An answer that is still too long is cut at its end; its stop token
     stays with weight 0, for a cut answer must not teach to stop, and what followed goes.
+
+    With `oldest_turns` "windows" the turns that go from a conversation make windows of their own, cut likewise, so that
+    every answer is in one of them.
     """
+    if oldest_turns == "windows" and len(documents) == 1 and len(documents[0]) > length:
+        return _windows(documents[0], length, overlong, answer_budget, token_bytes)
     views = [View(document, token_bytes) for document in documents]
     if all(view.needed <= length for view in views):
         return Cut([view.ended(length) if len(view) > length else view.encoded for view in views], None)
@@ -131,6 +143,26 @@ class View:
             piece_turns=self.turns[pieces],
             text_bytes=int(self._bytes.lengths[tokens[content]].sum()),
         )
+
+
+def _windows(document: Encoded, length: int, overlong: Overlong, answer_budget: int, token_bytes: TokenBytes) -> Cut:
+    """The newest turns that fit, then those before them, down to the first; in their order."""
+    found, reasons, rest = list[Encoded](), list[str | None](), document
+    while True:
+        view = View(rest, token_bytes)
+        oldest = 0 if view.needed <= length else _turns_to_leave([view], length)
+        one = cut([rest], length, overlong, answer_budget, token_bytes)
+        found, reasons = [*one.documents, *found], [*reasons, one.reason]
+        if not oldest:
+            break
+        view.pieces = [piece for piece in view.pieces if view.turns[piece] <= oldest]
+        rest = view.taken(view.whole())
+        if not any(view.trained[piece] for piece in view.pieces):
+            break
+    if len(found) < 2:
+        return Cut(found, next(filter(None, reasons), None))
+    gravest = [reason for reason in reasons if reason not in (None, TURNS_LEFT_OUT)]
+    return Cut(found, gravest[0] if gravest else IN_WINDOWS)
 
 
 def _turns_to_leave(views: Sequence[View], length: int) -> int:

@@ -33,6 +33,7 @@ def count_all_cuts(
         "length": settings.length,
         "overlong": settings.overlong,
         "answer_budget": settings.answer_budget or settings.length // 2,
+        "oldest_turns": settings.oldest_turns,
     }
     tasks, owners = [], []
     for owner, token_set in sets.items():

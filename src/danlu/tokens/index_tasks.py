@@ -17,7 +17,9 @@ from danlu.tokens.cut import cut
 from danlu.tokens.spelling import Spelling
 
 
-def count_cuts(shard: str, spelling: str, each: int, length: int, overlong: Any, answer_budget: int) -> dict[str, int]:
+def count_cuts(
+    shard: str, spelling: str, each: int, length: int, overlong: Any, answer_budget: int, oldest_turns: Any
+) -> dict[str, int]:
     """How many examples of a shard, of `each` documents, cutting to `length` changes, by reason."""
     columns = Columns.open(Path(shard))
     longest = np.diff(columns.document_offsets).reshape(-1, each).max(axis=1, initial=0)
@@ -25,7 +27,7 @@ def count_cuts(shard: str, spelling: str, each: int, length: int, overlong: Any,
     reasons: Counter[str] = Counter()
     for number in np.flatnonzero(longest > length).tolist():
         documents = [columns[number * each + side] for side in range(each)]
-        reason = cut(documents, length, overlong, answer_budget, token_bytes).reason
+        reason = cut(documents, length, overlong, answer_budget, token_bytes, oldest_turns).reason
         reasons.update([reason] if reason else [])
     return dict(reasons)
 

@@ -12,7 +12,7 @@ import numpy as np
 from rich.table import Table
 
 from danlu.ledger.errors import UserError
-from danlu.tokens.cut import Overlong, cut
+from danlu.tokens.cut import OldestTurns, Overlong, cut
 from danlu.tokens.encode import Encoded, Kind, Role
 from danlu.tokens.settings import LossLimits
 from danlu.tokens.shards import Example
@@ -133,7 +133,12 @@ class Inspection:
 
 
 def inspect_examples(
-    examples: Iterable[Example], tokenizer: Tokenizer, length: int, overlong: Overlong, answer_budget: int
+    examples: Iterable[Example],
+    tokenizer: Tokenizer,
+    length: int,
+    overlong: Overlong,
+    answer_budget: int,
+    oldest_turns: OldestTurns = "leave_out",
 ) -> Inspection:
     """Count over examples as training would cut them; documents without pieces are never cut (windows cut them)."""
     found = Inspection()
@@ -143,7 +148,7 @@ def inspect_examples(
         in_pieces = all(len(document.piece_starts) for document in example.documents)
         kept, reason = example.documents, None
         if in_pieces:
-            kept, reason = cut(example.documents, length, overlong, answer_budget, tokenizer.token_bytes)
+            kept, reason = cut(example.documents, length, overlong, answer_budget, tokenizer.token_bytes, oldest_turns)
         found.cuts.update([reason] if reason else [])
         found.rows_dropped += 0 if kept else len(example.documents)
         for document in example.documents:

@@ -114,6 +114,7 @@ def open_stream(
         isolate=settings.isolate,
         overlong=settings.overlong,
         answer_budget=settings.answer_budget,
+        oldest_turns=settings.oldest_turns,
         curricula=[one for _, _, one in filled] if any(curricula) else (),
         **more,
     )

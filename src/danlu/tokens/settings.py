@@ -183,6 +183,11 @@ class DataSettings(Settings):
         description="A conversation that does not fit even without its oldest turns is dropped, or that end of its "
         "prompt is kept.",
     )
+    oldest_turns: Literal["leave_out", "windows"] = Field(
+        default="leave_out",
+        description="Turns that do not fit beside the newest of a conversation are left out; or make windows of their "
+        "own, so that every answer is trained (SFT).",
+    )
     answer_budget: int | None = Field(
         default=None,
         ge=1,
@@ -250,8 +255,9 @@ class DataSettings(Settings):
 
     def unit(self, stage: StageName) -> Unit:
         """What the stage's batch size counts. Raises UserError for what the stage cannot have."""
-        if stage != "sft" and self.loss_on != ["assistant"]:
-            raise UserError(f"`loss_on` has no effect on {stage}", do="remove it, or put it into `sft.data`")
+        for name, usual in (("loss_on", ["assistant"]), ("oldest_turns", "leave_out")):
+            if stage != "sft" and getattr(self, name) != usual:
+                raise UserError(f"`{name}` has no effect on {stage}", do="remove it, or put it into `sft.data`")
         if stage == "pretrain" and (self.system or self.max_source_length or self.max_target_length):
             raise UserError(
                 "documents have no turns: `system`, `max_source_length` and `max_target_length` have no effect",

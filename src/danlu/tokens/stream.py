@@ -16,7 +16,7 @@ from danlu.ledger.files import fingerprint
 from danlu.tokens.batch import Batch, Placed, Run, Shape, make_batch, totals
 from danlu.tokens.columns import Columns
 from danlu.tokens.curriculum import Curriculum
-from danlu.tokens.cut import Cut, Overlong, cut
+from danlu.tokens.cut import Cut, OldestTurns, Overlong, cut
 from danlu.tokens.encode import Encoded
 from danlu.tokens.order import Order, Place, merged
 from danlu.tokens.packing import best_fit
@@ -93,6 +93,7 @@ class Stream:
         segments: changes of the weights, (from position, weights).
         overlong: what to do with a single turn longer than a row: drop it, or keep its prompt's `head` or `tail`
             so that the answer has `answer_budget` tokens (half a row unless given).
+        oldest_turns: whether turns that do not fit beside the newest are left out, or make windows of their own.
         columns: further values of documents for `Batch.doc`: {name: one array a source, by document number}.
         curricula: for each source its order from easy to hard, or None for an even one.
     """
@@ -111,6 +112,7 @@ class Stream:
         segments: Sequence[tuple[int, Sequence[float]]] = (),
         overlong: Overlong = "drop",
         answer_budget: int | None = None,
+        oldest_turns: OldestTurns = "leave_out",
         padding_id: int = 0,
         columns: Mapping[str, Sequence[np.ndarray]] | None = None,
         curricula: Sequence[Curriculum | None] = (),
@@ -119,6 +121,7 @@ class Stream:
         self.length, self.unit, self.pack, self.isolate = length, unit, pack, isolate
         self.skip = merged(skip)
         self.overlong: Overlong = overlong
+        self.oldest_turns: OldestTurns = oldest_turns
         self.answer_budget = length // 2 if answer_budget is None else answer_budget
         self._columns, self._padding_id = columns or {}, padding_id
         _check(self.sets, unit, pack, isolate)
@@ -142,6 +145,7 @@ class Stream:
                 overlong,
                 answer_budget,
                 *(curricula if any(curricula) else ()),
+                *(() if oldest_turns == "leave_out" else (oldest_turns,)),
             ]
         )
         """Equal for streams that show the same examples in the same order, whatever the epochs and skipped ranges."""
@@ -161,6 +165,7 @@ class Stream:
             isolate=self.isolate,
             overlong=self.overlong,
             answer_budget=self.answer_budget,
+            oldest_turns=self.oldest_turns,
             padding_id=self._padding_id,
         )
 
@@ -309,7 +314,8 @@ class Stream:
             parts = [(number, shard.span(number, at, at + self.length)) for at in range(start, end, self.length)]
         else:
             kept, reason = self._fit([shard[number] for number in numbers])
-            parts = list(zip(numbers, kept, strict=False))  # nothing is kept of what is dropped
+            several = len(kept) > len(numbers)  # windows of one conversation; nothing is kept of what is dropped
+            parts = [(numbers[0], one) for one in kept] if several else list(zip(numbers, kept, strict=False))
         paired = position if DOCUMENTS[self.unit] == 2 else -1
         chosen = self._chosen(token_set, shard, numbers)
         documents = [
@@ -334,7 +340,8 @@ class Stream:
     def _fit(self, documents: list[Encoded]) -> Cut:
         if max(map(len, documents)) <= self.length:
             return Cut(documents, None)
-        return cut(documents, self.length, self.overlong, self.answer_budget, self._spelling.token_bytes)
+        budget, spelt = self.answer_budget, self._spelling.token_bytes
+        return cut(documents, self.length, self.overlong, budget, spelt, self.oldest_turns)
 
     def _groups(self, items: Sequence[list[Placed]], rows: int, world: int) -> list[list[Run]]:
         """All micro-batches of a step, a multiple of `world`; each rank takes every world-th."""

@@ -28,7 +28,8 @@ def check_data(stream: Stream, tokenizer: Tokenizer, limits: LossLimits, out: Pa
     key = {"data": stream.fingerprint, "limits": limits.model_dump(mode="json")}
     if stream.unit in ("window", "document") or _known(out / FILE) == key:
         return
-    found = inspect_examples(_examples(stream), tokenizer, stream.length, stream.overlong, stream.answer_budget)
+    cutting = stream.length, stream.overlong, stream.answer_budget, stream.oldest_turns
+    found = inspect_examples(_examples(stream), tokenizer, *cutting)
     found.refuse(limits)
     with atomic_file(out / FILE) as handle:
         json.dump({**key, "found": found.as_dict()}, handle, ensure_ascii=False, indent=1)
