@@ -27,8 +27,10 @@ from danlu.tokens.settings import DataSettings
 
 BYTES_A_TOKEN = 3.9  # zh and en text under a 151k vocabulary, measured on the shared corpora
 USEFUL_SHARE = 0.4  # of the measured matrix product that a small model's training reaches
-PASSES = {"dpo": 8 / 3, "kto": 3.0, "reward": 2.0, "orpo": 2.0, "simpo": 2.0}
-"""Times the tokens of the first answers: two a pair, a third of a pass for each forward pass of a reference."""
+PASSES = {"dpo": 4 / 3}
+"""Over the packed tokens, both answers of a pair among them: a forward pass of the reference is a third. In kto half of
+the tokens are only looked at, which comes to one pass.
+"""
 
 
 @dataclass(frozen=True)
