@@ -51,7 +51,7 @@ def _model(path: Path) -> Path:
     return path
 
 
-MODEL = typer.Argument(metavar="MODEL", help="A Hugging Face folder, a checkpoint, a stage or a run.", callback=_model)
+MODEL = typer.Argument(metavar="MODEL", help="A Hugging Face or adapter folder, a stage or a run.", callback=_model)
 
 RecipePath = Annotated[Path, RECIPE]
 Overrides = Annotated[list[str] | None, OVERRIDES]
@@ -183,9 +183,7 @@ def evaluate(
     recipe: RecipePath,
     overrides: Overrides = None,
     smoke: Smoke = False,
-    model: Annotated[
-        list[Path] | None, typer.Option(help="Measure these models, not those the recipe trained.")
-    ] = None,
+    model: Annotated[list[Path] | None, typer.Option(help="Measure these, not those the recipe trained.")] = None,
 ) -> None:
     """Measures the models of a recipe, or any others, by its `evaluate` section."""
     from danlu.recipe.run import evaluate_models, run_recipe
@@ -203,12 +201,14 @@ def generate(
     prompts: Annotated[Path, typer.Argument(help="Prompts: .txt, one a line; or .jsonl with `prompt` or `messages`.")],
     out: Annotated[Path, typer.Argument(help="The .jsonl file of answers; an unfinished one is gone on with.")],
     overrides: Overrides = None,
+    quantize: Annotated[Literal["int8", "int4"] | None, typer.Option(help="Weights in fewer bits.")] = None,
 ) -> None:
     """Answers a file of prompts."""
     from danlu.infer.generate import generate_file
     from danlu.infer.model import load
 
-    generate_file(load(model), prompts, out, _given("danlu.infer.settings:SamplingSettings", overrides))
+    sampling = _given("danlu.infer.settings:SamplingSettings", overrides)
+    generate_file(load(model, quantize=quantize), prompts, out, sampling)
 
 
 @app.command(cls=with_settings("danlu.infer.settings:ChatSettings"))
@@ -218,7 +218,8 @@ def chat(model: ModelPath, overrides: Overrides = None) -> None:
     from danlu.infer.model import load
 
     settings: Any = _given("danlu.infer.settings:ChatSettings", overrides)
-    talk(load(model, template=settings.template), settings)
+    adapters = [settings.adapter] if settings.adapter else []
+    talk(load(model, quantize=settings.quantize, adapters=adapters, template=settings.template), settings)
 
 
 @app.command(cls=with_settings("danlu.serve.settings:ServeSettings"))
@@ -228,7 +229,8 @@ def serve(model: ModelPath, overrides: Overrides = None) -> None:
     from danlu.serve.app import serve as serve_model
 
     settings: Any = _given("danlu.serve.settings:ServeSettings", overrides)
-    serve_model(load(model, template=settings.template), settings)
+    loaded = load(model, quantize=settings.quantize, adapters=settings.adapters, template=settings.template)
+    serve_model(loaded, settings)
 
 
 @app.command()
@@ -238,11 +240,13 @@ def export(
     dtype: Annotated[str, typer.Option(help="float32, bf16 or fp16.")] = "bf16",
     family: Annotated[str | None, typer.Option(help="Another form than the model's own: llama, internlm2, ...")] = None,
     template: Annotated[str | None, typer.Option(help="Chat template by name, for a model that brings none.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="An adapter to merge into the model.")] = None,
+    accept: Annotated[bool, typer.Option("--accept", help="Write it even if it answers otherwise than MODEL.")] = False,
 ) -> None:
-    """Writes a plain Hugging Face folder: weights, tokenizer, template and generation settings."""
+    """Writes a plain Hugging Face folder, an adapter merged into its weights, and checks that it says the same."""
     from danlu.recipe.export import export_model
 
-    export_model(model, out, dtype, family=family, template=template)
+    export_model(model, out, dtype, family=family, template=template, adapter=adapter, accept=accept)
 
 
 @tokenizer_app.command("inspect")
@@ -284,9 +288,7 @@ def extend_tokenizer(
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders or published training logs.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the page; the first run's `report` when left out.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the page; by default the first run's `report`.")] = None,
     language: Annotated[Literal["en", "zh"], typer.Option(help="Of the page.")] = "en",
 ) -> None:
     """Draws runs into one page, several over each other; of a `clean` folder, its data report."""

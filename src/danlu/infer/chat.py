@@ -38,10 +38,11 @@ class Chat:
     def __init__(self, model: Model, settings: ChatSettings, write: Callable[[str], object]) -> None:
         self.model, self.write = model, write
         self.sampling: SamplingSettings = settings.sampling
+        self.adapter = settings.adapter.resolve().name if settings.adapter else None
         self.system, self.raw = settings.system, settings.raw
         self.words = WORDS[settings.language]
         self.history: list[Message] = []
-        self.say(self.words.welcome.format(name=model.name))
+        self.say(self.words.welcome.format(name=self.adapter or model.name))
         if model.template is None and not self.raw:
             self.raw = True
             self.say(self.words.no_template)
@@ -115,7 +116,7 @@ class Chat:
         """Streams the answer until it ends or Ctrl-C is pressed, and gives what was shown."""
         shown = []
         with graceful_stop() as stop:
-            stream = self.model.stream_tokens(prompt, self.sampling)
+            stream = self.model.stream_tokens(prompt, self.sampling, self.adapter)
             for piece in stream:
                 self.write(piece)
                 shown.append(piece)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from danlu.infer.cache import Cache
+from danlu.infer.graphs import DecodingGraphs
 from danlu.infer.sampling import History, choose
 from danlu.infer.score import ContinuationScore, require_tokens, score
 from danlu.infer.settings import SamplingSettings
@@ -19,6 +20,7 @@ from danlu.ledger.errors import UserError
 from danlu.model.decoder import Decoder
 
 Finish = Literal["stop", "length", "cancelled"]
+BASE = -1  # the decoder without any adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Request:
     watch: Callable[[Event], bool] | None
     history: History
     limit: int
+    adapter: int = BASE
     tokens: list[int] = field(default_factory=list)
     logps: list[TokenLogp] = field(default_factory=list)
     finish: Finish | None = None
@@ -81,6 +84,9 @@ class Engine:
     At most `max_batch` sequences run at once, and their number times the longest stays within `max_tokens_in_cache`;
     others wait in order. Memory for the cache is taken as it is needed. One prefill call takes up to `prefill_tokens`,
     padding included; a longer prompt goes through in pieces, between which the others go on.
+
+    A decoder on which `adapters` of them were loaded (`danlu.model.adapt.load_several`) answers each request with the
+    one that it names, by number, or with none (`BASE`); `first` is that of requests that name none.
     """
 
     def __init__(
@@ -90,13 +96,16 @@ class Engine:
         max_batch: int = 64,
         max_tokens_in_cache: int = 65_536,
         prefill_tokens: int = 8_192,
+        adapters: int = 0,
+        first: int = BASE,
         device: torch.device | str | None = None,
     ) -> None:
         self.max_batch, self.prefill_tokens = max_batch, prefill_tokens
-        self.decoder = decoder
+        self.decoder, self.adapters, self.first = decoder, adapters, first
         self.device = torch.device(device) if device is not None else next(decoder.parameters()).device
         self.window = decoder.settings.max_positions
         self._cache = Cache(max_batch, max_tokens_in_cache, decoder.settings.sliding_window)
+        self._graphs = DecodingGraphs(decoder, self._cache) if DecodingGraphs.fit(decoder) else None
         self._waiting: deque[Request] = deque()
         self._rows: list[Request] = []
         self._lock = threading.RLock()
@@ -117,6 +126,7 @@ class Engine:
         sampling: SamplingSettings | None = None,
         stop_ids: Iterable[int] = (),
         watch: Callable[[Event], bool] | None = None,
+        adapter: int | None = None,
     ) -> Request:
         """Puts a prompt in the queue. Raises UserError for a prompt that is empty or leaves no room for an answer, and
         for a reward model.
@@ -133,7 +143,8 @@ class Engine:
                 do="shorten the prompt",
             )
         limit = min(sampling.max_tokens, window - len(prompt))
-        request = Request(prompt, sampling, frozenset(stop_ids), watch, History(sampling, prompt), limit)
+        history, chosen = History(sampling, prompt), self.first if adapter is None else adapter
+        request = Request(prompt, sampling, frozenset(stop_ids), watch, history, limit, chosen)
         with self._lock:
             self._waiting.append(request)
         return request
@@ -189,10 +200,20 @@ class Engine:
         finally:
             self.cancel(request)
 
-    def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[ContinuationScore]:
+    def score(
+        self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], adapter: int | None = None
+    ) -> list[ContinuationScore]:
         """Log-likelihood of each continuation after its context; see `danlu.infer.score.score`."""
         with self._lock:
-            return score(self.decoder, pairs, self.device)
+            return score(self.decoder, pairs, self.device, self.pick([self.first if adapter is None else adapter]))
+
+    def pick(self, adapters: Sequence[int]) -> Tensor | None:
+        """Which adapter each row takes, as the decoder is told [B, N]; None where all take the base."""
+        if all(number == BASE for number in adapters):
+            return None
+        weight = self.decoder.norm.weight
+        wanted = torch.tensor(adapters, device=self.device)[:, None]
+        return (wanted == torch.arange(self.adapters, device=self.device)).to(weight.dtype)
 
     def _admit(self) -> None:
         longest = max((request.needs for request in self._rows), default=0)
@@ -226,14 +247,14 @@ class Engine:
         tokens_BT = torch.tensor([piece + [0] * (width - len(piece)) for piece in pieces], device=self.device)
         positions_BT = torch.arange(start, start + width, device=self.device).expand_as(tokens_BT)
         attend = self._cache.prefill(torch.tensor(chosen, device=self.device), positions_BT, start)
-        hidden_BTD = self.decoder(tokens_BT, positions_BT, attend)
+        hidden_BTD = self.decoder(tokens_BT, positions_BT, attend, self.pick([one.adapter for one in requests]))
         for request, piece in zip(requests, pieces, strict=True):
             request.prefilled += len(piece)
         if requests[0].prefilled < len(requests[0].prompt):
             return []
         last_B = torch.tensor([len(piece) - 1 for piece in pieces], device=self.device)
         rows_B = torch.arange(len(pieces), device=self.device)
-        return self._extend(requests, hidden_BTD[rows_B, last_B])
+        return self._extend(requests, self.decoder.head.logits(hidden_BTD[rows_B, last_B]).float())
 
     def _decode(self, running: list[Request]) -> list[Event]:
         # A row whose prompt is still coming in takes part with its next position, which the prompt overwrites later.
@@ -242,14 +263,21 @@ class Engine:
             for request in self._rows
         ]
         last = [request.tokens[-1] if request.tokens else 0 for request in self._rows]
-        tokens_B1, positions_B1 = torch.tensor([last, places], device=self.device)[:, :, None].unbind(0)
-        hidden_BD = self.decoder(tokens_B1, positions_B1, self._cache.decode(positions_B1, max(places)))[:, 0]
+        logits_BV = self._next_logits(last, places)
         if len(running) < len(self._rows):
-            hidden_BD = hidden_BD[[row for row, request in enumerate(self._rows) if request.tokens]]
-        return self._extend(running, hidden_BD)
+            logits_BV = logits_BV[[row for row, request in enumerate(self._rows) if request.tokens]]
+        return self._extend(running, logits_BV)
 
-    def _extend(self, requests: list[Request], hidden_BD: Tensor) -> list[Event]:
-        logits_BV = self.decoder.head.logits(hidden_BD).float()
+    def _next_logits(self, tokens: list[int], places: list[int]) -> Tensor:
+        if self._graphs is not None:
+            return self._graphs.logits(tokens, places)
+        tokens_B1, positions_B1 = torch.tensor([tokens, places], device=self.device)[:, :, None].unbind(0)
+        pick_BN = self.pick([request.adapter for request in self._rows])
+        attend = self._cache.decode(positions_B1, max(places))
+        hidden_BD = self.decoder(tokens_B1, positions_B1, attend, pick_BN)[:, 0]
+        return self.decoder.head.logits(hidden_BD).float()
+
+    def _extend(self, requests: list[Request], logits_BV: Tensor) -> list[Event]:
         wanted = [request.sampling.logprobs for request in requests]
         logp_BV = logits_BV.log_softmax(-1) if any(count is not None for count in wanted) else None
         chosen = choose(logits_BV, [request.history for request in requests]).tolist()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, get_args, overload
 
 import torch
 
@@ -16,12 +16,13 @@ from danlu.config import check
 from danlu.infer.engine import Engine, Event, Finish, Request
 from danlu.infer.settings import SamplingSettings
 from danlu.infer.text import TextStream
+from danlu.infer.voices import Voices, words_of
 from danlu.ledger.checkpoints import resolve_checkpoint
 from danlu.ledger.errors import UserError
 from danlu.ledger.manifest import read_manifest
 from danlu.model.decoder import Decoder
 from danlu.model.families.config import require_tokenizer
-from danlu.model.folder import load_decoder
+from danlu.model.open import Quantisation
 from danlu.model.settings import require_rows
 from danlu.text.records import Message
 from danlu.tokens.template import Template
@@ -50,12 +51,22 @@ class Model:
     """Chats, continues and scores; `template` is None where the tokenizer brings none.
 
     Sampling is given by keyword, by the names of `SamplingSettings`: `model.chat(messages, temperature=0.7, seed=1)`.
+    `adapter` names one of `voices`: one of the adapters that were loaded, or the base.
     May be used from several threads, whose requests then run together.
     """
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, template: Template | None, name: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        template: Template | None,
+        name: str,
+        others: Mapping[str, int] | None = None,
+    ) -> None:
         require_rows(engine.decoder.settings, tokenizer.vocab_size)
         self.engine, self.tokenizer, self.template, self.name = engine, tokenizer, template, name
+        self.voices = {name: engine.first, **(others or {})}
+        """The engine's number of each adapter by name, and of the base; the first answers where none is named."""
         ends = (tokenizer.eos_id, *tokenizer.generation_stops, *(template.stop_ids if template else ()))
         self.stop_ids = frozenset(token for token in ends if token is not None)
 
@@ -63,27 +74,27 @@ class Model:
     def decoder(self) -> Decoder:
         return self.engine.decoder
 
-    def chat(self, messages: Sequence[Message], **sampling: Any) -> str:
+    def chat(self, messages: Sequence[Message], adapter: str | None = None, **sampling: Any) -> str:
         """The assistant's next message. Raises UserError where there is no chat template."""
-        return self._texts([self.chat_prompt(messages)], _sampling(sampling))[0]
+        return self._texts([self.chat_prompt(messages)], _sampling(sampling), adapter)[0]
 
-    def stream_chat(self, messages: Sequence[Message], **sampling: Any) -> Generator[str]:
+    def stream_chat(self, messages: Sequence[Message], adapter: str | None = None, **sampling: Any) -> Generator[str]:
         """The assistant's next message, piece by piece; closing the generator stops the answer."""
-        return self.stream_tokens(self.chat_prompt(messages), _sampling(sampling))
+        return self.stream_tokens(self.chat_prompt(messages), _sampling(sampling), adapter)
 
     @overload
-    def generate(self, prompt: str, **sampling: Any) -> str: ...
+    def generate(self, prompt: str, adapter: str | None = None, **sampling: Any) -> str: ...
     @overload
-    def generate(self, prompt: Sequence[str], **sampling: Any) -> list[str]: ...
-    def generate(self, prompt: str | Sequence[str], **sampling: Any) -> str | list[str]:
+    def generate(self, prompt: Sequence[str], adapter: str | None = None, **sampling: Any) -> list[str]: ...
+    def generate(self, prompt: str | Sequence[str], adapter: str | None = None, **sampling: Any) -> str | list[str]:
         """How a text, or each of many, goes on, without a template; markup in it counts as such."""
         prompts = [prompt] if isinstance(prompt, str) else prompt
-        texts = self._texts([self.raw_prompt(text) for text in prompts], _sampling(sampling))
+        texts = self._texts([self.raw_prompt(text) for text in prompts], _sampling(sampling), adapter)
         return texts[0] if isinstance(prompt, str) else texts
 
-    def stream(self, prompt: str, **sampling: Any) -> Generator[str]:
+    def stream(self, prompt: str, adapter: str | None = None, **sampling: Any) -> Generator[str]:
         """How a text goes on, piece by piece; closing the generator stops the answer."""
-        return self.stream_tokens(self.raw_prompt(prompt), _sampling(sampling))
+        return self.stream_tokens(self.raw_prompt(prompt), _sampling(sampling), adapter)
 
     def score(self, text: str) -> Score:
         """Negative log-likelihood of a text as a document: after the tokenizer's first token, or else its end token.
@@ -138,7 +149,9 @@ class Model:
         ids, prefix = self.tokenizer.encode_markup(text), self.tokenizer.begins
         return ids if ids[: len(prefix)] == prefix else [*prefix, *ids]
 
-    def submit(self, prompt_ids: Sequence[int], sampling: SamplingSettings, on_text: OnText) -> Request:
+    def submit(
+        self, prompt_ids: Sequence[int], sampling: SamplingSettings, on_text: OnText, adapter: str | None = None
+    ) -> Request:
         """Starts an answer; `on_text` gets its text as it comes, in the thread that steps the engine."""
         text = TextStream(self.tokenizer, sampling.stop)
 
@@ -149,12 +162,19 @@ class Model:
             on_text(piece, event, "stop" if text.stopped else event.finish)
             return text.stopped
 
-        return self.engine.submit(prompt_ids, sampling, self.stop_ids, watch)
+        return self.engine.submit(prompt_ids, sampling, self.stop_ids, watch, self._number(adapter))
 
-    def stream_tokens(self, prompt_ids: Sequence[int], sampling: SamplingSettings) -> Generator[str]:
+    def _number(self, adapter: str | None) -> int | None:
+        if adapter is not None and adapter not in self.voices:
+            raise UserError(f"there is no adapter {adapter!r} here", do=f"name one of {', '.join(self.voices)}")
+        return None if adapter is None else self.voices[adapter]
+
+    def stream_tokens(
+        self, prompt_ids: Sequence[int], sampling: SamplingSettings, adapter: str | None = None
+    ) -> Generator[str]:
         """The answer to a prompt of token ids, piece by piece; closing it stops the answer."""
         pieces: deque[str] = deque()
-        request = self.submit(prompt_ids, sampling, _gather(pieces))
+        request = self.submit(prompt_ids, sampling, _gather(pieces), adapter)
         try:
             while pieces or request.finish is None:
                 if not pieces:
@@ -165,12 +185,12 @@ class Model:
         finally:
             self.engine.cancel(request)
 
-    def _texts(self, prompts: Sequence[Sequence[int]], sampling: SamplingSettings) -> list[str]:
+    def _texts(self, prompts: Sequence[Sequence[int]], sampling: SamplingSettings, adapter: str | None) -> list[str]:
         pieces: list[list[str]] = [[] for _ in prompts]
         longest_first = sorted(
             range(len(prompts)), key=lambda i: -len(prompts[i])
         )  # like lengths together: less padding
-        self.engine.finish([self.submit(prompts[i], sampling, _gather(pieces[i])) for i in longest_first])
+        self.engine.finish([self.submit(prompts[i], sampling, _gather(pieces[i]), adapter) for i in longest_first])
         return ["".join(own) for own in pieces]
 
 
@@ -179,13 +199,18 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     *,
+    quantize: Quantisation | None = None,
+    adapters: Mapping[str, Path | str] | Sequence[Path | str] = (),
     template: str | None = None,
     max_batch: int = 64,
     max_tokens_in_cache: int = 65_536,
 ) -> Model:
     """A model from a Hugging Face folder, a checkpoint, or a stage or run that has trained.
 
+    An adapter's folder is opened over its base. `adapters` are further ones over the same base, by a name or by that of
+    their folder; a request may name any of them, or the base.
     By default on a GPU in bf16 where there is one, else on the CPU in float32; dtype is float32, bf16 or fp16.
+    `quantize`: weights in int8 (half of bf16's memory, and faster on a CPU), int4 (a third) or nf4.
     `template` names a chat template (chatml, baichuan2, ...) for a folder that brings none, or another than its own.
     `max_batch` and `max_tokens_in_cache` are the engine's.
     """
@@ -194,14 +219,28 @@ def load(
     dtype = dtype or ("float32" if device == "cpu" else "bf16")
     if dtype not in DTYPES:
         raise UserError(f"there is no dtype {dtype!r}", do="choose one of " + ", ".join(DTYPES))
-    tokenizer = Tokenizer.load(folder)
+    if quantize not in (None, *get_args(Quantisation)):
+        raise UserError(f"there is no form {quantize!r}", do="choose one of " + ", ".join(get_args(Quantisation)))
+    tokenizer = Tokenizer.load(words_of(folder))
     if (folder / "config.json").is_file():
         require_tokenizer(folder, tokenizer.vocab_size, tokenizer.origin)
     chosen = Template(tokenizer, choice=template) if template or tokenizer.chat_template else None
     _require_trained_with(folder, tokenizer, chosen)
-    decoder = load_decoder(folder, DTYPES[dtype], torch.device(device))
-    engine = Engine(decoder, max_batch=max_batch, max_tokens_in_cache=max_tokens_in_cache)
-    return Model(engine, tokenizer, chosen, Path(path).resolve().name)
+    named = adapters if isinstance(adapters, Mapping) else {Path(one).resolve().name: one for one in adapters}
+    if len(named) < len(adapters):
+        raise UserError("two adapters have one name", where="adapters", do="give them as {name: folder}")
+    voices = Voices.of(folder, Path(path).resolve().name, {name: Path(one) for name, one in named.items()})
+    for one in voices.adapters:
+        _require_trained_with(one.folder, tokenizer, chosen)
+    decoder = voices.open(DTYPES[dtype], torch.device(device), quantize)
+    engine = Engine(
+        decoder,
+        max_batch=max_batch,
+        max_tokens_in_cache=max_tokens_in_cache,
+        adapters=len(voices.adapters),
+        first=voices.first,
+    )
+    return Model(engine, tokenizer, chosen, voices.name, voices.others)
 
 
 def _require_trained_with(folder: Path, tokenizer: Tokenizer, template: Template | None) -> None:

@@ -26,9 +26,12 @@ class ContinuationScore(NamedTuple):
 
 @torch.inference_mode()
 def score(
-    decoder: Decoder, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.device
+    decoder: Decoder,
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+    device: torch.device,
+    pick_1N: Tensor | None = None,
 ) -> list[ContinuationScore]:
-    """Scores (context, continuation) pairs of token ids, in their order.
+    """Scores (context, continuation) pairs of token ids, in their order; `pick_1N` is the adapter that all take.
 
     What two pairs share but for their last token is computed once: choices of one token cost one row a question.
     Raises UserError for an empty context or a pair longer than the window.
@@ -47,7 +50,7 @@ def score(
         sequences.setdefault(sequence, []).append(index)
     results: list[ContinuationScore | None] = [None] * len(pairs)
     for batch in batches(sorted(sequences, key=len, reverse=True)):
-        hidden_BTD = hidden_states(decoder, batch, device)
+        hidden_BTD = hidden_states(decoder, batch, device, pick_1N)
         wanted = [(row, index) for row, sequence in enumerate(batch) for index in sequences[sequence]]
         rows = [row for row, index in wanted for _ in pairs[index][1]]
         places = [len(pairs[index][0]) - 1 + offset for _, index in wanted for offset in range(len(pairs[index][1]))]
@@ -80,9 +83,12 @@ def batches(sequences: list[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]
         start += count
 
 
-def hidden_states(decoder: Decoder, batch: list[tuple[int, ...]], device: torch.device) -> Tensor:
+def hidden_states(
+    decoder: Decoder, batch: list[tuple[int, ...]], device: torch.device, pick_1N: Tensor | None = None
+) -> Tensor:
     """The last hidden states [B, T, D] of sequences, the longest first; what follows a shorter one is padding."""
     width = len(batch[0])
     tokens_BT = torch.tensor([[*sequence, *[0] * (width - len(sequence))] for sequence in batch], device=device)
     positions_BT = torch.arange(width, device=device).expand_as(tokens_BT)
-    return decoder(tokens_BT, positions_BT, Causal(decoder.settings.sliding_window))
+    pick_BN = None if pick_1N is None else pick_1N.expand(len(batch), -1)
+    return decoder(tokens_BT, positions_BT, Causal(decoder.settings.sliding_window), pick_BN)

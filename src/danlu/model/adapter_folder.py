@@ -195,7 +195,7 @@ def base_folder(stored: StoredAdapter) -> Path:
     raise UserError(
         f"the adapter's base {stored.base.folder or '(not named)'} is not a folder here",
         where=str(stored.folder / CONFIG),
-        do="name the base yourself: danlu chat BASE --adapter ADAPTER",
+        do="name the base yourself: danlu chat BASE adapter=ADAPTER",
     )
 
 

@@ -114,6 +114,13 @@ def save_decoder(
             shutil.copyfile(_OWN_CLASS, place / _OWN_CLASS.name)
 
 
+def stored_dtype(folder: Path) -> str:
+    """The format of a folder's weights as its config.json states it, such as bfloat16; float32 where it does not."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    stated = config.get("dtype") or config.get("torch_dtype")
+    return stated if stated in ("bfloat16", "float16") else "float32"
+
+
 def save_words(folder: Path, tokenizer: Tokenizer | None, stop_ids: Sequence[int] = ()) -> dict[str, int | None]:
     """Lays the tokenizer and what ends generation into a folder; gives the special ids as config.json names them."""
     ids: dict[str, int | None] = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}

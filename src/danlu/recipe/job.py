@@ -52,10 +52,13 @@ def run_job(job: TrainingJob, out: Path) -> Path:
     from danlu.tokens.template import Template
     from danlu.tokens.tokenizer import Tokenizer
     from danlu.train.loop import train
+    from danlu.train.objectives.reward import require_own_padding
     from danlu.train.objectives.table import objective_of
 
     tokenizer = Tokenizer.load(job.tokenizer)
     template = Template(tokenizer) if tokenizer.chat_template else None
+    if job.stage == "reward" and template is not None:
+        require_own_padding(template)
     return train(
         job.train,
         objective_of(job.train),
@@ -63,7 +66,7 @@ def run_job(job: TrainingJob, out: Path) -> Path:
         tokenizer,
         template,
         training_stream(job),
-        _held_out(job),
+        held_out_streams(job),
         out,
         config=job.model_dump(mode="json", by_alias=True),
         seed=job.seed,
@@ -121,7 +124,8 @@ def _decoder(job: TrainingJob, tokenizer: Tokenizer) -> Decoder:
     return reward_decoder(decoder, job.seed) if job.stage == "reward" else decoder
 
 
-def _held_out(job: TrainingJob) -> Mapping[str, Stream]:
+def held_out_streams(job: TrainingJob) -> Mapping[str, Stream]:
+    """What was held out of each source, where anything was."""
     from danlu.tokens.pack import folder_names, open_stream
 
     streams = {}

@@ -31,6 +31,8 @@ class Api:
 
     def __init__(self, model: Model, name: str, worker: Worker, settings: ServeSettings) -> None:
         self.model, self.name, self.worker, self.settings = model, name, worker, settings
+        self.names = {name: model.name, **{other: other for other in model.voices if other != model.name}}
+        """What a request may name as its model, and the voice that answers then."""
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
@@ -48,11 +50,10 @@ class Api:
         return await self._answer(request, asked, prompts, TextForm(self.model.tokenizer))
 
     def require(self, model: str | None) -> None:
-        """Raises ApiError 404 when another model is asked for."""
-        if model is not None and model != self.name:
-            raise ApiError(
-                404, f"there is no model {model!r}, only {self.name!r}", param="model", code="model_not_found"
-            )
+        """Raises ApiError 404 when a model is asked for that is not here: neither the base nor an adapter."""
+        if model is not None and model not in self.names:
+            known = ", ".join(map(repr, self.names))
+            raise ApiError(404, f"there is no model {model!r}, only {known}", param="model", code="model_not_found")
 
     async def _body(self, request: Request) -> bytes:
         body = bytearray()
@@ -89,8 +90,10 @@ class Api:
 
     async def _answer(self, request: Request, asked: SamplingRequest, prompts: list[list[int]], form: Form) -> Response:
         samplings = asked.sampling(self.settings.max_tokens)
-        answers = self.worker.answer([(prompt, sampling) for prompt in prompts for sampling in samplings])
-        writing = _Writing(answers, Envelope(form, self.name), asked, sum(map(len, prompts)))
+        name = asked.model or self.name
+        asks = [(prompt, sampling) for prompt in prompts for sampling in samplings]
+        answers = self.worker.answer(asks, self.names[name])
+        writing = _Writing(answers, Envelope(form, name), asked, sum(map(len, prompts)))
         headers = _ignored_header(asked.ignored)
         if asked.stream:
             return _AnswerStream(writing, self.worker, headers)

@@ -74,16 +74,16 @@ def create_app(model: Model, settings: ServeSettings) -> FastAPI:
 
     @app.get("/v1/models")
     async def models() -> dict[str, object]:
-        return {"object": "list", "data": [described()]}
+        return {"object": "list", "data": [described(one) for one in api.names]}
 
     @app.get("/v1/models/{model_id:path}")
     async def one_model(model_id: str) -> dict[str, object]:
         api.require(model_id)
-        return described()
+        return described(model_id)
 
-    def described() -> dict[str, object]:
+    def described(one: str) -> dict[str, object]:
         extra = {"max_model_len": model.engine.window, "chat_template": model.template is not None}
-        return {"id": name, "object": "model", "created": created, "owned_by": "danlu", **extra}
+        return {"id": one, "object": "model", "created": created, "owned_by": "danlu", **extra}
 
     @app.get("/health")
     async def health() -> dict[str, str]:

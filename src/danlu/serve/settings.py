@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -22,6 +24,13 @@ class ServeSettings(Settings):
         description="The key that requests must bring (Authorization: Bearer KEY); null asks for none.",
     )
     name: str | None = Field(default=None, description="The model's name in the API; null takes the folder's name.")
+    adapters: dict[str, Path] = Field(
+        default={},
+        description="Adapters over the model by the names that requests give as `model`: adapters.poet=PATH.",
+    )
+    quantize: Literal["int8", "int4"] | None = Field(
+        default=None, description="Weights in 8 bits (half of bf16's memory; faster on a CPU) or 4 (a third)."
+    )
     template: str | None = Field(
         default=None, description="Chat template by name (chatml, baichuan2, ...), for a model that brings none."
     )

@@ -31,8 +31,8 @@ class Delta:
 class Answers:
     """The choices of one API request, as an asynchronous iterator of `Delta` until all have ended."""
 
-    def __init__(self, model: Model, asks: Sequence[Ask]) -> None:
-        self.asks = asks
+    def __init__(self, model: Model, asks: Sequence[Ask], adapter: str | None) -> None:
+        self.asks, self._adapter = asks, adapter
         self._model = model
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Queue[Delta | Exception] = asyncio.Queue()
@@ -55,7 +55,7 @@ class Answers:
     def start(self) -> None:
         """Puts the prompts into the engine; for the engine's thread."""
         for index, (prompt, sampling) in enumerate(self.asks):
-            self._requests.append(self._model.submit(prompt, sampling, self._watch(index)))
+            self._requests.append(self._model.submit(prompt, sampling, self._watch(index), self._adapter))
 
     def stop(self) -> None:
         """Frees the rows; for the engine's thread."""
@@ -97,11 +97,14 @@ class Worker:
         self._jobs.put(None)
         self._thread.join()
 
-    def answer(self, asks: Sequence[Ask]) -> Answers:
-        """Starts to answer; who calls this calls `release` in the end. Raises ApiError 429 when there is no room."""
+    def answer(self, asks: Sequence[Ask], adapter: str | None = None) -> Answers:
+        """Starts to answer; who calls this calls `release` in the end. Raises ApiError 429 when there is no room.
+
+        `adapter` is one of the model's voices; None: its first.
+        """
         if self.load + len(asks) > self.limit:
             raise ApiError(429, f"{self.load} answers are being written or wait already: try again later")
-        answers = Answers(self.model, asks)
+        answers = Answers(self.model, asks, adapter)
         self.load += len(asks)
 
         def start() -> None:

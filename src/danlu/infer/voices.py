@@ -1,0 +1,67 @@
+"""A base and the adapters over it that one engine holds, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from danlu.infer.engine import BASE
+from danlu.ledger.checkpoints import resolve_checkpoint
+from danlu.ledger.errors import UserError
+from danlu.model.adapt import load_several
+from danlu.model.adapter_folder import Base, StoredAdapter, base_folder, is_adapter, loras, read_adapter
+from danlu.model.decoder import Decoder
+from danlu.model.open import Quantisation, open_decoder
+
+
+@dataclass(frozen=True)
+class Voices:
+    """`name` is what answers where nothing else is asked for: the engine's adapter `first`, or the base."""
+
+    base: Path
+    adapters: list[StoredAdapter]
+    name: str
+    first: int
+    others: dict[str, int]
+    """Number of each other name; that of the base is `BASE`."""
+
+    @classmethod
+    def of(cls, folder: Path, name: str, adapters: Mapping[str, Path]) -> Voices:
+        """A model's folder, or an adapter's, called `name`, with further adapters over the same base.
+
+        Raises UserError for what is no adapter, and for names that come twice.
+        """
+        stored = {own: _read(path) for own, path in adapters.items()}
+        others = {own: number for number, own in enumerate(stored)}
+        if name in others:
+            raise UserError(f"model and adapter are both called {name}", where="adapters", do="give {name: folder}")
+        if not is_adapter(folder):
+            return cls(folder, list(stored.values()), name, BASE, others)
+        main = read_adapter(folder)
+        base, last = base_folder(main), len(stored)
+        called = base.name if base.name not in (*others, name) else str(base)
+        return cls(base, [*stored.values(), main], name, last, {**others, called: BASE})
+
+    def open(self, dtype: torch.dtype, device: torch.device, quantisation: Quantisation | None = None) -> Decoder:
+        """The base's decoder with the adapters on it. Raises UserError for an adapter of another base."""
+        decoder = open_decoder(self.base, dtype, device, quantisation=quantisation)
+        if self.adapters:
+            base = Base.of(self.base)
+            load_several(decoder, [loras(decoder, one, base) for one in self.adapters], dtype)
+        return decoder
+
+
+def words_of(folder: Path) -> Path:
+    """Where the tokenizer is: in the folder itself, or, for an adapter that brings none, in its base's."""
+    brings = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json"))
+    return base_folder(read_adapter(folder)) if is_adapter(folder) and not brings else folder
+
+
+def _read(path: Path) -> StoredAdapter:
+    folder = resolve_checkpoint(path)
+    if not is_adapter(folder):
+        raise UserError("a whole model, not an adapter", where=str(folder), do="load it by itself")
+    return read_adapter(folder)
