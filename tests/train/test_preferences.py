@@ -10,9 +10,13 @@ import torch
 from pydantic import ValidationError
 from safetensors.numpy import load_file
 
+from danlu.ledger.errors import UserError
 from danlu.ledger.metrics import read_metrics
+from danlu.tokens.template import Template
+from danlu.tokens.tokenizer import Tokenizer
 from danlu.train.network import Network
 from danlu.train.objectives.pairs import document_logp
+from danlu.train.objectives.reward import require_own_padding
 from danlu.train.preference_settings import (
     DPOTrainSettings,
     KTOTrainSettings,
@@ -64,6 +68,16 @@ def test_micro_batches_change_nothing(tmp_path: Path, kind: type[PreferenceTrain
     for one, other in zip(*found, strict=True):
         for name in ("loss", "rewards_margin", "grad_norm", *(["kl"] if unit == "labelled" else [])):
             assert one[name] == pytest.approx(other[name], rel=2e-4, abs=2e-4), name
+
+
+def test_padding_that_ends_answers_is_refused() -> None:
+    """transformers scores the last token that is not padding."""
+    source = "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    made = tiny.tokenizer().with_chat_template(source)
+    require_own_padding(Template(made))
+    same = Tokenizer(made.backend, {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}, source)
+    with pytest.raises(UserError, match="the padding token too"):
+        require_own_padding(Template(same))
 
 
 def test_a_reward_head_has_no_place_in_an_adapter() -> None:

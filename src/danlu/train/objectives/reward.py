@@ -11,16 +11,33 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 from torch.nn import functional
 
+from danlu.ledger.errors import UserError
 from danlu.ledger.metrics import Metric
 from danlu.train.objectives.base import Forward
 from danlu.train.objectives.pairs import OVER_PAIRS, OverPairs, pair_slots, rewards_of
 from danlu.train.preference_settings import RewardTrainSettings
 
 if TYPE_CHECKING:
+    from danlu.text.records import Message
     from danlu.tokens.batch import Batch
+    from danlu.tokens.template import Template
 
 MARGIN = "margin"
 """The column of documents that holds the margin of their pair; absent where none is asked for."""
+
+
+def require_own_padding(template: Template) -> None:
+    """Raises UserError where answers end in the padding token: transformers scores the last token that is not padding,
+    and would look at another one than the answer's last.
+    """
+    asked: list[Message] = [{"role": "user", "content": "1"}]
+    answered = template.encode_answer(asked, [{"role": "assistant", "content": "1"}])
+    if int(answered.tokens[-1]) == template.tokenizer.pad_id:
+        raise UserError(
+            f"answers end in {template.tokenizer.token(int(answered.tokens[-1]))}, which is the padding token too",
+            where=template.tokenizer.origin,
+            do="name another special token as pad_token in the tokenizer's tokenizer_config.json",
+        )
 
 
 class Reward(OverPairs):
