@@ -132,9 +132,9 @@ def torch_flash() -> str:
             return _varlen(q, k, v, bounds, longest, None)[None], None
         return _each_document(q[None], k[None], v[None], bounds.diff().tolist(), None), None
 
-    AttentionInterface.register("torch_flash", attend)
-    AttentionMaskInterface.register("torch_flash", flash_attention_mask)
-    return "torch_flash"
+    AttentionInterface.register("torch_varlen", attend)
+    AttentionMaskInterface.register("torch_varlen", flash_attention_mask)
+    return "torch_varlen"
 
 
 def clock(device: str) -> Any:

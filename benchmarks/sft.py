@@ -110,7 +110,7 @@ def theirs(
     job: TrainingJob,
     given: argparse.Namespace,
     rows: int,
-    attention: str = "torch_flash",
+    attention: str = "torch_varlen",
     packing: bool = True,
     liger: bool = False,
     dtype: str = "float32",
