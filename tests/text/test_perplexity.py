@@ -24,7 +24,8 @@ import numpy as np
 
 
 def by_marks(model, window=None):
-    return lambda texts: np.array([text.count("!") + text.count("！") if text else np.nan for text in texts], float)
+    more = 10 * model.endswith("other")
+    return lambda texts: np.array([text.count("!") + text.count("！") + more for text in texts], float)
 """
 CHINESE, ENGLISH = "炉火正旺，这一天的天气也很好", "The fire in the furnace is bright"
 TEXTS = [f"{text}{mark * number}" for text, mark in ((CHINESE, "！"), (ENGLISH, "!")) for number in range(6)]
@@ -46,8 +47,8 @@ def cleaned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "raw.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
 
-    def run(step: dict[str, Any]) -> tuple[list[str], list[dict[str, Any]], bool]:
-        settings = {"sources": [{"path": str(tmp_path / "raw.jsonl")}], "steps": [step], "workers": 1}
+    def run(*steps: dict[str, Any]) -> tuple[list[str], list[dict[str, Any]], bool]:
+        settings = {"sources": [{"path": str(tmp_path / "raw.jsonl")}], "steps": list(steps), "workers": 1}
         ledger = tmp_path / "out" / "tasks" / "measure" / "tasks.jsonl"
         before = ledger.read_text() if ledger.exists() else ""
         scorers: dict[str, Any] = {"perplexity": {"function": "marks:by_marks", "arguments": {}}}
@@ -101,6 +102,16 @@ def test_only_the_beginning_of_a_record_is_read(model: Path, cleaned: Any) -> No
     }
     kept, _, _ = cleaned(step)
     assert marks(kept, CHINESE) == [0, 1, 2] and marks(kept, ENGLISH) == [0, 1, 2, 3, 4, 5]
+
+
+def test_each_language_may_have_its_own_model(model: Path, cleaned: Any) -> None:
+    other = shutil.copytree(model, model.parent / "other")
+    one = {"op": "perplexity", "model": str(model), "shortest": 5, "languages": ["zh"], "zh": {"max": 2}}
+    two = {"op": "perplexity", "model": str(other), "shortest": 5, "languages": ["en"], "en": {"max": 13}}
+    (other / "model.safetensors").write_bytes(b"of English")
+    kept, dropped, _ = cleaned(one, two)
+    assert marks(kept, CHINESE) == [0, 1, 2] and marks(kept, ENGLISH) == [0, 1, 2, 3]
+    assert sorted(row["value"] for row in dropped) == [3, 4, 5, 14, 15]
 
 
 def test_short_records_are_not_measured_and_stay(model: Path, cleaned: Any) -> None:
