@@ -3,8 +3,8 @@
     python benchmarks/cleaning_pays.py [DATA] [RESULT.json] [--tokens 1000000] [--seeds 2] [--work FOLDER]
 
 Text of DATA/pretrain in Chinese and English, half each, with junk planted by a seed: copies (exact, and with one word
-in a hundred another), pages of nothing but menus and notices, garbage (wrong encodings, mashed keys, random characters,
-base64) and spam; and menus and notices around a third of the real documents. JUNK is the junk's share of the bytes.
+in a hundred another), pages of nothing but menus and notices, garbage (wrong encodings, mixed-up letters, mashed keys,
+random characters, base64) and spam; and menus and notices around a third of the real documents. JUNK is the junk's share of the bytes.
 `raw` trains on all of it, `cleaned` on what the preset `mixed` leaves. The tokenizer (learned from the raw text), the
 decoder, seeds, tokens and the languages' shares are the same, and there is text enough that neither sees a document
 twice. Held out are other real documents of the same files, without anything planted; bits per byte are those of
@@ -174,8 +174,10 @@ def page(text: str, language: str, random: Random) -> str:
 
 def garbage(text: str, language: str, random: Random) -> str:
     kind = random.randrange(4)
+    if kind == 0 and language == "zh":
+        return text[:1500].encode("utf-8").decode("gbk", "replace")
     if kind == 0:
-        return text[:1500].encode("utf-8").decode("latin-1" if language == "en" else "gbk", "replace")
+        return "".join(random.sample(text[:1500], len(text[:1500])))
     if kind == 1:
         return " ".join("".join(random.choices(KEYS[language], k=random.randint(3, 12))) for _ in range(150))
     if kind == 2:
