@@ -4,7 +4,8 @@
 
 Text of DATA/pretrain in Chinese and English, half each, with junk planted by a seed: copies (exact, and with one word
 in a hundred another), pages of nothing but menus and notices, garbage (wrong encodings, mixed-up letters, mashed keys,
-random characters, base64) and spam; and menus and notices around a third of the real documents. JUNK is the junk's share of the bytes.
+random characters, base64) and spam; and menus and notices around a third of the real documents. JUNK is the junk's
+share of the bytes.
 `raw` trains on all of it, `cleaned` on what the preset `mixed` leaves. The tokenizer (learned from the raw text), the
 decoder, seeds, tokens and the languages' shares are the same, and there is text enough that neither sees a document
 twice. Held out are other real documents of the same files, without anything planted; bits per byte are those of
