@@ -14,7 +14,7 @@ from danlu.report.reasons import STEPS, language_name, measure_name, reason_in, 
 from danlu.text.ops.table import OPERATORS
 from danlu.text.settings import Step
 from danlu.text.steps.base import KINDS, LANGUAGES, Range
-from danlu.tokens import cut, template
+from danlu.tokens import cut, template, turns
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "danlu"
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
@@ -78,6 +78,11 @@ REASONS = sorted(
     | {f"language: language {language}" for language in LANGUAGES}
     | {
         cut.TURNS_LEFT_OUT,
+        cut.IN_WINDOWS,
+        turns.QUESTION_CUT,
+        turns.ANSWER_CUT,
+        "not encoded: an answer labelled by itself is no pair",
+        "not encoded: no other answer beside this one, and KTO compares with answers to other prompts",
         cut.PROMPT_CUT,
         cut.ANSWER_CUT,
         cut.TOO_LONG,

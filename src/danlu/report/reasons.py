@@ -178,6 +178,12 @@ REASONS: dict[str, str] = {
     # packing and cutting to the length
     "nothing in it is in the loss": "没有内容计入损失",
     "oldest turns left out": "省去最早的轮次",
+    "turns in several windows": "各轮分到多个窗口",
+    "a question cut to max_source_length": "问题截到 max_source_length",
+    "an answer cut to max_target_length, its stop token not trained": "回答截到 max_target_length，不训练其停止词元",
+    "an answer labelled by itself is no pair": "单条带标签的回答不成对",
+    "no other answer beside this one, and KTO compares with answers to other prompts": "旁边没有别的回答，而 KTO "
+    "要与其他提示的回答比较",
     "prompt cut": "提示被截断",
     "answer cut, its stop token not trained": "回答被截断，不训练其停止词元",
     "a single turn is longer than the window": "单轮就超过窗口长度",
