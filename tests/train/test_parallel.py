@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from danlu.ledger.checkpoints import checkpoint_folder, list_checkpoints
 from danlu.ledger.metrics import read_metrics
-from danlu.train.preference_settings import DPOTrainSettings
+from danlu.train.preference_settings import DPOTrainSettings, KTOTrainSettings, RewardTrainSettings
 from danlu.train.settings import SaveSettings, TrainSettings
 
 COMMON = {"batch": 8, "rows": 2, "learning_rate": 3e-3, "save": SaveSettings(every=3, keep_last=9)}
@@ -21,6 +21,8 @@ RUNS: dict[str, TrainSettings] = {
     "muon": TrainSettings(**COMMON, optimizer="muon", steps=6),
     "bf16": TrainSettings(**COMMON, precision="bf16", steps=6),
     "dpo": DPOTrainSettings(**COMMON, steps=6),
+    "kto": KTOTrainSettings(**COMMON, steps=6),
+    "reward": RewardTrainSettings(**COMMON, steps=6),
     "none": TrainSettings(**COMMON, sharding="none", steps=6),
     "gradients": TrainSettings(**COMMON, sharding="gradients", steps=6),
     "full": TrainSettings(**COMMON, sharding="full", steps=6),
@@ -36,7 +38,7 @@ def losses(out: Path) -> list[float]:
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All runs on two processes."""
     folder = tmp_path_factory.mktemp("two")
-    for unit in ("document", "pair"):  # laid down before several processes would do it at once
+    for unit in ("document", "pair", "labelled"):  # laid down before several processes would do it at once
         tiny.stream(folder / "data", unit)
         tiny.stream(folder / "data" / "held_out", unit, 8, seed=9)
     tiny.finish(tiny.launch(2, [(folder / name, settings) for name, settings in RUNS.items()]))
@@ -47,7 +49,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def one(two: Path) -> Path:
     """All runs in this process."""
     for name, settings in RUNS.items():
-        tiny.run(two / "one" / name, settings, "pair" if name == "dpo" else "document", data=two / "data")
+        tiny.run(two / "one" / name, settings, tiny.unit_of(settings), data=two / "data")
     return two / "one"
 
 

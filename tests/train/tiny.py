@@ -20,6 +20,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from danlu.model.decoder import Decoder
 from danlu.model.parts import initialise
+from danlu.model.reward_head import reward_decoder
 from danlu.model.settings import ModelSettings
 from danlu.tokens.encode import Encoded
 from danlu.tokens.shards import BAD, DOCUMENTS, GOOD, Example, TokenSet, TokenSetWriter
@@ -28,7 +29,12 @@ from danlu.tokens.stream import Stream
 from danlu.tokens.tokenizer import Tokenizer
 from danlu.train.loop import train
 from danlu.train.objectives.table import objective_of
-from danlu.train.preference_settings import DPOTrainSettings
+from danlu.train.preference_settings import (
+    TRAIN_SETTINGS,
+    KTOTrainSettings,
+    PreferenceTrainSettings,
+    RewardTrainSettings,
+)
 from danlu.train.settings import TrainSettings
 
 LENGTH = 32
@@ -90,6 +96,13 @@ def decoder(dtype: torch.dtype = torch.float32, seed: int = 3) -> Decoder:
     return made
 
 
+def unit_of(settings: TrainSettings) -> str:
+    """What the objective of these settings is trained on."""
+    if isinstance(settings, KTOTrainSettings):
+        return "labelled"
+    return "pair" if isinstance(settings, PreferenceTrainSettings) else "document"
+
+
 def run(
     out: Path,
     settings: TrainSettings,
@@ -103,7 +116,8 @@ def run(
     objective = objective_of(settings)
     held_out = {"counting": stream(data / "held_out", unit, 8, seed=9)}
     training = stream(data, unit, epochs=settings.epochs, skip=settings.skip)
-    return train(settings, objective, decoder(), tokenizer(), None, training, held_out, out, device=device, **more)
+    start = reward_decoder(decoder(), 3) if isinstance(settings, RewardTrainSettings) else decoder()
+    return train(settings, objective, start, tokenizer(), None, training, held_out, out, device=device, **more)
 
 
 def launch(processes: int, runs: list[tuple[Path, TrainSettings]]) -> subprocess.Popen[str]:
@@ -132,5 +146,6 @@ def finish(process: subprocess.Popen[str]) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for out, kind, settings in json.loads(sys.argv[1]):
-        kinds = {"TrainSettings": TrainSettings, "DPOTrainSettings": DPOTrainSettings}
-        run(Path(out), kinds[kind].model_validate_json(settings), "pair" if kind.startswith("DPO") else "document")
+        kinds = {one.__name__: one for one in TRAIN_SETTINGS.values()}
+        given = kinds[kind].model_validate_json(settings)
+        run(Path(out), given, unit_of(given))
