@@ -31,7 +31,7 @@ KINDS: dict[str, TrainSettings] = {
     "lora": TrainSettings(**COMMON, tune=LoRA(rank=4)),
     "dora": TrainSettings(**COMMON, tune=LoRA(rank=4, dora=True, targets=["q_proj", "v_proj"]), sharding="full"),
     "bf16": TrainSettings(**COMMON, tune=LoRA(rank=4, b_rate=4.0), precision="bf16", recompute=True),
-    "qlora": TrainSettings(**COMMON, tune=QLoRA(rank=4)),
+    "qlora": TrainSettings(**COMMON, tune=QLoRA(rank=4), optimizer_states="paged", sharding="none"),
     "pissa": TrainSettings(**COMMON, tune=LoRA(rank=4, start="pissa"), sharding="none"),
     "layers": TrainSettings(**COMMON, tune=Layers(last=1)),
 }

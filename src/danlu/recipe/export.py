@@ -121,6 +121,5 @@ def held_out_prompts(folder: Path, tokenizer: Tokenizer) -> list[list[int]]:
             one for stream in streams for one in stream.examples(0, min(stream.total, PROMPTS // len(streams) + 1))
         ]
         found = [one.documents[0].encoded.tokens.tolist() for one in taken if one.documents]
-        if found := [ids for ids in found if len(ids) > 1]:
-            return found[:PROMPTS]
+        return [*(ids for ids in found if len(ids) > 1), *prompts_of(tokenizer)][:PROMPTS]
     return prompts_of(tokenizer)

@@ -101,6 +101,12 @@ def _decoder(job: TrainingJob, tokenizer: Tokenizer) -> Decoder:
     from danlu.model.reward_head import reward_decoder
     from danlu.train.precision import DTYPES
 
+    if job.stage == "reward" and isinstance(job.train.tune, LoRA):
+        raise UserError(
+            "a reward model's head is new and must be trained, and an adapter leaves all but itself frozen",
+            where="reward.train.tune",
+            do="set it to {method: full} or {method: layers}",
+        )
     if job.start is not None:
         # A frozen base is held as it is computed with; what is trained begins in float32.
         frozen = isinstance(job.train.tune, LoRA)

@@ -47,7 +47,8 @@ def state_bytes(settings: TrainSettings, shape: ModelSettings, world_size: int) 
 def _trained_bytes(settings: TrainSettings, count: int, layers: int, world_size: int) -> int:
     compute = DTYPES[settings.precision].itemsize
     masters = 0 if compute == 4 else compute
-    moments = 8 if settings.optimizer == "adamw" else 5
+    adamw = 2 if settings.optimizer_states == "8bit" else 8
+    moments = adamw if settings.optimizer == "adamw" else 5
     if world_size == 1 or settings.sharding == "none":
         return count * (4 + 4 + moments + 2 * masters)
     gathered = 4 * compute * (count // layers) if settings.sharding == "full" else compute * count

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from danlu.train.low_bit import low_bit_adamw, read_moments, write_moments
 from danlu.train.muon import Matrix, Muon
 from danlu.train.settings import TrainSettings
 from danlu.train.tune_settings import LoRA
@@ -38,12 +39,14 @@ class Optimizer:
         if isinstance(settings.tune, LoRA):
             up = [rest[name] for name in rest if name in faster]
             groups.append({"params": up, "weight_decay": settings.weight_decay, "factor": settings.tune.b_rate})
-        self._adamw = torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            eps=settings.eps,
-            fused=True,
+        groups = [group for group in groups if group["params"]]
+        self._low_bit = settings.optimizer_states != "float32"
+        self._adamw: torch.optim.Optimizer = (
+            low_bit_adamw(groups, settings)
+            if self._low_bit
+            else torch.optim.AdamW(
+                groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps, fused=True
+            )
         )
         self._all: list[torch.optim.Optimizer] = [self._adamw]
         if self._by_muon:
@@ -65,7 +68,9 @@ class Optimizer:
         found: dict[str, dict[str, Tensor]] = {}
         for optimizer in self._all:
             for name, parameter in self._masters.items():
-                for moment, value in optimizer.state.get(parameter, {}).items():
+                state = optimizer.state.get(parameter, {})
+                state = read_moments(state) if self._low_bit and optimizer is self._adamw else state
+                for moment, value in state.items():
                     if moment != "step":
                         found.setdefault(moment, {})[name] = value
         return found
@@ -75,6 +80,10 @@ class Optimizer:
         self.updates = updates
         for name, parameter in self._masters.items():
             owner, names = self._owner(name)
+            if owner is self._adamw and self._low_bit:
+                given = {moment: moments[moment][name] for moment in names if name in moments.get(moment, {})}
+                write_moments(owner, parameter, given, updates)
+                continue
             state = owner.state[parameter]
             state.update({moment: moments[moment][name] for moment in names if name in moments.get(moment, {})})
             if owner is self._adamw:
