@@ -64,6 +64,19 @@ def test_attention_leans_by_slope_times_distance(heads: tuple[int, int], size: i
     torch.testing.assert_close(found[..., :size], sdpa(*plain, bias, enable_gqa=True), rtol=1e-6, atol=1e-7)
 
 
+def test_far_positions_are_as_exact_in_float32_as_a_mask_is() -> None:
+    shape = ModelSettings.model_construct(heads=4, kv_heads=4, head_dim=8, hidden_size=32)
+    generator = torch.Generator().manual_seed(2)
+    q, k, v = (torch.randn(1, 3000, 4, 1, 8, generator=generator) for _ in range(3))
+    positions_BT = torch.arange(3000)[None]
+    sdpa, exact = torch.nn.functional.scaled_dot_product_attention, [x[..., 0, :].transpose(1, 2) for x in (q, k, v)]
+    leaning = (x[..., 0, :].transpose(1, 2) for x in lean(q, k, v, *Alibi(shape)(positions_BT, torch.float32)))
+    distance_TT = positions_BT[0][:, None] - positions_BT[0]
+    bias = (-slopes(4)[:, None, None] * distance_TT).masked_fill(distance_TT < 0, float("-inf"))
+    wanted = sdpa(*(x.double() for x in exact), bias)
+    assert (sdpa(*leaning, is_causal=True)[..., :8] - wanted).abs().max() <= 1e-5
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_keeps_slopes_and_places_exact(dtype: torch.dtype) -> None:
     shape = ModelSettings.model_construct(heads=40, kv_heads=40, head_dim=128, hidden_size=5120)

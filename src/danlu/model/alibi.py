@@ -1,9 +1,8 @@
 """ALiBi: scores fall with distance, by a slope of each head (Press et al. 2022, arXiv 2108.12409).
 
-A score gets slope · (key position - query position). The softmax takes no notice of what all keys of a query share, so
-slope · key position does as well, and that is a product: with its slope written behind each query and its position
-behind each key, plain causal attention computes ALiBi. No kernel, mask or cache needs to know of it, documents that
-share a row and keys read from a cache included, and no bias [H, T, T] is ever held.
+A score gets slope · (key position - query position), and that is a product: with its slope written before each query
+and its position before each key, plain causal attention computes ALiBi. No kernel, mask or cache needs to know of it,
+documents that share a row and keys read from a cache included, and no bias [H, T, T] is ever held.
 """
 
 from __future__ import annotations
@@ -16,46 +15,58 @@ from torch import Tensor
 
 from danlu.model.settings import ModelSettings
 
-_BYTE = 256
-_PIECES = 4
-EXTRA = 2 * _PIECES
-"""Dimensions behind those of a head: four pieces of its slope, for the high and for the low byte of a position.
+EXTRA = 8
+"""Dimensions before those of a head, which flash attention wants to be a multiple of eight.
 
-bf16 holds 8 bits. Position = 256 · high + low is exact in it up to 65,280, which is fp16's end too; four pieces hold
-32 bits of a slope, and attention sums the products in float32. Eight more keep the size of a head a multiple of eight,
-which flash attention asks for.
+Products are to be exact, and so is a position as two bytes, the high one times 256, up to 65,280: in bf16's 8 bits, and
+below fp16's end. A slope is a sum of pieces of few bits, which with a byte's 8 are as many as a sum of products holds.
 """
+_BYTE = 256
+_BITS = {torch.float32: 12, torch.float64: 26}  # of a slope's pieces, of which there are two; else 8, and four
 
 
 class Alibi:
-    """Slopes and positions in the form in which `lean` puts them behind queries and keys; in place of `Rope`."""
+    """Slopes and positions in the form in which `lean` puts them before queries and keys; in place of `Rope`."""
 
     def __init__(self, settings: ModelSettings) -> None:
         # Attention divides scores by the root of the size that it sees, slopes with them.
-        own = slopes(settings.heads) * math.sqrt(settings.head_size + EXTRA)
-        self._slopes_KGE = _in_pieces(own).repeat(1, 2).view(settings.kv_heads, -1, EXTRA).float()
-        self._on: dict[torch.device, Tensor] = {}
+        self._slopes_KG = (slopes(settings.heads) * math.sqrt(settings.head_size + EXTRA)).view(settings.kv_heads, -1)
+        self._on: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def __call__(self, positions_BT: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Slopes [K, G, 8] and positions [B, T, 1, 1, 8], in `dtype`."""
-        device = positions_BT.device
-        if device not in self._on:
-            self._on[device] = self._slopes_KGE.to(device)
+        """What stands before queries, to be broadcast to [B, T, K, G, 8], and before keys [B, T, 1, 1, 8], in `dtype`.
+
+        The softmax takes no notice of what all keys of a query share, so slope · key position would do. In half
+        precision that is all there is. In float32, where it shows that a large score is a coarse one, each product is
+        followed by that of the query's own position, which takes it off before anything else is added.
+        """
+        pieces_KGP = self._pieces(positions_BT.device, dtype)
         low = positions_BT % _BYTE
-        bytes_BT2 = torch.stack((positions_BT - low, low), dim=-1)
-        places = bytes_BT2.repeat_interleave(_PIECES, -1)[:, :, None, None].to(dtype)
-        return self._on[device].to(dtype), places
+        bytes_BT2 = torch.stack((positions_BT - low, low), dim=-1).to(dtype)
+        if dtype not in _BITS:
+            return pieces_KGP.repeat_interleave(2, -1), bytes_BT2.repeat(1, 1, 4)[:, :, None, None]
+        slope = pieces_KGP[..., None]
+        taken_off = -slope * bytes_BT2[:, :, None, None, None]
+        queries = torch.stack((slope.expand_as(taken_off), taken_off), dim=-1).flatten(-3)
+        keys = torch.stack((bytes_BT2, torch.ones_like(bytes_BT2)), dim=-1).flatten(-2).repeat(1, 1, 2)
+        return queries, keys[:, :, None, None]
+
+    def _pieces(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        if (device, dtype) not in self._on:
+            pieces = in_pieces(self._slopes_KG, _BITS[dtype], 2) if dtype in _BITS else in_pieces(self._slopes_KG, 8, 4)
+            self._on[device, dtype] = pieces.to(device, dtype)
+        return self._on[device, dtype]
 
 
-def lean(q: Tensor, k: Tensor, v: Tensor, slopes_KGE: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def lean(q: Tensor, k: Tensor, v: Tensor, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """q [B, T, K, G, D], k and v [B, T, K, 1, D] with 8 dimensions more, after which attention leans to what is near.
 
     What is then attended to has eight zeros behind its D values.
     """
     # Attention divides by the root of D + 8, and the model was trained with that of D.
     wider = math.sqrt((q.shape[-1] + EXTRA) / q.shape[-1])
-    q = torch.cat((q * wider, slopes_KGE.to(q.dtype).expand(*q.shape[:-1], EXTRA)), dim=-1)
-    k = torch.cat((k, places.to(k.dtype).expand(*k.shape[:-1], EXTRA)), dim=-1)
+    q = torch.cat((queries.to(q.dtype).expand(*q.shape[:-1], EXTRA), q * wider), dim=-1)
+    k = torch.cat((keys.to(k.dtype).expand(*k.shape[:-1], EXTRA), k), dim=-1)
     return q, k, F.pad(v, (0, EXTRA))
 
 
@@ -69,10 +80,11 @@ def slopes(heads: int) -> Tensor:
     return torch.tensor(first + between, dtype=torch.float64, device="cpu")
 
 
-def _in_pieces(values: Tensor) -> Tensor:
-    """float64 [..., 4], each exact in bf16, with sums equal to the values to 32 bits."""
+def in_pieces(values: Tensor, bits: int, count: int) -> Tensor:
+    """float64 [..., count], each of so many significant bits, whose sums are the values as far as those reach."""
     pieces, left = [], values
-    for _ in range(_PIECES):
-        pieces.append(left.to(torch.bfloat16).double())
+    for _ in range(count):
+        mantissa, exponent = torch.frexp(left)
+        pieces.append(torch.ldexp((mantissa * 2**bits).round(), exponent - bits))
         left = left - pieces[-1]
     return torch.stack(pieces, dim=-1)

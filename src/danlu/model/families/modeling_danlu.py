@@ -51,7 +51,7 @@ class DanluConfig(PretrainedConfig):
 
 
 class Norm(nn.Module):
-    """RMSNorm, summed in float32."""
+    """RMSNorm, summed in float32 or better."""
 
     def __init__(self, config: DanluConfig) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Norm(nn.Module):
         self.eps = config.rms_norm_eps
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
         return self.weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
 
 
@@ -188,7 +188,8 @@ def _mask(heads: int, before: int, x_BTD: Tensor, padding_BS: Tensor | None) -> 
     unseen = (distance_TS > 0)[None, None]
     if padding_BS is not None:
         unseen = unseen | (padding_BS[:, None, None, : before + length] == 0)
-    bias_HTS = _slopes(heads).to(device)[:, None, None] * distance_TS
+    wide = torch.promote_types(x_BTD.dtype, torch.float32)
+    bias_HTS = _slopes(heads).to(device, wide)[:, None, None] * distance_TS
     least = torch.finfo(x_BTD.dtype).min
     return bias_HTS[None].masked_fill(unseen, least).clamp(min=least).to(x_BTD.dtype)
 
@@ -198,4 +199,4 @@ def _slopes(heads: int) -> Tensor:
     below = 2 ** int(math.log2(heads))
     first = [2 ** (-8 * head / below) for head in range(1, below + 1)]
     between = [2 ** (-4 * head / below) for head in range(1, 2 * (heads - below), 2)]
-    return torch.tensor(first + between)
+    return torch.tensor(first + between, dtype=torch.float64)
