@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from danlu.recipe.clean_commands import clean_app
+from danlu.recipe.export_command import ModelPath, export
 from danlu.recipe.training_commands import TRAINING_COMMANDS
 
 if TYPE_CHECKING:
@@ -43,20 +44,9 @@ OVERRIDES = typer.Argument(
 SMOKE = typer.Option("--smoke", help="The same stages and code with a tiny shape, short rows and few steps.")
 
 
-def _model(path: Path) -> Path:
-    """The path, once it is known to hold a model: libraries that take seconds to load are not loaded for nothing."""
-    from danlu.ledger.checkpoints import resolve_checkpoint
-
-    resolve_checkpoint(path)
-    return path
-
-
-MODEL = typer.Argument(metavar="MODEL", help="A Hugging Face or adapter folder, a stage or a run.", callback=_model)
-
 RecipePath = Annotated[Path, RECIPE]
 Overrides = Annotated[list[str] | None, OVERRIDES]
 Smoke = Annotated[bool, SMOKE]
-ModelPath = Annotated[Path, MODEL]
 
 
 class StageGroup(TyperGroup):
@@ -233,20 +223,7 @@ def serve(model: ModelPath, overrides: Overrides = None) -> None:
     serve_model(loaded, settings)
 
 
-@app.command()
-def export(
-    model: ModelPath,
-    out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist yet.")],
-    dtype: Annotated[str, typer.Option(help="float32, bf16 or fp16.")] = "bf16",
-    family: Annotated[str | None, typer.Option(help="Another form than the model's own: llama, internlm2, ...")] = None,
-    template: Annotated[str | None, typer.Option(help="Chat template by name, for a model that brings none.")] = None,
-    adapter: Annotated[Path | None, typer.Option(help="An adapter to merge into the model.")] = None,
-    accept: Annotated[bool, typer.Option("--accept", help="Write it even if it answers otherwise than MODEL.")] = False,
-) -> None:
-    """Writes a plain Hugging Face folder, an adapter merged into its weights, and checks that it says the same."""
-    from danlu.recipe.export import export_model
-
-    export_model(model, out, dtype, family=family, template=template, adapter=adapter, accept=accept)
+app.command()(export)
 
 
 @tokenizer_app.command("inspect")

@@ -19,6 +19,7 @@ from danlu.model.adapt import AdapterShape, attach, trained
 from danlu.model.adapter_folder import Base, write_adapter
 from danlu.model.decoder import Decoder
 from danlu.model.folder import load_decoder, save_decoder
+from danlu.model.open import open_decoder
 from danlu.model.parts import initialise
 from danlu.recipe.export import export_model
 from danlu.serve.app import create_app
@@ -133,12 +134,32 @@ def test_export_merges_and_says_how_well(folders: dict[str, Path], tmp_path: Pat
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")]
     assert files[0] == files[1] and not (tmp_path / "one" / "adapter_config.json").exists()
     score = json.loads((tmp_path / "one" / "agreement.json").read_text())
-    assert score["made"] == f"adapter merged, {dtype}" and score["prompts"] == 16
+    assert score["made"] == f"adapter over full weights merged, {dtype}" and score["prompts"] == 16
     if dtype == "float32":
         assert score["kl"] < 1e-6 and score["top1"] == score["greedy"] == 1.0
         assert ids(load(tmp_path / "one"), None) == ids(load(folders["dora"]), None)
     else:
         assert 1e-9 < score["kl"] < 0.05 and score["top1"] > 0.8
+
+
+def test_a_merge_from_4_bits_is_said_and_measured(folders: dict[str, Path], tmp_path: Path) -> None:
+    own = open_decoder(folders["base"], quantisation="nf4")
+    shape = AdapterShape(rank=4, alpha=8, over="nf4")
+    attach(own, shape, 0)
+    with torch.no_grad():
+        for _, _, adapter in trained(own):
+            for pair in adapter.of():
+                pair.b.normal_(0, 0.05, generator=torch.Generator().manual_seed(0))
+    write_adapter(own, tmp_path, shape, Base.of(folders["base"]))
+    export_model(tmp_path, tmp_path / "as_trained", "float32")
+    export_model(tmp_path, tmp_path / "original", "float32", onto_original=True, accept=True)
+    scores = [json.loads((tmp_path / name / "agreement.json").read_text()) for name in ("as_trained", "original")]
+    assert all(score["made"] == "adapter over nf4 weights merged, float32" for score in scores)
+    assert scores[0]["kl"] < 1e-6 and scores[0]["top1"] == 1.0
+    assert scores[1]["kl"] > 1e-4, "the base is not what its 4 bits are"
+    merged, was = load_decoder(tmp_path / "as_trained"), own.blocks[0].qkv.whole_weight(torch.float32)
+    a_RI, b_OR = own.blocks[0].qkv.adapters.low_rank(own.blocks[0].qkv)
+    assert torch.allclose(merged.blocks[0].qkv.weight, was + b_OR @ a_RI, atol=1e-6)
 
 
 def test_agreement_sees_another_model(folders: dict[str, Path]) -> None:

@@ -38,6 +38,8 @@ class AdapterShape:
     magnitudes: bool = False
     """DoRA: a trained length for each row."""
     start: Literal["zero", "pissa"] = "zero"
+    over: Literal["full", "nf4"] = "full"
+    """What the base's projections were held in when it was trained."""
 
     def scale(self, rank: int | None = None, alpha: float | None = None) -> float:
         """By what B A is multiplied."""

@@ -139,7 +139,7 @@ def write_adapter(
         "init_lora_weights": True,
         "modules_to_save": None,
     }
-    write_tensors(folder / WEIGHTS, state, metadata={"base": base.mark} if base else None)
+    write_tensors(folder / WEIGHTS, state, metadata={"base": base.mark if base else "", "over": shape.over})
     with atomic_file(folder / CONFIG) as handle:
         json.dump(config, handle, indent=2, ensure_ascii=False)
         handle.write("\n")
@@ -159,7 +159,7 @@ def read_adapter(folder: Path) -> StoredAdapter:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            mark = (file.metadata() or {}).get("base", "")
+            metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise UserError(f"damaged or cut short ({error})", where=str(path), do="copy this file again") from error
     shape = AdapterShape(
@@ -169,6 +169,7 @@ def read_adapter(folder: Path) -> StoredAdapter:
         targets=tuple(_list(config.get("target_modules"))),
         rank_stabilised=bool(config.get("use_rslora")),
         magnitudes=bool(config.get("use_dora")),
+        over="nf4" if metadata.get("over") == "nf4" else "full",
     )
     modules = {}
     for name in [name for name in tensors if name.endswith(_A)]:
@@ -183,7 +184,9 @@ def read_adapter(folder: Path) -> StoredAdapter:
     if tensors or not modules:
         strange = ", ".join(sorted(tensors)[:3]) or "no LoRA pair"
         raise UserError(f"tensors that are not LoRA's on projections: {strange}", where=str(path), do=_MERGE_THERE)
-    return StoredAdapter(folder, shape, Base(config.get("base_model_name_or_path") or "", mark), modules)
+    return StoredAdapter(
+        folder, shape, Base(config.get("base_model_name_or_path") or "", metadata.get("base", "")), modules
+    )
 
 
 def base_folder(stored: StoredAdapter) -> Path:

@@ -15,6 +15,7 @@ from danlu.recipe.job import TrainingJob, held_out_streams
 
 if TYPE_CHECKING:
     from danlu.infer.voices import Voices
+    from danlu.model.open import Quantisation
     from danlu.tokens.tokenizer import Tokenizer
 
 DTYPES = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -30,11 +31,13 @@ def export_model(
     template: str | None = None,
     adapter: Path | None = None,
     accept: bool = False,
+    onto_original: bool = False,
 ) -> None:
     """Writes weights in `dtype`, tokenizer, chat template and generation settings to the new folder `out`.
 
-    An adapter, `model` itself or `adapter` over it, is merged into the weights. What was written is read again and
-    compared with the model as it was, on held-out texts of its training or else on some of our own; the score is in
+    An adapter, `model` itself or `adapter` over it, is merged into the weights; one that was trained over 4 bits into
+    what those stand for, as it was trained, or with `onto_original` into the base's own. What was written is read again
+    and compared with the model as it was, on held-out texts of its training or else on some of our own; the score is in
     `out`/agreement.json. `family` is the form to write, if not the model's own; `template` names the chat template, if
     not the folder's.
     Raises UserError for an unknown dtype or name, a form that cannot say what the model is, a folder that exists, no
@@ -45,7 +48,8 @@ def export_model(
     from danlu.infer.voices import words_of
     from danlu.model.adapt import merge
     from danlu.model.adapter_folder import Base, attach_stored
-    from danlu.model.folder import load_decoder, save_decoder, stored_dtype
+    from danlu.model.folder import save_decoder, stored_dtype
+    from danlu.model.open import open_decoder
     from danlu.tokens.template import Template
     from danlu.tokens.tokenizer import Tokenizer
 
@@ -59,7 +63,9 @@ def export_model(
     if template is not None:
         tokenizer = Template(tokenizer, choice=template).tokenizer
     written = getattr(torch, DTYPES[dtype])
-    decoder = load_decoder(voices.base, getattr(torch, stored_dtype(voices.base)) if voices.adapters else written)
+    over: Quantisation | None = "nf4" if voices.adapters and voices.adapters[0].shape.over == "nf4" else None
+    held = getattr(torch, stored_dtype(voices.base)) if voices.adapters else written
+    decoder = open_decoder(voices.base, held, quantisation=None if onto_original else over)
     if voices.adapters:
         attach_stored(decoder, voices.adapters[0], Base.of(voices.base))
         merge(decoder, written)
@@ -70,7 +76,7 @@ def export_model(
         save_decoder(decoder, folder, tokenizer=tokenizer)
         rewards = decoder.reward is not None
         del decoder
-        said = "" if rewards else ": " + _compared(voices, words, folder, dtype, tokenizer, accept)
+        said = "" if rewards else ": " + _compared(voices, over, words, folder, dtype, tokenizer, accept)
     print(f"{words} → {out} ({dtype}){said}")
 
 
@@ -86,7 +92,9 @@ def _source(folder: Path, adapter: Path | None) -> Voices:
     return replace(Voices.of(folder, "source", {"adapter": adapter}), first=0)
 
 
-def _compared(voices: Voices, words: Path, made: Path, dtype: str, tokenizer: Tokenizer, accept: bool) -> str:
+def _compared(
+    voices: Voices, over: Quantisation | None, words: Path, made: Path, dtype: str, tokenizer: Tokenizer, accept: bool
+) -> str:
     """Reads back what was written, writes its agreement with the source beside it, and gives that in a line."""
     import torch
 
@@ -96,12 +104,12 @@ def _compared(voices: Voices, words: Path, made: Path, dtype: str, tokenizer: To
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     exact = torch.bfloat16 if device.type == "cuda" else torch.float32
-    before = Engine(voices.open(exact, device), adapters=len(voices.adapters), first=voices.first)
+    before = Engine(voices.open(exact, device, over), adapters=len(voices.adapters), first=voices.first)
     after = Engine(load_decoder(made, getattr(torch, DTYPES[dtype]), device))
     window = min(PROMPT_TOKENS, before.window - 1)
     prompts = [ids[:window] for ids in held_out_prompts(words, tokenizer)]
     found = agreement(InEngine(before), InEngine(after), prompts)
-    kind = f"adapter merged, {dtype}" if voices.adapters else dtype
+    kind = f"adapter over {over or 'full'} weights merged, {dtype}" if voices.adapters else dtype
     write_agreement(made, found, source=str(words), made=kind, told=accept)
     return found.line()
 

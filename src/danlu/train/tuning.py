@@ -32,6 +32,7 @@ def adapter_shape(tune: LoRA) -> AdapterShape:
         rank_stabilised=tune.rslora,
         magnitudes=tune.dora,
         start=tune.start,
+        over="nf4" if isinstance(tune, QLoRA) else "full",
     )
 
 

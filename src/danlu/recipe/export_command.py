@@ -1,0 +1,47 @@
+"""The command `danlu export`, and how commands are told a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def _model(path: Path) -> Path:
+    """The path, once it is known to hold a model: libraries that take seconds to load are not loaded for nothing."""
+    from danlu.ledger.checkpoints import resolve_checkpoint
+
+    resolve_checkpoint(path)
+    return path
+
+
+MODEL = typer.Argument(metavar="MODEL", help="A Hugging Face or adapter folder, a stage or a run.", callback=_model)
+ModelPath = Annotated[Path, MODEL]
+
+
+def export(
+    model: ModelPath,
+    out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist yet.")],
+    dtype: Annotated[str, typer.Option(help="float32, bf16 or fp16.")] = "bf16",
+    family: Annotated[str | None, typer.Option(help="Another form than the model's own: llama, internlm2, ...")] = None,
+    template: Annotated[str | None, typer.Option(help="Chat template by name, for a model that brings none.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="An adapter to merge into the model.")] = None,
+    onto_original: Annotated[
+        bool, typer.Option("--onto-original", help="QLoRA: merge into the base's own weights, not into its 4 bits.")
+    ] = False,
+    accept: Annotated[bool, typer.Option("--accept", help="Write it even if it answers otherwise than MODEL.")] = False,
+) -> None:
+    """Writes a plain Hugging Face folder, an adapter merged into its weights, and checks that it says the same."""
+    from danlu.recipe.export import export_model
+
+    export_model(
+        model,
+        out,
+        dtype,
+        family=family,
+        template=template,
+        adapter=adapter,
+        accept=accept,
+        onto_original=onto_original,
+    )
