@@ -24,6 +24,7 @@ LENGTH = 40
 SCALINGS: list[dict[str, Any] | None] = [
     None,
     {"type": "linear", "factor": 3.0},
+    {"type": "dynamic", "factor": 2.0},
     {"type": "llama3", "factor": 8.0, "original_max_positions": 16},
     {
         "type": "llama3",
@@ -135,6 +136,18 @@ def test_folder_of_transformers_opens_here_bit_for_bit(
 
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama", "mistral"])
+def test_a_wider_shape_too(family: str, tmp_path: Path) -> None:
+    shape = {"family": family, "vocab_size": 1_000, "hidden_size": 512, "layers": 4, "heads": 8, "kv_heads": 2}
+    decoder = Decoder.empty(ModelSettings.model_validate(shape | {"mlp_size": 1_376, "rope_theta": 1_000_000.0}))
+    initialise(decoder, 1)
+    save_decoder(decoder, tmp_path / "model", dtype=torch.float32)
+    tokens_BT = torch.randint(1_000, (1, 300), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = reference(tmp_path / "model")(tokens_BT).logits
+    assert (our_logits(decoder, tokens_BT) - expected).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama", "mistral"])
 def test_greedy_generation_is_transformers_up_to_its_own_near_ties(family: str, tmp_path: Path) -> None:
     shape = ModelSettings.model_validate(
         {"family": family, "vocab_size": 89, "hidden_size": 48, "layers": 2, "heads": 6, "kv_heads": 2, "mlp_size": 64}
@@ -178,7 +191,7 @@ def test_random_initial_weights_have_the_distribution_of_transformers(tmp_path: 
 
 def test_config_in_the_form_of_transformers_4_reads_the_same(tmp_path: Path) -> None:
     shape = ModelSettings.model_validate(
-        {"family": "llama", "rope_theta": 500_000.0, "rope_scaling": SCALINGS[3], "max_positions": 64}
+        {"family": "llama", "rope_theta": 500_000.0, "rope_scaling": SCALINGS[4], "max_positions": 64}
     )
     save_decoder(Decoder(shape.model_copy(update={"vocab_size": 64})), tmp_path / "model")
     path = tmp_path / "model" / "config.json"
