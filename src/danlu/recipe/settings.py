@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,7 @@ from danlu.evaluate.settings import EvaluateSettings
 from danlu.ledger.checkpoints import EPOCH
 from danlu.ledger.errors import UserError
 from danlu.model.settings import ModelSettings
+from danlu.recipe.stand_in import STAND_IN, StandInSettings
 from danlu.text.sample.settings import SampleSettings
 from danlu.text.settings import CleanSettings
 from danlu.tokens.settings import DataSettings, StageName, TokenizerSettings
@@ -96,6 +97,11 @@ class Recipe(Settings):
     model: ModelSettings | None = Field(
         default=None, description="The decoder's shape, or the folder that it comes from."
     )
+    stand_in: StandInSettings | None = Field(
+        default=None,
+        description="Random weights in the form of a published model: --smoke trains them in place of `model.from`, and "
+        'so does `model.from: "stand_in:"` with `tokenizer.path: "stand_in:"`.',
+    )
     pretrain: TrainingStage | None = Field(default=None, description="Next-token training on documents.")
     sft: TrainingStage | None = Field(default=None, description="Supervised fine-tuning on conversations.")
     reward: RewardStage | None = Field(
@@ -111,21 +117,32 @@ class Recipe(Settings):
     simpo: SimPOStage | None = Field(default=None, description="Simple preference optimisation on pairs.")
     evaluate: EvaluateSettings | None = Field(default=None, description="Measuring what each stage gave.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _starts_by_name(cls, given: Any) -> Any:
+    @model_validator(mode="after")
+    def _starts_by_name(self) -> Self:
         """`start: sft` is the folder of this recipe's stage."""
-        if not isinstance(given, dict) or not given.get("out"):
-            return given
-        found = {}
+        found: dict[str, Any] = {}
         for name in TRAINING:
-            section = given.get(name)
-            start = section.get("start") if isinstance(section, dict) else None
-            stage, at, epoch = str(start).partition(EPOCH)
-            if stage in TRAINING and given.get(stage):
+            section = getattr(self, name)
+            stage, at, epoch = (section.start or "" if section else "").partition(EPOCH)
+            if stage in TRAINING and getattr(self, stage):
                 if TRAINING.index(name) <= TRAINING.index(stage):
                     raise ValueError(f"{name}.start: {stage} does not come before {name}. Name an earlier stage.")
-                found[name] = {**given[name], "start": f"{Path(given['out']) / stage}{at}{epoch}"}
+                found[name] = section.model_copy(update={"start": f"{self.out / stage}{at}{epoch}"})
+        return self.model_copy(update=found)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stand_in_by_name(cls, given: Any) -> Any:
+        """`stand_in:` is the folder of this recipe's stage."""
+        if not isinstance(given, dict) or not given.get("out"):
+            return given
+        found, place = {}, str(Path(given["out"]) / STAND_IN)
+        for section, key in (("model", "from"), ("tokenizer", "path")):
+            held = given.get(section)
+            if isinstance(held, dict) and held.get(key) == f"{STAND_IN}:":
+                if not given.get(STAND_IN):
+                    raise ValueError(f"{section}.{key}: {STAND_IN}: needs a section `stand_in: {{published: …}}`.")
+                found[section] = {**held, key: place}
         return {**given, **found}
 
     @model_validator(mode="after")
