@@ -33,7 +33,7 @@ class Cache:
         if rows <= self.rows and length <= self.length:
             return
         wide = max(self.rows, min(2 ** (rows - 1).bit_length(), self.max_rows))
-        long = max(self.length, -(-length // GROWN) * GROWN)
+        long = self.length if length <= self.length else max(2 * self.length, -(-length // GROWN) * GROWN)
         exact = wide * long > self.max_tokens
         kept_rows, kept_length = self.rows, self.length
         self.rows, self.length = (rows, length) if exact else (wide, long)

@@ -280,7 +280,7 @@ class Engine:
     def _extend(self, requests: list[Request], logits_BV: Tensor) -> list[Event]:
         wanted = [request.sampling.logprobs for request in requests]
         logp_BV = logits_BV.log_softmax(-1) if any(count is not None for count in wanted) else None
-        chosen = choose(logits_BV, [request.history for request in requests]).tolist()
+        chosen = choose(logits_BV, [request.history for request in requests])
         logps = _logps(logp_BV, chosen, wanted) if logp_BV is not None else [None] * len(chosen)
         return [self._take(*new) for new in zip(requests, chosen, logps, strict=True)]
 

@@ -49,15 +49,29 @@ class History:
         return self.followers.get(tuple(self.tail), [])
 
 
-def choose(logits_BV: Tensor, histories: Sequence[History]) -> Tensor:
-    """The next token of each row, int64 [B]. `logits_BV` is float32 and is changed in place by the penalties.
+def choose(logits_BV: Tensor, histories: Sequence[History]) -> list[int]:
+    """The next token of each row. `logits_BV` is float32 and is changed in place by the penalties.
 
     Raises UserError when the model gives NaN.
     """
     penalise(logits_BV, histories)
     best_B, chosen_B = logits_BV.max(-1)
-    if bool(best_B.isnan().any()):
+    if any(history.settings.temperature > 0 for history in histories):
+        _refuse(best_B.isnan().tolist())
+        chosen_B = _drawn(logits_BV, chosen_B, histories)
+        return chosen_B.tolist()
+    chosen, missing = torch.stack([chosen_B, best_B.isnan().long()]).tolist()  # a GPU is waited for once
+    _refuse(missing)
+    return chosen
+
+
+def _refuse(missing: Sequence[int]) -> None:
+    if any(missing):
         raise UserError("the model gives NaN instead of logits", do="use an earlier checkpoint, or load it in float32")
+
+
+def _drawn(logits_BV: Tensor, chosen_B: Tensor, histories: Sequence[History]) -> Tensor:
+    """`chosen_B` with a draw in the place of the likeliest token in rows whose temperature is above 0."""
     cut: list[int] = []
     plain: list[int] = []
     for row, history in enumerate(histories):

@@ -1,0 +1,123 @@
+"""Decoding steps on a GPU as CUDA graphs: a step of a small model is hundreds of kernels that take longer to ask for
+than to run, and a graph asks for all of them at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from danlu.infer.cache import Cache
+from danlu.model.attention import HALF
+from danlu.model.decoder import Block, Decoder, gated
+from danlu.model.projection import Projection
+from danlu.model.rope import Rope
+
+HEAD_SIZES = (32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A graph, and where it reads (tokens and positions, int64 [2, B]) and writes (logits, float32 [B, V])."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: Tensor
+    logits: Tensor
+
+
+class DecodingGraphs:
+    """The logits of the next token of rows 0 … B-1 of the cache, for decoders that `fit`.
+
+    A graph is captured for each power of two of rows when it is first needed, and all anew when the cache moved. Rows
+    beyond those asked for compute on position 0 of cache rows that nobody uses.
+    """
+
+    def __init__(self, decoder: Decoder, cache: Cache) -> None:
+        self._decoder, self._cache = decoder, cache
+        self._captured: dict[int, Captured] = {}
+        self._place = 0
+
+    @staticmethod
+    def fit(decoder: Decoder) -> bool:
+        """Whether the kernels here can compute it: 16-bit weights on a GPU, rotary positions, no adapters."""
+        weight = decoder.norm.weight
+        scaling = decoder.settings.rope_scaling
+        return (
+            weight.is_cuda
+            and weight.dtype in HALF
+            and isinstance(decoder.places, Rope)
+            and (scaling is None or scaling.type != "dynamic")
+            and decoder.settings.head_size in HEAD_SIZES
+            and decoder.head.quantised is None
+            and all(part.adapters is None for block in blocks_of(decoder) for part in projections(block))
+        )
+
+    def logits(self, tokens: list[int], positions: list[int]) -> Tensor:
+        """float32 [B, V], valid until the next call; `tokens` are the newest of each row, at `positions`."""
+        place = self._cache.layers[0][0].data_ptr()
+        if place != self._place:
+            self._captured.clear()
+            self._pool = torch.cuda.graph_pool_handle()
+            self._place = place
+        rows = min(1 << (len(tokens) - 1).bit_length(), self._cache.rows)
+        if rows not in self._captured:
+            self._captured[rows] = self._capture(rows)
+        step = self._captured[rows]
+        step.inputs[:, : len(tokens)].copy_(torch.tensor([tokens, positions]))
+        step.inputs[:, len(tokens) :] = 0
+        step.graph.replay()
+        return step.logits[: len(tokens)]
+
+    def _capture(self, rows: int) -> Captured:
+        inputs = torch.zeros(2, rows, dtype=torch.int64, device=self._decoder.norm.weight.device)
+        # What the trial writes at position 0 is put back: rows in use have keys and values there.
+        kept = [(keys[:rows, 0].clone(), values[:rows, 0].clone()) for keys, values in self._cache.layers]
+        beside = torch.cuda.Stream()
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            for _ in range(2):  # kernels are compiled and libraries make their plans before anything is captured
+                next_logits(self._decoder, self._cache, *inputs)
+        torch.cuda.current_stream().wait_stream(beside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            logits = next_logits(self._decoder, self._cache, *inputs)
+        for (keys, values), (old_keys, old_values) in zip(self._cache.layers, kept, strict=True):
+            keys[:rows, 0], values[:rows, 0] = old_keys, old_values
+        return Captured(graph, inputs, logits)
+
+
+def projections(block: Block) -> tuple[Projection, ...]:
+    """The four of a block."""
+    return block.qkv, block.o, block.gate_up, block.down
+
+
+def blocks_of(decoder: Decoder) -> list[Block]:
+    """The decoder's blocks, by their type."""
+    return [cast(Block, block) for block in decoder.blocks]
+
+
+def next_logits(decoder: Decoder, cache: Cache, tokens_B: Tensor, positions_B: Tensor) -> Tensor:
+    """float32 [B, V]: what `Decoder.forward` over `Cache.decode` and the head give, by fewer kernels."""
+    from danlu.infer.decode_cuda import SKINNY, add_and_norm, attend_next, gated_product, partial_products, product
+
+    x_BD = decoder.embed(tokens_B)
+    tickets_BK = torch.zeros(len(x_BD), decoder.settings.kv_heads, dtype=torch.int32, device=x_BD.device)
+    one_kernel = len(x_BD) <= SKINNY and decoder.settings.activation == "silu"
+    cos, sin = (part.flatten(1) for part in decoder.places(positions_B[:, None], x_BD.dtype))
+    blocks = blocks_of(decoder)
+    normed_BD = blocks[0].attention_norm(x_BD)
+    for number, block in enumerate(blocks):
+        norms = (block.q_norm, block.k_norm) if block.q_norm is not None and block.k_norm is not None else None
+        qkv = product(normed_BD, block.qkv)
+        o = attend_next(qkv, cos, sin, norms, *cache.layers[number], positions_B, tickets_BK, cache.window)
+        normed_BD = add_and_norm(x_BD, partial_products(o, block.o), block.mlp_norm)
+        if one_kernel and block.gate_up.quantised is None:
+            inner = gated_product(normed_BD, block.gate_up)
+        else:
+            inner = gated(block.gate_up(normed_BD), block.activation)
+        following = blocks[number + 1].attention_norm if number + 1 < len(blocks) else decoder.norm
+        normed_BD = add_and_norm(x_BD, partial_products(inner, block.down), following)
+    return decoder.head.logits(normed_BD).float()

@@ -1,0 +1,56 @@
+"""Prints, for each case, how far the decoding kernels lie from the decoder's own way over the cache.
+
+A program of its own, as Triton decides when it is imported whether its interpreter runs kernels.
+"""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+from danlu.infer.cache import Cache
+from danlu.infer.graphs import next_logits
+from danlu.model.decoder import Decoder
+from danlu.model.parts import initialise
+from danlu.model.settings import ModelSettings
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+CASES = {
+    "grouped heads": ({"heads": 4, "kv_heads": 2}, [5, 190], None),
+    "norms of queries and keys": ({"heads": 8, "kv_heads": 2, "family": "qwen3"}, [0, 64, 200], None),
+    "a window": ({"heads": 6, "kv_heads": 2, "family": "llama"}, [63, 64, 250], 20),
+    "one row": ({"heads": 4, "kv_heads": 2}, [130], None),
+    "one split": ({"heads": 4, "kv_heads": 4, "family": "llama"}, list(range(40)), None),
+}
+
+
+@torch.no_grad()
+def errors(shape: dict[str, object], places: list[int], window: int | None) -> list[float]:
+    """Relative distances of the logits, and of all keys and values."""
+    settings = {"vocab_size": 50, "hidden_size": 32 * int(str(shape["heads"])), "layers": 2, "mlp_size": 64, **shape}
+    decoder = Decoder.empty(ModelSettings.model_validate(settings), device=DEVICE)
+    initialise(decoder, 0)
+    torch.manual_seed(0)
+    for parameter in decoder.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.1)
+    caches = []
+    for _ in range(2):
+        cache = Cache(len(places), 64 * 256, window)
+        cache.reserve(len(places), 256)
+        caches.append(cache)
+    for _ in range(2):
+        held = torch.randn(2, caches[0].rows, caches[0].length, int(str(shape["kv_heads"])), 32, device=DEVICE)
+        for cache in caches:
+            cache.layers.append((held[0].clone(), held[1].clone()))
+    tokens, positions = torch.arange(len(places), device=DEVICE), torch.tensor(places, device=DEVICE)
+    attend = caches[0].decode(positions[:, None], max(places))
+    plain = decoder.head.logits(decoder(tokens[:, None], positions[:, None], attend)[:, 0])
+    pairs = [(next_logits(decoder, caches[1], tokens, positions), plain)]
+    for usual, ours in zip(caches[0].layers, caches[1].layers, strict=True):
+        pairs += list(zip(ours, usual, strict=True))
+    return [float((ours - usual).norm() / usual.norm()) for ours, usual in pairs]
+
+
+if __name__ == "__main__":
+    print(json.dumps({name: errors(*case) for name, case in CASES.items()}))
