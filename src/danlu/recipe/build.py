@@ -16,8 +16,10 @@ from danlu.recipe.graph import Stage
 from danlu.recipe.job import TrainingJob
 from danlu.recipe.scorers import scorers_of, stages_named, with_folders
 from danlu.recipe.settings import TRAINING, Recipe, TrainingStage
+from danlu.recipe.stand_in import STAND_IN, StandInSettings, write_stand_in
 from danlu.text.files import source_files
 from danlu.text.settings import SourceSettings
+from danlu.text.steps.base import Kind
 from danlu.tokens.index import TOKEN_SETS, token_sets_there
 from danlu.tokens.settings import StageName
 
@@ -26,7 +28,7 @@ FREE = tuple(
     f"train.{name}" for name in ("resume", "rows", "recompute", "compile", "by", "limits", "max_bad_steps", "trackers")
 )
 """Settings of training that a run may change on its way; rounding aside, the same weights come out."""
-ORDER = ("sample", "clean", "tokenizer", *TRAINING, "evaluate")
+ORDER = ("sample", STAND_IN, "clean", "tokenizer", *TRAINING, "evaluate")
 
 
 def build_stages(recipe: Recipe) -> list[Stage]:
@@ -47,6 +49,8 @@ class _Builder:
         if recipe.sample:
             world = recipe.sample
             self._add("sample", world, lambda out: stages.sample(world, out))
+        if recipe.stand_in and recipe.model and recipe.model.from_folder == recipe.out / STAND_IN:
+            self._add_stand_in(recipe.stand_in)
         after = _cleaned_after(recipe)
         if after is None:
             self._add_clean()
@@ -64,6 +68,16 @@ class _Builder:
         if recipe.evaluate:
             self._add_evaluation(recipe.evaluate)
         return self.stages
+
+    def _add_stand_in(self, settings: StandInSettings) -> None:
+        stage, section = next(iter(self.recipe.training().items()))
+        kind: Kind = "document" if stage == "pretrain" else "conversation" if stage == "sft" else "preference"
+        sources, seed = self._resolved(STAND_IN, section.data.sources), self.recipe.seed
+        self._add(
+            STAND_IN,
+            {"stand_in": settings, "sources": sources, "seed": seed},
+            lambda out: write_stand_in(settings, sources, kind, seed, out),
+        )
 
     def _add_clean(self) -> None:
         recipe = self.recipe
@@ -92,8 +106,15 @@ class _Builder:
             read = settings.train.sources or (self.recipe.pretrain.data.sources if self.recipe.pretrain else [])
             sources = self._resolved("tokenizer", read)
             settings = settings.model_copy(update={"train": settings.train.model_copy(update={"sources": sources})})
-        files = [Path(settings.path)] if settings.path else []
-        self._add("tokenizer", settings, lambda out: stages.tokenizer(settings, out), files=files)
+        path = Path(settings.path) if settings.path else None
+        owner = self._owner(path) if path else None
+        self._add(
+            "tokenizer",
+            settings,
+            lambda out: stages.tokenizer(settings, out),
+            needs=[owner] if owner else [],
+            files=[path] if path and not owner else [],
+        )
 
     def _add_training(self, name: StageName, section: TrainingStage, before: str | None) -> None:
         recipe = self.recipe

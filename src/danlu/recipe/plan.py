@@ -15,6 +15,7 @@ from danlu.ledger.counts import Counts
 from danlu.ledger.errors import UserError
 from danlu.ledger.manifest import read_manifest
 from danlu.ledger.progress import brief, duration
+from danlu.model.families.published import PUBLISHED
 from danlu.model.settings import ModelSettings, parameters, training_flops
 from danlu.recipe.build import build_stages
 from danlu.recipe.graph import Stage, state
@@ -147,6 +148,8 @@ def _shape(recipe: Recipe) -> ModelSettings:
     try:
         return shape_of(resolve_checkpoint(Path(place)))
     except UserError as error:
+        if recipe.stand_in and recipe.model and place == str(recipe.model.from_folder):
+            return PUBLISHED[recipe.stand_in.published].shape
         raise UserError(
             f"the weights to start from are not there yet ({error.what})",
             where=place,

@@ -130,20 +130,17 @@ class Recipe(Settings):
                 found[name] = section.model_copy(update={"start": f"{self.out / stage}{at}{epoch}"})
         return self.model_copy(update=found)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _stand_in_by_name(cls, given: Any) -> Any:
+    @model_validator(mode="after")
+    def _stand_in_by_name(self) -> Self:
         """`stand_in:` is the folder of this recipe's stage."""
-        if not isinstance(given, dict) or not given.get("out"):
-            return given
-        found, place = {}, str(Path(given["out"]) / STAND_IN)
-        for section, key in (("model", "from"), ("tokenizer", "path")):
-            held = given.get(section)
-            if isinstance(held, dict) and held.get(key) == f"{STAND_IN}:":
-                if not given.get(STAND_IN):
-                    raise ValueError(f"{section}.{key}: {STAND_IN}: needs a section `stand_in: {{published: …}}`.")
-                found[section] = {**held, key: place}
-        return {**given, **found}
+        name, place, found = Path(f"{STAND_IN}:"), self.out / STAND_IN, dict[str, Settings]()
+        if self.model and self.model.from_folder == name:
+            found["model"] = self.model.model_copy(update={"from_folder": place})
+        if self.tokenizer and self.tokenizer.path == str(name):
+            found["tokenizer"] = self.tokenizer.model_copy(update={"path": str(place)})
+        if found and self.stand_in is None:
+            raise ValueError(f"`{name}` names a section that is not there: add `stand_in: {{published: …}}`.")
+        return self.model_copy(update=found)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -8,6 +8,7 @@ from pathlib import Path
 from danlu.ledger.checkpoints import EPOCH, list_checkpoints
 from danlu.model.settings import ModelSettings
 from danlu.recipe.settings import Recipe, TrainingStage
+from danlu.recipe.stand_in import STAND_IN
 from danlu.text.settings import SourceSettings
 
 ROWS = 64
@@ -21,8 +22,9 @@ CUT = ("max_rows_without_loss", "max_rows_dropped", "max_turns_lost", "max_stop_
 def smoked(recipe: Recipe) -> Recipe:
     """The recipe with a two-layer decoder, a few short rows of each source and a few float32 steps.
 
-    It writes beside the real run, to `out`-smoke, and takes the weights it starts from out of there too. The way from
-    text to report, the templates, the objectives and the schedules stay as they are.
+    It writes beside the real run, to `out`-smoke, and takes the weights it starts from out of there too; a recipe's
+    stand_in takes the place of an open model. The way from text to report, the templates, the objectives and the
+    schedules stay as they are.
     """
     shape = _shape(recipe.model or ModelSettings(), recipe)
     small: dict[str, object] = {"out": _beside(recipe.out), "processes": 1, "model": shape}
@@ -31,6 +33,12 @@ def smoked(recipe: Recipe) -> Recipe:
         train = recipe.tokenizer.train.model_copy(update={"vocab_size": entries})
         small["tokenizer"] = recipe.tokenizer.model_copy(update={"train": train})
         small["model"] = shape.model_copy(update={"vocab_size": entries})
+    if recipe.stand_in and recipe.model and recipe.model.from_folder is not None:
+        place = _beside(recipe.out) / STAND_IN
+        small["stand_in"] = recipe.stand_in.model_copy(update={"small": True})
+        small["model"] = shape.model_copy(update={"from_folder": place})
+        if recipe.tokenizer and recipe.tokenizer.path:
+            small["tokenizer"] = recipe.tokenizer.model_copy(update={"path": str(place)})
     for name, section in recipe.training().items():
         small[name] = _training(recipe, section)
     if recipe.clean:
@@ -76,7 +84,10 @@ def _training(recipe: Recipe, section: TrainingStage) -> TrainingStage:
             "steps": STEPS,
             "rows": None,
             "precision": "float32",
+            "optimizer_states": "float32",
             "compile": False,
+            "evaluate_every": min(section.train.evaluate_every, STEPS // 2),
+            "save": section.train.save.model_copy(update={"every": min(section.train.save.every, STEPS // 2)}),
             # Short rows lose what the recipe's own length keeps.
             "limits": section.train.limits.model_copy(update=dict.fromkeys(CUT, 1.0)),
         }

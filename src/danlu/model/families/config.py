@@ -67,7 +67,7 @@ def read_config(folder: Path) -> Stated:
     Raises UserError for a missing or broken file, an unsupported `model_type`, keys that contradict each other, and
     arithmetic that the decoder does not do.
     """
-    return _stated(_read(folder), folder / "config.json")
+    return stated(_read(folder), folder / "config.json")
 
 
 def require_tokenizer(folder: Path, tokenizer_size: int, origin: str) -> None:
@@ -75,7 +75,7 @@ def require_tokenizer(folder: Path, tokenizer_size: int, origin: str) -> None:
     embedding rows, or is too small for the tokens with which config.json ends or begins a text.
     """
     config = _read(folder)
-    require_rows(_stated(config, folder / "config.json").shape, tokenizer_size)
+    require_rows(stated(config, folder / "config.json").shape, tokenizer_size)
     for key in ("bos_token_id", "eos_token_id"):
         ids = config.get(key)
         for id in ids if isinstance(ids, list) else [ids]:
@@ -130,7 +130,8 @@ def write_config(settings: ModelSettings) -> dict[str, Any]:
     return config
 
 
-def _stated(config: dict[str, Any], path: Path) -> Stated:
+def stated(config: dict[str, Any], path: Path) -> Stated:
+    """What a config.json's content states; `path` is where it came from, for errors. Raises as `read_config` does."""
     family = FAMILIES.get(str(config.get("model_type")))
     if family is None:
         raise _unknown(config, path)
