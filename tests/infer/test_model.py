@@ -122,5 +122,15 @@ def test_a_model_without_a_template_only_continues(reciting_model: Path, tmp_pat
         model.chat(ASK)
 
 
+def test_weights_in_fewer_bits(reciting_model: Path) -> None:
+    for form in ("int8", "int4", "nf4"):
+        small = load(reciting_model, quantize=form)
+        assert small.chat(ASK) == ANSWER
+        together, alone = small.generate(["学而", "a b"], max_tokens=6), small.generate("a b", max_tokens=6)
+        assert together[1] == alone
+    with pytest.raises(UserError, match="there is no form 'int3'"):
+        load(reciting_model, quantize="int3")  # type: ignore[arg-type]
+
+
 def test_half_precision(reciting_model: Path) -> None:
     assert load(reciting_model, dtype="bf16").chat(ASK) == ANSWER
