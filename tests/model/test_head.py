@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -153,3 +153,20 @@ def test_each_way_to_the_softmax_gives_the_plain_one(
         for ours, plain in zip(residual(overwritten, labels, c)[:3], plain_residual(expected, labels, c), strict=False):
             torch.testing.assert_close(ours, plain, rtol=1e-5, atol=2e-5)
         torch.testing.assert_close(overwritten, expected)
+
+
+@pytest.mark.parametrize("needs", ["nll", "logp"])
+def test_a_frozen_weight_costs_no_gradient(needs: Literal["nll", "logp"]) -> None:
+    found = []
+    for frozen in (False, True):
+        torch.manual_seed(0)
+        head = Head(8, 30)
+        head.chunk_bytes = 16 * 30 * 4
+        head.requires_grad_(not frozen)
+        hidden = torch.randn(40, 8, requires_grad=True)
+        out = head(hidden, torch.randint(0, 30, (40,)), needs=needs)
+        value = out.nll if out.nll is not None else out.logp.square().sum()
+        value.backward()
+        assert (head.weight.grad is None) == frozen
+        found.append(hidden.grad)
+    assert torch.equal(found[0], found[1])

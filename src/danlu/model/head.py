@@ -111,7 +111,7 @@ class _WeightedNLL(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, weights: Tensor, chunk: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        gradients, found = _Gradients(hidden, weight), _Found(hidden)
+        gradients, found = _Gradients(hidden, weight, ctx.needs_input_grad[1]), _Found(hidden)
         for rows, logits in _chunks(hidden, weight, chunk):
             found.take(rows, residual(logits, labels[rows], weights[rows]))
             gradients.add(rows, logits)
@@ -122,7 +122,7 @@ class _WeightedNLL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_nll: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, d_nll: Tensor, *_: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
             raise RuntimeError("these gradients were made once and given away: run the forward pass again")
@@ -147,9 +147,9 @@ class _LogP(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_logp: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, d_logp: Tensor, *_: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         hidden, weight, labels = ctx.saved_tensors
-        gradients = _Gradients(hidden, weight)
+        gradients = _Gradients(hidden, weight, ctx.needs_input_grad[1])
         for rows, logits in _chunks(hidden, weight, ctx.chunk):
             residual(logits, labels[rows], -d_logp[rows])
             gradients.add(rows, logits)
@@ -184,16 +184,20 @@ class _Found:
 
 
 class _Gradients:
-    """Gradients with respect to hidden states and weight, gathered chunk by chunk out of those of the logits."""
+    """Gradients with respect to hidden states and weight, gathered chunk by chunk out of those of the logits; that of a
+    frozen weight is not made.
+    """
 
-    def __init__(self, hidden: Tensor, weight: Tensor) -> None:
-        self._inputs = hidden, weight
+    def __init__(self, hidden: Tensor, weight: Tensor, of_weight: bool) -> None:
+        self._inputs, self._of_weight = (hidden, weight), of_weight
         self.hidden = torch.empty_like(hidden)
         self.weight: Tensor | None = None
 
     def add(self, rows: slice, d_logits: Tensor) -> None:
         hidden, weight = self._inputs
         torch.mm(d_logits, weight, out=self.hidden[rows])
+        if not self._of_weight:
+            return
         if rows.stop - rows.start == len(hidden):
             self.weight = torch.mm(d_logits.t(), hidden)
             return
@@ -207,8 +211,10 @@ class _Gradients:
         else:
             self.weight += torch.mm(d_logits.t(), hidden[rows])
 
-    def scaled(self, factor: Tensor | None) -> tuple[Tensor, Tensor]:
+    def scaled(self, factor: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Both, times `factor`, in their inputs' dtype."""
+        if not self._of_weight:
+            return (self.hidden if factor is None else self.hidden.mul_(factor)), None
         summed = torch.zeros_like(self._inputs[1]) if self.weight is None else self.weight
         if factor is not None:
             self.hidden *= factor

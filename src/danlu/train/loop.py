@@ -35,7 +35,7 @@ from danlu.train.precision import DTYPES, LossScale
 from danlu.train.randomness import deterministic, generator_states, seed_step, set_generator_states
 from danlu.train.settings import TrainSettings
 from danlu.train.step import DoesNotFit, Stepper
-from danlu.train.tune_settings import LoRA, QLoRA
+from danlu.train.tune_settings import LoRA, QLoRA, trained_share
 from danlu.train.tuning import adapter_shape, base_of
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class Run:
             Optimizer(settings, masters.parameters, block_matrices(self.blank)),
             LossScale(DTYPES[settings.precision]),
             world,
-            Meter(self.shape, self.stream.length, world.device, world.size),
+            Meter(self.shape, self.stream.length, world.device, world.size, trained_share(settings.tune, self.shape)),
             settings.sharding,
         )
         self.health = Health()

@@ -46,9 +46,14 @@ SCHEMA = {
 class Meter:
     """Times the phases of each step and turns them into metrics."""
 
-    def __init__(self, shape: ModelSettings, length: int, device: torch.device, world_size: int) -> None:
-        self._flops = training_flops(shape, [length]) / length
-        self._flops_full = 2 * self._flops - 6 * matmul_parameters(shape)
+    def __init__(
+        self, shape: ModelSettings, length: int, device: torch.device, world_size: int, trained: float = 1.0
+    ) -> None:
+        """`trained` is the share of the weights that have gradients: those of the others are not computed."""
+        products = 6 * matmul_parameters(shape)
+        attention = training_flops(shape, [length]) / length - products
+        self._flops = products * (2 + trained) / 3 + attention
+        self._flops_full = products * (2 + trained) / 3 + 2 * attention
         self._device, self._peak = device, peak_flops(device)
         self._world_size = world_size
         self._spent = dict.fromkeys(PHASES, 0.0)

@@ -77,4 +77,11 @@ def trained_parameters(how: Full | Layers | LoRA, shape: ModelSettings) -> int:
     return shape.layers * (how.rank * sides * (2 if how.start == "pissa" else 1) + rows)
 
 
+def trained_share(how: Full | Layers | LoRA, shape: ModelSettings) -> float:
+    """The share of the weights whose gradients are computed; that of an adapter's own is small and left aside."""
+    if isinstance(how, LoRA):
+        return 0.0
+    return trained_parameters(how, shape) / parameters(shape)
+
+
 Tune = Annotated[Full | Layers | LoRA | QLoRA, Field(discriminator="method")]
