@@ -217,3 +217,13 @@ def test_windows_in_the_stream(tmp_path: Path, byte_tokenizer: Path) -> None:
     assert seen["windows"][0] == 9 * 33, "nine answers of two characters, 30 x and a stop token"
     assert seen["leave_out"][0] < seen["windows"][0]
     assert seen["leave_out"][1] != seen["windows"][1]
+
+
+@pytest.mark.parametrize("language", TALKS)
+def test_a_system_prompt_of_its_own_can_be_dropped(language: str) -> None:
+    plain = talk(language)
+    brings = Conversation([{"role": "system", "content": "你是 MOSS。"}, *plain.messages])
+    assert prompted(brings, []) == brings
+    assert prompted(brings, [], "drop") == plain == prompted(plain, [], "drop")
+    other = prompted(brings, [{"text": PLAIN, "share": 1.0, "where": []}], "drop")
+    assert other.messages == [{"role": "system", "content": PLAIN}, *plain.messages]

@@ -99,8 +99,8 @@ class Recipe(Settings):
     )
     stand_in: StandInSettings | None = Field(
         default=None,
-        description="Random weights in the form of a published model: --smoke trains them in place of `model.from`, and "
-        'so does `model.from: "stand_in:"` with `tokenizer.path: "stand_in:"`.',
+        description="Random weights in the form of a published model: --smoke trains them in place of `model.from`, "
+        'and so does `model.from: "stand_in:"` with `tokenizer.path: "stand_in:"`.',
     )
     pretrain: TrainingStage | None = Field(default=None, description="Next-token training on documents.")
     sft: TrainingStage | None = Field(default=None, description="Supervised fine-tuning on conversations.")
@@ -120,7 +120,7 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _starts_by_name(self) -> Self:
         """`start: sft` is the folder of this recipe's stage."""
-        found: dict[str, Any] = {}
+        found: dict[str, TrainingStage] = {}
         for name in TRAINING:
             section = getattr(self, name)
             stage, at, epoch = (section.start or "" if section else "").partition(EPOCH)

@@ -61,7 +61,8 @@ def origin_of(
         encoding.unit,
         encoding.turns if encoder.template else None,
         encoding.held_out,
-        [encoding.loss_on, encoding.prompts, encoding.max_source_length, encoding.max_target_length],
+        [encoding.loss_on, encoding.prompts, encoding.own_system],
+        [encoding.max_source_length, encoding.max_target_length],
         shard_tokens,
         date.today().isoformat() if encoder.dated else None,
     ]

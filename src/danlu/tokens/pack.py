@@ -73,6 +73,7 @@ def pack(
         terminator=terminator,
         loss_on=" ".join(sorted(settings.loss_on)),
         prompts=json.dumps([prompt.model_dump() for prompt in settings.system], ensure_ascii=False),
+        own_system=settings.own_system,
         max_source_length=settings.max_source_length,
         max_target_length=settings.max_target_length,
     )

@@ -58,6 +58,7 @@ class Encoding:
     """Roles, with a space between."""
     prompts: str = "[]"
     """System prompts as JSON, {"text", "share", "where"} each."""
+    own_system: str = "keep"
     max_source_length: int | None = None
     max_target_length: int | None = None
 
@@ -169,15 +170,15 @@ class Encoder:
                 return [Coded([encode_document(self.tokenizer, record, self.end)])] if record.text else []
             case Conversation():
                 assert self.template
-                record = cast(Conversation, prompted(record, self._prompts))
+                record = cast(Conversation, prompted(record, self._prompts, self.settings.own_system))
                 encoded = self.template.encode(record, self.settings.turns, counts, where)
                 return [Coded([self._shaped(found, counts, where)]) for found in encoded]
             case Preference() if self.settings.unit == "labelled" and isinstance(neighbour, Preference):
-                record = cast(Preference, prompted(record, self._prompts))
+                record = cast(Preference, prompted(record, self._prompts, self.settings.own_system))
                 return self._labelled(record, neighbour, counts, where)
             case Preference():
                 assert self.template
-                record = cast(Preference, prompted(record, self._prompts))
+                record = cast(Preference, prompted(record, self._prompts, self.settings.own_system))
                 sides = self.template.encode_preference(record)
                 return [Coded([self._shaped(side, counts, where) for side in sides])]
 

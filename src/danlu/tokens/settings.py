@@ -165,6 +165,10 @@ class DataSettings(Settings):
         min_length=1,
         description="Whose content is in the loss. Some old recipes train the questions too (assistant, user).",
     )
+    own_system: Literal["keep", "drop"] = Field(
+        default="keep",
+        description="System prompts that conversations bring are kept; or dropped, as if they had brought none.",
+    )
     system: list[SystemPrompt] = Field(
         default=[],
         description="System prompts of conversations that bring none, as a list of {text, share, where}, taken in "
@@ -258,9 +262,11 @@ class DataSettings(Settings):
         for name, usual in (("loss_on", ["assistant"]), ("oldest_turns", "leave_out")):
             if stage != "sft" and getattr(self, name) != usual:
                 raise UserError(f"`{name}` has no effect on {stage}", do="remove it, or put it into `sft.data`")
-        if stage == "pretrain" and (self.system or self.max_source_length or self.max_target_length):
+        turns = self.system or self.own_system == "drop" or self.max_source_length or self.max_target_length
+        if stage == "pretrain" and turns:
             raise UserError(
-                "documents have no turns: `system`, `max_source_length` and `max_target_length` have no effect",
+                "documents have no turns: `system`, `own_system`, `max_source_length` and `max_target_length` have no "
+                "effect",
                 do="remove them",
             )
         if stage == "pretrain":

@@ -19,11 +19,16 @@ QUESTION_CUT = "a question cut to max_source_length"
 ANSWER_CUT = "an answer cut to max_target_length, its stop token not trained"
 
 
-def prompted(record: Conversation | Preference, mix: Sequence[Mapping[str, Any]]) -> Conversation | Preference:
+def prompted(
+    record: Conversation | Preference, mix: Sequence[Mapping[str, Any]], own: str = "keep"
+) -> Conversation | Preference:
     """The record with a system prompt of `mix` ({"text", "share", "where"}), if it brings none and one falls to it.
 
-    Which one follows from what the record says, so that it is the same in every run.
+    Which one follows from what the record says, so that it is the same in every run. With `own` "drop" it counts as
+    one that brings none.
     """
+    if own == "drop" and len(record.messages) > 1 and record.messages[0]["role"] == "system":
+        record = replace(record, messages=record.messages[1:])
     if not mix or record.messages[0]["role"] == "system":
         return record
     place, reached = content_hash(record) / 2**64, 0.0
