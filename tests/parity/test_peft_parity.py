@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from danlu.model.adapt import AdapterShape, adapters_off, attach, detach, load_several, merge, slots, trained
@@ -233,3 +235,22 @@ def test_loras_of_another_base_are_refused(bases: dict[str, Path], tmp_path: Pat
         loras(narrow, stored)
     with pytest.raises(Exception, match="no such module"):
         loras(Decoder.empty(FORMS["qwen2"].model_copy(update={"layers": 1})), stored)
+
+
+@pytest.mark.parametrize(("path", "grouped"), [("self_attn.W_pack", False), ("attention.wqkv", True)])
+def test_adapters_of_packed_forms(bases: dict[str, Path], tmp_path: Path, path: str, grouped: bool) -> None:
+    """As made by PEFT on Baichuan's own class (all of q, then k, then v) and InternLM2's (by key-value head)."""
+    decoder = load_decoder(bases["llama"])
+    slot = decoder.blocks[1].qkv
+    a, b = torch.randn(4, 32), torch.randn(slot.out_features, 4)
+    name = f"base_model.model.model.layers.1.{path}"
+    save_file({f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}, tmp_path / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": [path.partition(".")[2]]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    before = slot.weight.detach().clone()
+    attach_stored(decoder, read_adapter(tmp_path))
+    merge(decoder, torch.float32)
+    added = decoder.blocks[1].qkv.weight - before
+    wanted = 2 * b @ a
+    rows = [added] if grouped else [slot.view(part)(added).reshape(-1, 32) for part in ("q", "k", "v")]
+    assert torch.allclose(torch.cat(rows), wanted, atol=1e-5)
