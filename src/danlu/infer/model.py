@@ -210,7 +210,7 @@ def load(
     An adapter's folder is opened over its base. `adapters` are further ones over the same base, by a name or by that of
     their folder; a request may name any of them, or the base.
     By default on a GPU in bf16 where there is one, else on the CPU in float32; dtype is float32, bf16 or fp16.
-    `quantize`: weights in int8 (half of bf16's memory, and faster on a CPU), int4 (a third) or nf4.
+    `quantize`: weights in int8 (half of bf16's memory), int4 (a third) or nf4; large ones are faster so on a CPU.
     `template` names a chat template (chatml, baichuan2, ...) for a folder that brings none, or another than its own.
     `max_batch` and `max_tokens_in_cache` are the engine's.
     """

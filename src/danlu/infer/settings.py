@@ -73,7 +73,7 @@ class ChatSettings(Settings):
     system: str | None = Field(default=None, description="System prompt; null leaves it to the model's template.")
     adapter: Path | None = Field(default=None, description="An adapter over the model, to talk with in its place.")
     quantize: Literal["int8", "int4"] | None = Field(
-        default=None, description="Weights in 8 bits (half of bf16's memory; faster on a CPU) or 4 (a third)."
+        default=None, description="Weights in 8 bits (half of bf16's memory) or 4 (a third)."
     )
     template: str | None = Field(
         default=None, description="Chat template by name (chatml, baichuan2, ...), for a model that brings none."

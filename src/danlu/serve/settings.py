@@ -29,7 +29,7 @@ class ServeSettings(Settings):
         description="Adapters over the model by the names that requests give as `model`: adapters.poet=PATH.",
     )
     quantize: Literal["int8", "int4"] | None = Field(
-        default=None, description="Weights in 8 bits (half of bf16's memory; faster on a CPU) or 4 (a third)."
+        default=None, description="Weights in 8 bits (half of bf16's memory) or 4 (a third)."
     )
     template: str | None = Field(
         default=None, description="Chat template by name (chatml, baichuan2, ...), for a model that brings none."
