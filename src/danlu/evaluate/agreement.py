@@ -124,8 +124,12 @@ def prompts_of(tokenizer: Tokenizer, texts: Sequence[str] = TEXTS) -> list[list[
     return [ids for ids in (tokenizer.encode(text) for text in texts) if ids]
 
 
-def write_agreement(folder: Path, found: Agreement, *, source: str, made: str, told: bool) -> None:
+def write_agreement(
+    folder: Path, found: Agreement, *, source: str, made: str, told: bool, reader: str | None = None
+) -> None:
     """Writes the score into the folder, agreement.json: what was made, of what, and how far both agree.
+
+    `reader` is the program that read what was made, if not danlu.
 
     Raises UserError where they do not, unless `told` to go on.
     """
@@ -138,5 +142,7 @@ def write_agreement(folder: Path, found: Agreement, *, source: str, made: str, t
         )
     with atomic_file(folder / FILE) as handle:
         limits = {"top1": LEAST_TOP1, "kl": MOST_KL}
-        json.dump({"source": source, "made": made, **asdict(found), "limits": limits}, handle, indent=1)
+        json.dump(
+            {"source": source, "made": made, "reader": reader, **asdict(found), "limits": limits}, handle, indent=1
+        )
         handle.write("\n")

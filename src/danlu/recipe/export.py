@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,12 @@ from danlu.model.settings import in_family
 from danlu.recipe.job import TrainingJob, held_out_streams
 
 if TYPE_CHECKING:
+    import torch
+
+    from danlu.evaluate.agreement import Form
     from danlu.infer.voices import Voices
+    from danlu.model.decoder import Decoder
+    from danlu.model.gguf.file import GGUFForm
     from danlu.model.open import Quantisation
     from danlu.tokens.tokenizer import Tokenizer
 
@@ -32,24 +37,28 @@ def export_model(
     adapter: Path | None = None,
     accept: bool = False,
     onto_original: bool = False,
+    gguf: GGUFForm | None = None,
+    shard_bytes: float = 5e9,
+    prompts: Path | None = None,
 ) -> None:
     """Writes weights in `dtype`, tokenizer, chat template and generation settings to the new folder `out`.
 
     An adapter, `model` itself or `adapter` over it, is merged into the weights; one that was trained over 4 bits into
     what those stand for, as it was trained, or with `onto_original` into the base's own. What was written is read again
-    and compared with the model as it was, on held-out texts of its training or else on some of our own; the score is in
-    `out`/agreement.json. `family` is the form to write, if not the model's own; `template` names the chat template, if
-    not the folder's.
+    and compared with the model as it was, on the texts of the file `prompts`, on held-out texts of its training, or
+    else on some of our own; the score is in `out`/agreement.json. `family` is the form to write, if not the model's
+    own; `template` names the chat template, if not the folder's. `gguf` writes one file for llama.cpp and Ollama in
+    place of `dtype`'s shards of `shard_bytes`.
     Raises UserError for an unknown dtype or name, a form that cannot say what the model is, a folder that exists, no
-    model at `model`, and, unless `accept`, for a result that answers otherwise.
+    model at `model`, and, unless `accept`, for a result that answers otherwise or that others read as other tokens.
     """
     import torch
 
+    from danlu.evaluate.agreement import GREEDY, agreement, write_agreement
     from danlu.infer.voices import words_of
-    from danlu.model.adapt import merge
-    from danlu.model.adapter_folder import Base, attach_stored
-    from danlu.model.folder import save_decoder, stored_dtype
-    from danlu.model.open import open_decoder
+    from danlu.model.folder import load_decoder, save_decoder
+    from danlu.recipe.export_gguf import opened_again, write_gguf_folder
+    from danlu.recipe.same_ids import require_opened_alike
     from danlu.tokens.template import Template
     from danlu.tokens.tokenizer import Tokenizer
 
@@ -57,61 +66,123 @@ def export_model(
         raise UserError(f"`{dtype}` is not a dtype", where="--dtype", do=f"use one of {', '.join(DTYPES)}")
     if out.exists():
         raise UserError("this folder exists", where=str(out), do="name a new one, or remove it first")
-    voices = _source(resolve_checkpoint(model), adapter and resolve_checkpoint(adapter))
-    words = voices.adapters[0].folder if voices.adapters else voices.base
-    tokenizer = Tokenizer.load(words_of(words))
+    source = _Source.of(resolve_checkpoint(model), adapter and resolve_checkpoint(adapter))
+    tokenizer = Tokenizer.load(words_of(source.words))
     if template is not None:
         tokenizer = Template(tokenizer, choice=template).tokenizer
     written = getattr(torch, DTYPES[dtype])
-    over: Quantisation | None = "nf4" if voices.adapters and voices.adapters[0].shape.over == "nf4" else None
-    held = getattr(torch, stored_dtype(voices.base)) if voices.adapters else written
-    decoder = open_decoder(voices.base, held, quantisation=None if onto_original else over)
-    if voices.adapters:
-        attach_stored(decoder, voices.adapters[0], Base.of(voices.base))
-        merge(decoder, written)
-        decoder.to(written)
+    decoder = source.merged(None if gguf else written, onto_original)
     if family is not None:
         decoder.settings = in_family(decoder.settings, family)
+    settings, rewards, made, reader = decoder.settings, decoder.reward is not None, dtype, None
     with atomic_folder(out) as folder:
-        save_decoder(decoder, folder, tokenizer=tokenizer)
-        rewards = decoder.reward is not None
+        if gguf is None:
+            save_decoder(decoder, folder, tokenizer=tokenizer, shard_bytes=shard_bytes)
+            require_opened_alike(tokenizer, folder, accept)
+        else:
+            made, file = f"gguf {gguf}", write_gguf_folder(decoder, tokenizer, folder, gguf, out.name)
         del decoder
-        said = "" if rewards else ": " + _compared(voices, over, words, folder, dtype, tokenizer, accept)
-    print(f"{words} → {out} ({dtype}){said}")
+        if rewards:
+            print(f"{source.words} → {out} ({made})")
+            return
+        most = min(PROMPT_TOKENS, settings.max_positions - 1)
+        asked = prompts_for(source.words, tokenizer, most, prompts)
+        if gguf is None:
+            after = _in_engine(load_decoder(folder, written, _device()))
+        else:
+            after, reader = opened_again(file, settings, tokenizer, PROMPT_TOKENS + GREEDY, accept)
+        made = source.what + made
+        found = agreement(source.form(), after, asked)
+        write_agreement(folder, found, source=str(source.words), made=made, told=accept, reader=reader)
+    read_by = f", read by {reader}" if reader else ""
+    print(f"{source.words} → {out} ({made}{read_by}): {found.line()}")
 
 
-def _source(folder: Path, adapter: Path | None) -> Voices:
-    """What is to be written: a model, or one adapter over its base."""
-    from danlu.infer.voices import Voices
-    from danlu.model.adapter_folder import is_adapter
+@dataclass(frozen=True)
+class _Source:
+    """What is to be written: a model, or one adapter over its base, which was trained over `over`."""
 
-    if adapter is None:
-        return Voices.of(folder, "source", {})
-    if is_adapter(folder):
-        raise UserError("an adapter already", where=str(folder), do="name the base before --adapter, or leave that out")
-    return replace(Voices.of(folder, "source", {"adapter": adapter}), first=0)
+    voices: Voices
+    over: Quantisation | None
+
+    @classmethod
+    def of(cls, folder: Path, adapter: Path | None) -> _Source:
+        from danlu.infer.voices import Voices
+        from danlu.model.adapter_folder import is_adapter
+
+        if adapter is not None and is_adapter(folder):
+            do = "name the base before --adapter, or leave that out"
+            raise UserError("an adapter already", where=str(folder), do=do)
+        voices = Voices.of(folder, "source", {"adapter": adapter} if adapter else {})
+        if adapter is not None:
+            voices = replace(voices, first=0)
+        return cls(voices, "nf4" if voices.adapters and voices.adapters[0].shape.over == "nf4" else None)
+
+    @property
+    def words(self) -> Path:
+        """The folder that was named, and that may hold the tokenizer."""
+        return self.voices.adapters[0].folder if self.voices.adapters else self.voices.base
+
+    @property
+    def what(self) -> str:
+        return f"adapter over {self.over or 'full'} weights merged, " if self.voices.adapters else ""
+
+    def merged(self, dtype: torch.dtype | None, onto_original: bool) -> Decoder:
+        """The decoder in `dtype`, its adapter in its weights; None keeps the folder's own, float32 after a merge."""
+        import torch
+
+        from danlu.model.adapt import merge
+        from danlu.model.adapter_folder import Base, attach_stored
+        from danlu.model.folder import stored_dtype
+        from danlu.model.open import open_decoder
+
+        base, adapters = self.voices.base, self.voices.adapters
+        own = getattr(torch, stored_dtype(base))
+        held = own if adapters else dtype or own
+        decoder = open_decoder(base, held, quantisation=None if onto_original else self.over)
+        if adapters:
+            attach_stored(decoder, adapters[0], Base.of(base))
+            merge(decoder, dtype or torch.float32)
+            decoder.to(dtype or torch.float32)
+        return decoder
+
+    def form(self) -> Form:
+        """The model as it was, computed as exactly as its device does it fast."""
+        import torch
+
+        device, voices = _device(), self.voices
+        exact = torch.bfloat16 if device.type == "cuda" else torch.float32
+        decoder = voices.open(exact, device, self.over)
+        return _in_engine(decoder, adapters=len(voices.adapters), first=voices.first)
 
 
-def _compared(
-    voices: Voices, over: Quantisation | None, words: Path, made: Path, dtype: str, tokenizer: Tokenizer, accept: bool
-) -> str:
-    """Reads back what was written, writes its agreement with the source beside it, and gives that in a line."""
+def _in_engine(decoder: Decoder, adapters: int = 0, first: int | None = None) -> Form:
+    from danlu.evaluate.agreement import InEngine
+    from danlu.infer.engine import BASE, Engine
+
+    return InEngine(Engine(decoder, adapters=adapters, first=BASE if first is None else first))
+
+
+def _device() -> torch.device:
     import torch
 
-    from danlu.evaluate.agreement import InEngine, agreement, write_agreement
-    from danlu.infer.engine import Engine
-    from danlu.model.folder import load_decoder
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    exact = torch.bfloat16 if device.type == "cuda" else torch.float32
-    before = Engine(voices.open(exact, device, over), adapters=len(voices.adapters), first=voices.first)
-    after = Engine(load_decoder(made, getattr(torch, DTYPES[dtype]), device))
-    window = min(PROMPT_TOKENS, before.window - 1)
-    prompts = [ids[:window] for ids in held_out_prompts(words, tokenizer)]
-    found = agreement(InEngine(before), InEngine(after), prompts)
-    kind = f"adapter over {over or 'full'} weights merged, {dtype}" if voices.adapters else dtype
-    write_agreement(made, found, source=str(words), made=kind, told=accept)
-    return found.line()
+
+def prompts_for(words: Path, tokenizer: Tokenizer, most: int, file: Path | None) -> list[list[int]]:
+    """What a model is asked: the texts of a file, or those of `held_out_prompts`; the first `most` tokens of each.
+
+    Raises UserError for a file without texts.
+    """
+    if file is None:
+        return [ids[:most] for ids in held_out_prompts(words, tokenizer)]
+    from danlu.text.readers import read_rows
+
+    texts = [row.fields.get("prompt", row.fields.get("text")) for row in read_rows(file, document="line")]
+    found = [tokenizer.encode(text)[:most] for text in texts if isinstance(text, str) and text]
+    if not found:
+        raise UserError("no texts here", where=str(file), do="give a .txt, or a .jsonl with `text` or `prompt`")
+    return found
 
 
 def held_out_prompts(folder: Path, tokenizer: Tokenizer) -> list[list[int]]:

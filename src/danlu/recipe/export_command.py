@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,6 +24,14 @@ def export(
     model: ModelPath,
     out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist yet.")],
     dtype: Annotated[str, typer.Option(help="float32, bf16 or fp16.")] = "bf16",
+    gguf: Annotated[
+        Literal["f16", "bf16", "q8_0"] | None,
+        typer.Option(help="Write one GGUF file, for llama.cpp and Ollama, in place of a Hugging Face folder."),
+    ] = None,
+    shard_gb: Annotated[float, typer.Option(min=0.001, help="The most that one safetensors file holds, in GB.")] = 5.0,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Texts to compare on (.txt, .jsonl), not those of the training or our own.")
+    ] = None,
     family: Annotated[str | None, typer.Option(help="Another form than the model's own: llama, internlm2, ...")] = None,
     template: Annotated[str | None, typer.Option(help="Chat template by name, for a model that brings none.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="An adapter to merge into the model.")] = None,
@@ -32,7 +40,7 @@ def export(
     ] = False,
     accept: Annotated[bool, typer.Option("--accept", help="Write it even if it answers otherwise than MODEL.")] = False,
 ) -> None:
-    """Writes a plain Hugging Face folder, an adapter merged into its weights, and checks that it says the same."""
+    """Writes a plain Hugging Face folder or a GGUF file, an adapter merged in, and checks that it says the same."""
     from danlu.recipe.export import export_model
 
     export_model(
@@ -44,4 +52,7 @@ def export(
         adapter=adapter,
         accept=accept,
         onto_original=onto_original,
+        gguf=gguf,
+        shard_bytes=shard_gb * 1e9,
+        prompts=prompts,
     )

@@ -1,0 +1,1 @@
+"""GGUF, the form that llama.cpp and Ollama read."""
