@@ -26,6 +26,10 @@ PROMPTS = ["李白是谁?", "绿豆糕", "who are you?", "tell me a story"]
 class EvaluateSettings(Settings):
     """What every model of a run is measured on. What is left empty is not measured."""
 
+    base: bool = Field(
+        default=False,
+        description="Measure the model of `model.from` too, under the name `base`: what training changed.",
+    )
     held_out: dict[str, Path] = Field(
         default={},
         description="Bits per byte and perplexity on these folders of packed text, each under a name of your choice: "

@@ -25,7 +25,7 @@ def list_checkpoints(out: Path) -> list[Path]:
 
 def resolve_checkpoint(path: Path) -> Path:
     """The folder with config.json, or with an adapter's, that `path` means: itself, or the newest checkpoint of a stage
-    or run.
+    or run, the best of one that ended with `save.load_best`.
 
     With `@epoch=2` behind a stage's folder: the checkpoint at the end of that epoch.
     Raises UserError where there is none.
@@ -36,9 +36,8 @@ def resolve_checkpoint(path: Path) -> Path:
     if any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
         return path
     for stage in (path, *(path / name for name in STAGES)):
-        found = list_checkpoints(stage)
-        if found:
-            return found[-1]
+        if found := list_checkpoints(stage):
+            return _ended_with(stage, found)
     if not path.exists():
         raise UserError("no such file or folder", where=str(path), do="name a model folder, a checkpoint or a run")
     raise UserError(
@@ -46,6 +45,13 @@ def resolve_checkpoint(path: Path) -> Path:
         where=str(path),
         do="name a Hugging Face folder, a checkpoint (…/checkpoints/step-…), a stage or a run that has trained",
     )
+
+
+def _ended_with(stage: Path, found: list[Path]) -> Path:
+    """The newest checkpoint; where the run has ended at it and named its best, that one."""
+    ended = read_manifest(stage) or {}
+    best = checkpoint_folder(stage, 0).with_name(str(ended.get("best")))
+    return best if best in found and ended.get("checkpoint") == found[-1].name else found[-1]
 
 
 def _end_of_epoch(stage: Path, epoch: str) -> Path:

@@ -155,9 +155,11 @@ class _Builder:
         )
 
     def _add_evaluation(self, settings: EvaluateSettings) -> None:
-        trained: dict[str, Path] = {name: self.stages[name].folder for name in self.recipe.training()}
+        folders: dict[str, Path] = {name: self.stages[name].folder for name in self.recipe.training()}
+        base = self.recipe.model.from_folder if settings.base and self.recipe.model else None
+        measured = {"base": base, **folders} if base else folders
         # What is held out of kto has bad answers in it, by which no model is measured.
-        packed = {name: self.recipe.out / "pack" / name / "held_out" for name in trained if name != "kto"}
+        packed = {name: self.recipe.out / "pack" / name / "held_out" for name in folders if name != "kto"}
         held_out = {name: self.recipe.out / path for name, path in settings.held_out.items()} or packed
         resolved = settings.model_copy(
             update={
@@ -167,12 +169,12 @@ class _Builder:
                 "choice_files": self.recipe.data / settings.choice_files,
             }
         )
-        files = [path for path in (resolved.questions, resolved.references) if path]
+        files = [path for path in (resolved.questions, resolved.references, base) if path]
         self._add(
             "evaluate",
             resolved,
-            lambda out: stages.evaluate(resolved, trained, out),
-            needs=[*trained, *(owner for path in files if (owner := self._owner(path)))],
+            lambda out: stages.evaluate(resolved, measured, out),
+            needs=[*folders, *(owner for path in files if (owner := self._owner(path)))],
             files=[path for path in files if not self._inside(path)],
         )
 

@@ -156,6 +156,8 @@ class Recipe(Settings):
         for name in TRAINING:
             if section := getattr(self, name):
                 self._fits(name, section)
+        if self.evaluate and self.evaluate.base and (self.model is None or self.model.from_folder is None):
+            raise ValueError("evaluate.base measures the folder of `model.from`: name one, or remove it.")
         return self
 
     def _fits(self, name: StageName, section: TrainingStage) -> None:

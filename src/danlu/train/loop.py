@@ -378,6 +378,7 @@ class Run:
                     "held_out_loss": self.at.held_out_loss,
                     "cut_or_dropped": dict(self.at.reasons),
                     "checkpoint": self.last.name,
+                    "best": retention.best_first(self.out)[0].name if self.settings.save.load_best else None,
                     "fingerprints": self.fingerprints,
                     "settings": self.settings.model_dump(mode="json"),
                 },

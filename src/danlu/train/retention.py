@@ -18,11 +18,17 @@ def prune(out: Path, settings: SaveSettings) -> None:
     """Deletes the checkpoints that are neither among the newest, nor among the best, nor marked to be kept."""
     checkpoints = list_checkpoints(out)
     manifests = {path: read_manifest(path) or {} for path in checkpoints}
-    best = sorted(checkpoints, key=lambda path: _held_out(manifests[path]))[: settings.keep_best]
+    best = best_first(out)[: settings.keep_best]
     stay = {*checkpoints[-settings.keep_last :], *best, *(path for path in checkpoints if manifests[path].get("keep"))}
     for path in checkpoints:
         if path not in stay:
             delete(path)
+
+
+def best_first(out: Path) -> list[Path]:
+    """The checkpoints, that of the lowest held-out loss first; of equal ones the oldest."""
+    losses = {path: _held_out(read_manifest(path) or {}) for path in list_checkpoints(out)}
+    return sorted(losses, key=lambda path: losses[path])
 
 
 def delete(path: Path) -> None:

@@ -31,6 +31,11 @@ class SaveSettings(Settings):
     keep_best: int = Field(
         default=0, ge=0, description="How many checkpoints with the lowest held-out loss stay besides."
     )
+    load_best: bool = Field(
+        default=False,
+        description="Once the run has ended, its best checkpoint and not its newest is what later stages, evaluation, "
+        "chat and export take; needs keep_best.",
+    )
     weights_only: bool = Field(
         default=False,
         description="Leave optimizer and float32 weights out: small checkpoints that a run cannot resume from.",
@@ -170,4 +175,6 @@ class TrainSettings(Settings):
             )
         if self.save.keep_best and self.save.every and not self.evaluate_every:
             raise ValueError("save.keep_best needs held-out losses: set evaluate_every.")
+        if self.save.load_best and not self.save.keep_best:
+            raise ValueError("save.load_best needs the best checkpoint to stay: set save.keep_best to 1 or more.")
         return self
