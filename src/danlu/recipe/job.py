@@ -92,13 +92,14 @@ def _with_margin(job: TrainingJob, stream: Stream) -> Stream:
 
 
 def _decoder(job: TrainingJob, tokenizer: Tokenizer) -> Decoder:
-    """The starting weights on the CPU."""
+    """The starting weights."""
     import torch
 
     from danlu.model.decoder import Decoder
     from danlu.model.open import open_decoder
     from danlu.model.parts import initialise
     from danlu.model.reward_head import reward_decoder
+    from danlu.train import parallel
     from danlu.train.precision import DTYPES
 
     if job.stage == "reward" and isinstance(job.train.tune, LoRA):
@@ -108,11 +109,12 @@ def _decoder(job: TrainingJob, tokenizer: Tokenizer) -> Decoder:
             do="set it to {method: full} or {method: layers}",
         )
     if job.start is not None:
-        # A frozen base is held as it is computed with; what is trained begins in float32.
+        # A frozen base goes straight where it is computed with, as it is; what is trained begins in float32 on the CPU.
         frozen = isinstance(job.train.tune, LoRA)
         decoder = open_decoder(
             resolve_checkpoint(Path(job.start)),
             DTYPES[job.train.precision] if frozen else torch.float32,
+            parallel.join().device if frozen else "cpu",
             quantisation="nf4" if isinstance(job.train.tune, QLoRA) else None,
         )
     elif job.model is not None:
