@@ -13,6 +13,7 @@ from danlu.ledger.errors import UserError
 from danlu.ledger.manifest import read_manifest
 from danlu.ledger.progress import duration
 from danlu.model.settings import ModelSettings
+from danlu.recipe.advice import advice
 from danlu.recipe.build import build_stages
 from danlu.recipe.job import TrainingJob, training_stream
 from danlu.recipe.run import run_recipe
@@ -24,6 +25,8 @@ def examine(recipe: Recipe) -> bool:
     console = Console(highlight=False)
     run_recipe(recipe, until="pack")
     jobs = [check(TrainingJob, stage.settings) for stage in build_stages(recipe) if stage.name in recipe.training()]
+    for one in advice(recipe, {job.stage: _examples(job) for job in jobs}):
+        console.print(f"○ {one.said(recipe.language)}")
     passed = [_examine(job, recipe, console) for job in jobs]
     return all(passed)
 
@@ -63,6 +66,12 @@ def _examine(job: TrainingJob, recipe: Recipe, console: Console) -> bool:
         f"at that rate the stage takes {duration(seconds)}"
     )
     return all(one.passed for one in checks)
+
+
+def _examples(job: TrainingJob) -> int:
+    """Examples of an epoch."""
+    packed = read_manifest(job.packed) or {}
+    return int(packed.get("train", {}).get("examples", 0))
 
 
 def _shape(job: TrainingJob, recipe: Recipe) -> ModelSettings:
