@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
+from danlu.infer.score import hidden_states
 from danlu.model.decoder import Decoder
 from danlu.model.folder import save_decoder
 from danlu.model.parts import initialise
@@ -38,8 +40,9 @@ def train_words(folder: Path, kind: str) -> Tokenizer:
     return train_tokenizer(settings, list(TELLING) * 4, folder)
 
 
-def write_model(folder: Path, shape: str, tokenizer: Tokenizer) -> Path:
-    """A random model with a sure taste: its logits lie apart, so that roundings seldom change the likeliest token."""
+def write_model(folder: Path, shape: str, tokenizer: Tokenizer, steps: int = 0) -> Path:
+    """A random model, biases and norms too; after `steps` of training one that knows the texts in which splittings
+    differ by heart, so that its likeliest tokens are far from the next."""
     settings = ModelSettings.model_validate(
         {**SMALL, **SHAPES[shape], "vocab_size": -(-tokenizer.vocab_size // 64) * 64, "init_std": 0.15}
     )
@@ -51,5 +54,21 @@ def write_model(folder: Path, shape: str, tokenizer: Tokenizer) -> Path:
                 noise = torch.randn(part.shape, generator=torch.Generator().manual_seed(len(part.name)))
                 part.write(part.parameter.detach(), part.read(part.parameter) + 0.1 * noise)
         decoder.embed.weight *= 6
+    if steps:
+        recite(decoder, [tokenizer.encode(text) for text in TELLING], steps)
     save_decoder(decoder, folder, tokenizer)
     return folder
+
+
+def recite(decoder: Decoder, texts: list[list[int]], steps: int) -> None:
+    batch = [tuple(ids) for ids in sorted(texts, key=len, reverse=True)]
+    places = torch.tensor([(row, place) for row, ids in enumerate(batch) for place in range(len(ids) - 1)]).T
+    targets = torch.tensor([token for ids in batch for token in ids[1:]])
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=3e-3, weight_decay=0.0)
+    for _ in range(steps):
+        hidden_BTD = hidden_states(decoder, batch, torch.device("cpu"))
+        loss = F.cross_entropy(decoder.head.logits(hidden_BTD[places[0], places[1]]), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss) < 0.5, f"{float(loss)} nats after {steps} steps"

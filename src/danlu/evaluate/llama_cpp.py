@@ -33,7 +33,17 @@ class InLlamaCpp:
         from llama_cpp import Llama
 
         room = -(-tokens // 256) * 256
-        return cls(Llama(str(path), n_ctx=room, n_batch=room, logits_all=True, n_gpu_layers=0, verbose=False))
+        return cls(
+            Llama(
+                str(path),
+                n_ctx=room,
+                n_batch=room,
+                logits_all=True,
+                n_gpu_layers=0,
+                n_threads=torch.get_num_threads(),
+                verbose=False,
+            )
+        )
 
     def encode(self, text: str, markup: bool = False) -> list[int]:
         """Token ids without a start token; `markup`: the text of a special token is that token."""

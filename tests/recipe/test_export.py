@@ -1,0 +1,218 @@
+"""Exports: what others open says the same, what they would read otherwise is refused, nothing half-written stays."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import sentencepiece
+import tokenizers
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from danlu.infer.model import load
+from danlu.ledger.errors import UserError
+from danlu.model.decoder import Decoder
+from danlu.model.folder import load_decoder, save_decoder
+from danlu.model.gguf.words import words_of
+from danlu.model.parts import unfused_state
+from danlu.model.settings import in_family
+from danlu.recipe.export import export_model
+from danlu.tokens.ollama import Turns, modelfile
+from danlu.tokens.template import Template
+from danlu.tokens.tokenizer import Tokenizer
+
+from .exported import SHAPES, train_words, write_model
+
+TEXT = "秋天的早晨, it's 12345！ and 空格  x"
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
+    root = tmp_path_factory.mktemp("words")
+    return {kind: train_words(root / kind, kind) for kind in ("byte_bpe", "sentencepiece")}
+
+
+@pytest.fixture(scope="module")
+def folders(words: dict[str, Tokenizer], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    kinds = {shape: "byte_bpe" if shape.startswith("qwen") else "sentencepiece" for shape in SHAPES}
+    return {shape: write_model(root / shape, shape, words[kind]) for shape, kind in kinds.items()}
+
+
+def unsplit(tokenizer: Tokenizer) -> Tokenizer:
+    """The same vocabulary, with merges across words."""
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return Tokenizer(backend, tokenizer.config, tokenizer.chat_template)
+
+
+@pytest.mark.parametrize("shape", ["qwen2", "mistral", "baichuan 7b"])
+def test_transformers_reads_the_gguf_file(shape: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    export_model(folders[shape], tmp_path / "out", "bf16", gguf="f16")
+    score = json.loads((tmp_path / "out" / "agreement.json").read_text())
+    assert score["made"] == "gguf f16" and score["kl"] < 1e-4 and score["prompts"] == 16
+    file = next((tmp_path / "out").glob("*.gguf"))
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out", gguf_file=file.name, dtype=torch.float32).eval()
+    loaded = theirs.state_dict()
+    ours = load_decoder(folders[shape])
+    ours.settings = in_family(ours.settings, "llama") if "baichuan" in shape else ours.settings
+    for name, value in unfused_state(ours).items():
+        assert torch.equal(loaded[name], value.half().float() if value.ndim == 2 else value), name
+
+
+@pytest.mark.parametrize("form", ["f16", "bf16", "q8_0"])
+def test_what_a_file_says_of_itself(form: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    export_model(folders["mistral"], tmp_path / "out", "bf16", gguf=form)
+    read = gguf.GGUFReader(next((tmp_path / "out").glob("*.gguf")))
+    said = {name: field.contents() for name, field in read.fields.items()}
+    tokenizer = Tokenizer.load(folders["mistral"])
+    assert said["general.architecture"] == "llama" and said["llama.attention.head_count_kv"] == 2
+    assert said["llama.context_length"] == 256, "llama.cpp knows no window in this form, so no more than one fits"
+    assert said["tokenizer.ggml.model"] == "llama" and said["tokenizer.chat_template"] == tokenizer.chat_template
+    assert said["tokenizer.ggml.eos_token_id"] == tokenizer.eos_id and not said["tokenizer.ggml.add_bos_token"]
+    types = said["tokenizer.ggml.token_type"]
+    assert types[tokenizer.special["<|im_end|>"]] == 3 and types[tokenizer.encode("\x01")[0]] == 6
+    kinds = {tensor.tensor_type.name for tensor in read.tensors if len(tensor.shape) == 2}
+    assert kinds == {form.upper()}
+    assert {tensor.tensor_type.name for tensor in read.tensors if len(tensor.shape) == 1} == {"F32"}
+
+
+def test_llama3_frequencies_lie_beside(folders: dict[str, Path], tmp_path: Path) -> None:
+    export_model(folders["llama"], tmp_path / "out", "bf16", gguf="bf16")
+    read = gguf.GGUFReader(next((tmp_path / "out").glob("*.gguf")))
+    factors = next(tensor.data for tensor in read.tensors if tensor.name == "rope_freqs.weight")
+    assert factors[0] == 1 and factors[-1] == 8 and np.all(np.diff(factors) >= 0)
+
+
+def test_shards_open_in_transformers(folders: dict[str, Path], tmp_path: Path) -> None:
+    export_model(folders["qwen3"], tmp_path / "out", "float32", shard_bytes=150_000)
+    assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 2
+    score = json.loads((tmp_path / "out" / "agreement.json").read_text())
+    assert score["top1"] == score["greedy"] == 1.0 and score["kl"] < 1e-9
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    ids = AutoTokenizer.from_pretrained(tmp_path / "out").encode(TEXT, add_special_tokens=False)
+    ours = load(folders["qwen3"])
+    assert ids == ours.tokenizer.encode(TEXT)
+    scored = ours.engine.score([(ids[:1], ids[1:])])[0].logps
+    with torch.no_grad():
+        logp_TV = theirs(torch.tensor([ids])).logits[0].log_softmax(-1)
+    assert scored == pytest.approx([float(logp_TV[at, token]) for at, token in enumerate(ids[1:])], abs=1e-4)
+
+
+def test_a_tokenizer_that_others_split_otherwise_is_refused(
+    words: dict[str, Tokenizer], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    whole = unsplit(words["byte_bpe"])
+    save_decoder(load_decoder(folders["qwen2"]), tmp_path / "model", whole)
+    with pytest.raises(UserError, match=r"Qwen2Tokenizer reads .* as other tokens") as told:
+        export_model(tmp_path / "model", tmp_path / "out", "bf16")
+    assert "--family" in str(told.value)
+    with pytest.raises(UserError, match=r"no pattern at all, for which llama.cpp has no name"):
+        export_model(tmp_path / "model", tmp_path / "out", "bf16", gguf="f16")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"], "nothing is left"
+    export_model(tmp_path / "model", tmp_path / "insisted", "bf16", accept=True)
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "insisted")
+    assert theirs.encode(TEXT, add_special_tokens=False) != whole.encode(TEXT), "so it was right to refuse"
+    save_decoder(load_decoder(folders["qwen3"]), tmp_path / "other", whole)
+    export_model(tmp_path / "other", tmp_path / "fine", "bf16")
+
+
+def test_merges_that_are_not_sentencepieces_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(folders["mistral"], tmp_path / "model")
+    state = json.loads((folder / "tokenizer.json").read_text())
+    del state["model"]["merges"][5]
+    (folder / "tokenizer.json").write_text(json.dumps(state))
+    with pytest.raises(UserError, match="otherwise than SentencePiece's scores"):
+        export_model(folder, tmp_path / "out", "bf16", gguf="f16")
+
+
+def test_scores_are_in_sentencepieces_order(tmp_path: Path) -> None:
+    train_words(tmp_path / "sp", "sentencepiece")
+    spm = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "sp" / "tokenizer.model"))
+    made = words_of(Tokenizer.load(tmp_path / "sp"), spm.vocab_size())
+    merged = [id for id in range(spm.vocab_size()) if len(spm.id_to_piece(id)) > 1 and made.types[id] == 1]
+    assert merged and sorted(merged, key=lambda id: -spm.get_score(id)) == sorted(
+        merged, key=lambda id: -made.scores[id]
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "change", "said"),
+    [
+        ("llama", {"activation": "gelu"}, "a gate of gelu"),
+        ("baichuan 13b", {"layers": 2}, "ALiBi in 2 layers"),
+        ("qwen2", {"rope_scaling": SHAPES["llama"]["rope_scaling"]}, "llama3's scaling"),
+    ],
+)
+def test_what_llama_cpp_does_not_compute(
+    shape: str, change: dict[str, Any], said: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    settings = type(load_decoder(folders[shape]).settings).model_validate(
+        load_decoder(folders[shape]).settings.model_dump(exclude={"from_folder"}) | change
+    )
+    save_decoder(Decoder.empty(settings).requires_grad_(False), tmp_path / "model", Tokenizer.load(folders[shape]))
+    with pytest.raises(UserError, match=said):
+        export_model(tmp_path / "model", tmp_path / "out", "bf16", gguf="q8_0")
+    assert not (tmp_path / "out").exists()
+
+
+def test_mistakes_leave_nothing(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    decoder = load_decoder(folders["qwen2"])
+    decoder.blocks[0].o.weight.data[0, 0] = 1e6
+    save_decoder(decoder, tmp_path / "large", Tokenizer.load(folders["qwen2"]))
+    with pytest.raises(UserError, match=r"layers.0.o.weight has values beyond 65504"):
+        export_model(tmp_path / "large", out, "bf16", gguf="f16")
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(UserError, match="no texts here"):
+        export_model(folders["qwen2"], out, "bf16", prompts=tmp_path / "empty.txt")
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
+        for form in (None, "f16"):
+            with pytest.raises(UserError, match=r"0\.00 GB are free"):
+                export_model(folders["qwen2"], out, "bf16", gguf=form)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "gguf", None)
+        with pytest.raises(UserError, match="danlu\\[gguf\\]"):
+            export_model(folders["qwen2"], out, "bf16", gguf="f16")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "large"]
+
+
+@pytest.mark.parametrize("name", ["chatml", "llama2", "alpaca", "human", "baichuan", "baichuan2", "llama3"])
+def test_ollama_says_what_the_template_says(name: str, words: dict[str, Tokenizer]) -> None:
+    backend = tokenizers.Tokenizer.from_str(words["byte_bpe"].backend.to_str())
+    more = ["<s>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|begin_of_text|>"]
+    backend.add_special_tokens([*more, *(f"<reserved_{number}>" for number in (102, 103, 106, 107))])
+    template = Template(Tokenizer(backend, {**words["byte_bpe"].config, "bos_token": "<s>"}), choice=name)
+    turns = Turns.of(template)
+    assert turns is not None
+    talk = [("system", "规则 {{ x }}"), ("user", "你好"), ("assistant", "Hello 👋"), ("user", "再见")]
+    messages = [{"role": role, "content": text} for role, text in talk]
+    for some in (messages[1:2], messages[1:], messages[:2], messages):
+        assert turns.say(some) == template.render(some, generation=True)
+    file = modelfile(template, "m.gguf", 4096)
+    assert file.startswith('FROM ./m.gguf\nTEMPLATE """{{ $asked := false }}') and "num_ctx 4096" in file
+    assert f'PARAMETER stop "{template.stops[0]}"' in file
+
+
+def test_a_template_that_does_more_is_left_to_llama_cpp(words: dict[str, Tokenizer]) -> None:
+    counting = "{% for m in messages %}{{ loop.index }}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
+    template = Template(words["byte_bpe"].with_chat_template(counting))
+    assert Turns.of(template) is None
+    assert "TEMPLATE" not in modelfile(template, "m.gguf", 4096)
+
+
+def test_backends_of_both_kinds_are_told_apart(words: dict[str, Tokenizer]) -> None:
+    byte = words_of(words["byte_bpe"], words["byte_bpe"].vocab_size + 3)
+    assert (
+        (byte.kind, byte.splitting) == ("gpt2", "qwen2") and byte.tokens[-1].startswith("[PAD") and byte.types[-1] == 5
+    )
+    assert words_of(words["sentencepiece"], words["sentencepiece"].vocab_size).kind == "llama"
