@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from danlu.recipe.clean_commands import clean_app
-from danlu.recipe.export_command import ModelPath, export
+from danlu.recipe.export_command import ModelPath, export, forms
 from danlu.recipe.training_commands import TRAINING_COMMANDS
 
 if TYPE_CHECKING:
@@ -224,6 +224,7 @@ def serve(model: ModelPath, overrides: Overrides = None) -> None:
 
 
 app.command()(export)
+app.command()(forms)
 
 
 @tokenizer_app.command("inspect")

@@ -1,4 +1,4 @@
-"""The command `danlu export`, and how commands are told a model."""
+"""The commands `danlu export` and `danlu forms`, and how commands are told a model."""
 
 from __future__ import annotations
 
@@ -56,3 +56,20 @@ def export(
         shard_bytes=shard_gb * 1e9,
         prompts=prompts,
     )
+
+
+def forms(
+    model: ModelPath,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--form", help="float32, bf16, int8 or int4: compare these with the first; else all of them."),
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Texts to compare on (.txt, .jsonl), not those of the training or our own.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--json", help="Write the table to this file too.")] = None,
+) -> None:
+    """Compares float32, bf16, int8 and int4: memory, bits per byte, agreement, tokens a second."""
+    from danlu.recipe.forms import FORMS, compare_forms
+
+    compare_forms(model, only or tuple(FORMS), prompts, out)
