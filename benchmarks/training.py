@@ -29,7 +29,7 @@ from danlu.tokens.shards import Example, TokenSet, TokenSetWriter
 from danlu.tokens.spelling import Spelling
 from danlu.tokens.stream import Step, Stream
 from danlu.train import parallel, schedule
-from danlu.train.memory import fitting_rows
+from danlu.train.memory import fitting_rows, with_sharding
 from danlu.train.meter import Meter
 from danlu.train.network import block_matrices, build
 from danlu.train.objectives.next_token import NextToken
@@ -90,9 +90,9 @@ class Run:
     """A run of the loop's own parts over random documents; iterating gives each step and the meter's row."""
 
     def __init__(self, settings: TrainSettings, case: Case = CASES["1B"], steps: int = STEPS) -> None:
-        shape, self.settings = case.shape, settings
+        shape, self.world = case.shape, parallel.join()
+        self.settings = settings = with_sharding(settings, shape, self.world)
         self.folder = tempfile.TemporaryDirectory()
-        self.world = parallel.join()
         decoder = Decoder.empty(shape)
         initialise(decoder, 0)
         self.stream = random_windows(Path(self.folder.name), steps * settings.batch * case.length, case)

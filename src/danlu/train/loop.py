@@ -26,7 +26,7 @@ from danlu.train.background import Background
 from danlu.train.data_check import check_data
 from danlu.train.health import Health
 from danlu.train.journal import Journal
-from danlu.train.memory import fitting_rows
+from danlu.train.memory import fitting_rows, with_sharding
 from danlu.train.meter import Meter
 from danlu.train.network import Network, block_matrices, build
 from danlu.train.objectives.base import Objective
@@ -123,6 +123,7 @@ class Run:
     def __init__(
         self, settings: TrainSettings, task: Task, world: parallel.World, config: dict[str, Any], seed: int
     ) -> None:
+        settings = with_sharding(settings, task.decoder.settings, world)
         self.settings, self.world, self.config, self.seed = settings, world, config, seed
         self.out, self.shape = task.out, task.decoder.settings
         self.fingerprints = task.fingerprints()

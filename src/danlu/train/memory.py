@@ -34,6 +34,17 @@ def fitting_rows(settings: TrainSettings, shape: ModelSettings, stream: Stream, 
     return stream.fullest_rows(settings.batch, world.size, most)
 
 
+def with_sharding(settings: TrainSettings, shape: ModelSettings, world: World) -> TrainSettings:
+    """`settings` with a level of sharding where they leave it open."""
+    if settings.sharding is not None:
+        return settings
+    level = "none"
+    if world.size > 1 and world.device.type == "cuda":
+        whole = state_bytes(settings, shape, 1)
+        level = "none" if whole <= torch.cuda.mem_get_info(world.device)[1] / 2 else "full"
+    return settings.model_copy(update={"sharding": level})
+
+
 def state_bytes(settings: TrainSettings, shape: ModelSettings, world_size: int) -> int:
     """Bytes on one device of weights, gradients and moments; on several what `sharding` gathers besides."""
     if isinstance(settings.tune, Full):

@@ -89,7 +89,7 @@ def build(
         decoder.compile_blocks()
     network = kind(decoder, dtype)
     network.neftune = settings.neftune
-    if world.size > 1 and settings.sharding != "none":
+    if world.size > 1 and settings.sharding is not None and settings.sharding != "none":
         parallel.shard(network, decoder.blocks, world, dtype, settings.sharding)
         return network, Masters(decoder, None)  # shards are masters, gathered as `dtype`
     return network, Masters(decoder, dtype)

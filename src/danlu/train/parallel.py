@@ -86,7 +86,7 @@ def shard(network: nn.Module, blocks: nn.ModuleList, world: World, dtype: torch.
         sharded.set_force_sum_reduction_for_comms(True)  # else a factor asks for an operation that gloo has not
 
 
-def exchange(network: nn.Module, level: Sharding, last: bool) -> None:
+def exchange(network: nn.Module, level: Sharding | None, last: bool) -> None:
     """Said before each micro-batch: where gradients stay whole, they are summed over the processes with the `last`."""
     if isinstance(network, FSDPModule) and level == "optimizer":
         network.set_requires_gradient_sync(last)

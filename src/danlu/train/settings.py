@@ -114,11 +114,12 @@ class TrainSettings(Settings):
         default=False,
         description="Compute activations again in the backward pass: much less memory, about a quarter more time.",
     )
-    sharding: Sharding = Field(
-        default="optimizer",
+    sharding: Sharding | None = Field(
+        default=None,
         description="What several processes share out among them: none; optimizer (ZeRO-1: float32 weights and "
         "moments); gradients as well (ZeRO-2); full (ZeRO-3: the weights that are computed with, too). Each needs less "
-        "memory than the one before and exchanges more. Never changes a result.",
+        "memory than the one before and exchanges more. null: none where all of it fills at most half of a GPU, else "
+        "full. Never changes a result.",
     )
     deterministic: bool = Field(
         default=False, description="On a GPU: slower algorithms that give the same bits each time."

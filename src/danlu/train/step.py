@@ -47,7 +47,7 @@ class Stepper:
     scale: LossScale
     world: World
     meter: Meter
-    sharding: Sharding
+    sharding: Sharding | None
 
     def take(self, step: Step, rate: float, largest_norm: float | None, stop: bool = False) -> Outcome:
         """Accumulates the gradients of `step` and applies them at `rate`, unless loss or gradient is not finite.
@@ -88,6 +88,6 @@ class Stepper:
             loss, sums = objective.compute(self.network, micro.torch(device), factor)
             loss.backward()
             totals += torch.stack([value.double() for value in sums])
-        if self.sharding == "none":
+        if self.sharding in (None, "none"):
             parallel.add_up(self.masters.gradients(), self.world)
         return totals.tolist()
