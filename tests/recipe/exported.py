@@ -18,6 +18,7 @@ from danlu.tokens.settings import TokenizerTrainSettings
 from danlu.tokens.tokenizer import Tokenizer
 from danlu.tokens.train import train_tokenizer
 
+LONGER = 40  # end tokens that are learned behind a text
 SMALL = {"hidden_size": 64, "layers": 3, "heads": 4, "kv_heads": 2, "mlp_size": 96, "max_positions": 512}
 LLAMA3 = {"type": "llama3", "factor": 8.0, "original_max_positions": 64}
 YARN = {"type": "yarn", "factor": 4.0, "original_max_positions": 64}
@@ -41,8 +42,8 @@ def train_words(folder: Path, kind: str) -> Tokenizer:
 
 
 def write_model(folder: Path, shape: str, tokenizer: Tokenizer, steps: int = 0) -> Path:
-    """A random model, biases and norms too; after `steps` of training one that knows the texts in which splittings
-    differ by heart, so that its likeliest tokens are far from the next."""
+    """A random model, biases and norms too; after `steps` of training one that knows texts by heart, and that they end,
+    so that its likeliest tokens are far from the next ones."""
     settings = ModelSettings.model_validate(
         {**SMALL, **SHAPES[shape], "vocab_size": -(-tokenizer.vocab_size // 64) * 64, "init_std": 0.15}
     )
@@ -55,9 +56,15 @@ def write_model(folder: Path, shape: str, tokenizer: Tokenizer, steps: int = 0) 
                 part.write(part.parameter.detach(), part.read(part.parameter) + 0.1 * noise)
         decoder.embed.weight *= 6
     if steps:
-        recite(decoder, [tokenizer.encode(text) for text in TELLING], steps)
+        ends = [tokenizer.special["<|im_end|>"]] * LONGER
+        recite(decoder, [tokenizer.encode(text) + ends for text in told_apart(tokenizer)], steps)
     save_decoder(decoder, folder, tokenizer)
     return folder
+
+
+def told_apart(tokenizer: Tokenizer) -> list[str]:
+    """The texts on which splittings differ, one for each token that they begin with: all that follows is certain."""
+    return list({tokenizer.encode(text)[0]: text for text in TELLING}.values())
 
 
 def recite(decoder: Decoder, texts: list[list[int]], steps: int) -> None:
@@ -71,4 +78,4 @@ def recite(decoder: Decoder, texts: list[list[int]], steps: int) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert float(loss) < 0.5, f"{float(loss)} nats after {steps} steps"
+    assert loss.item() < 0.02, f"{loss.item()} nats after {steps} steps"
