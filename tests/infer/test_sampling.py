@@ -140,9 +140,7 @@ def test_a_ban_of_every_token_bans_none() -> None:
 
 @pytest.mark.parametrize("tiny", [{"temperature": 1e-300}, {"temperature": 1, "top_p": 1e-300}])
 def test_the_likeliest_token_is_always_left(tiny: dict[str, float]) -> None:
-    assert choose(torch.tensor([[1.0, 3.0, 2.0]]), [History(SamplingSettings(**tiny, top_k=10**40), [])]) == [
-        1
-    ]
+    assert choose(torch.tensor([[1.0, 3.0, 2.0]]), [History(SamplingSettings(**tiny, top_k=10**40), [])]) == [1]
 
 
 def test_nan_is_an_error_for_the_user() -> None:
