@@ -12,7 +12,7 @@ demo: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not prove" tests
 
-prove: .venv/installed-dev
+prove: .venv/installed-prove
 	$(BIN)/python -m pytest -m prove tests
 
 check: .venv/installed-dev
@@ -35,6 +35,11 @@ docs: .venv/installed-dev
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/pip install --quiet -c requirements.lock -e ".[dev]"
+	touch $@
+
+# llama.cpp is compiled here, which takes some minutes.
+.venv/installed-prove: .venv/installed-dev
+	$(BIN)/pip install --quiet -c requirements.lock -e ".[llama-cpp]"
 	touch $@
 
 lock: .venv/installed-dev

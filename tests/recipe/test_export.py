@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -15,15 +16,18 @@ import sentencepiece
 import tokenizers
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
 
+from danlu.cli import app
 from danlu.infer.model import load
 from danlu.ledger.errors import UserError
 from danlu.model.decoder import Decoder
 from danlu.model.folder import load_decoder, save_decoder
 from danlu.model.gguf.words import words_of
 from danlu.model.parts import unfused_state
-from danlu.model.settings import in_family
+from danlu.model.settings import in_family, parameters
 from danlu.recipe.export import export_model
+from danlu.recipe.forms import compare_forms
 from danlu.tokens.ollama import Turns, modelfile
 from danlu.tokens.template import Template
 from danlu.tokens.tokenizer import Tokenizer
@@ -216,3 +220,34 @@ def test_backends_of_both_kinds_are_told_apart(words: dict[str, Tokenizer]) -> N
         (byte.kind, byte.splitting) == ("gpt2", "qwen2") and byte.tokens[-1].startswith("[PAD") and byte.types[-1] == 5
     )
     assert words_of(words["sentencepiece"], words["sentencepiece"].vocab_size).kind == "llama"
+
+
+def test_forms_are_compared_in_one_table(
+    folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "texts.txt").write_text(f"{TEXT}\n今天的会议改到下午三点。\nThe library closes at nine.\n")
+    rows = compare_forms(folders["qwen3"], prompts=tmp_path / "texts.txt", out=tmp_path / "forms.json")
+    assert [row.form for row in rows] == ["float32", "bf16", "int8", "int4"]
+    assert json.loads((tmp_path / "forms.json").read_text())["rows"][3]["form"] == "int4"
+    exact, half, eight, four = rows
+    assert exact.memory == 2 * half.memory == 4 * parameters(load_decoder(folders["qwen3"]).settings)
+    assert half.memory > eight.memory > four.memory
+    assert exact.kl == 0 and exact.top1 == exact.greedy == 1
+    assert 0 < half.kl < four.kl and eight.kl < four.kl
+    texts = [text for text in (tmp_path / "texts.txt").read_text().splitlines() if text]
+    scores = load(folders["qwen3"]).scores(texts)
+    wanted = sum(score.nats for score in scores) / math.log(2) / sum(score.bytes for score in scores)
+    assert exact.bits_per_byte == pytest.approx(wanted, rel=1e-5)
+    shown = capsys.readouterr().out
+    assert all(row.speed > 0 and row.form in shown for row in rows)
+    with pytest.raises(UserError, match="nothing"):
+        compare_forms(folders["qwen3"], ["bf16"])
+    with pytest.raises(UserError, match="no form 'int3'"):
+        compare_forms(folders["qwen3"], ["bf16", "int3"])
+
+
+def test_the_command_line(folders: dict[str, Path], tmp_path: Path) -> None:
+    run = CliRunner().invoke(app, ["export", str(folders["qwen2"]), str(tmp_path / "out"), "--gguf", "bf16"])
+    assert run.exit_code == 0, run.output
+    assert "gguf bf16, read by" in run.output and "top-1" in run.output
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == ["", ".gguf", ".json"]
