@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -20,6 +21,7 @@ from danlu.model.families.published import PUBLISHED, PublishedName
 from danlu.model.open import open_decoder
 from danlu.model.settings import parameters
 from danlu.recipe.advice import advice
+from danlu.recipe.export import export_model
 from danlu.recipe.plan import print_plan
 from danlu.recipe.settings import Recipe, load_recipe
 from danlu.recipe.smoke import smoked
@@ -205,3 +207,31 @@ def test_advice_on_settings_that_are_seldom_meant(tmp_path: Path) -> None:
     (warmup,) = [one for one in advice(loaded, {"sft": 571}) if one.setting == "sft.train.warmup"]
     assert "1000 steps of warmup in a run of 17: the rate never reaches its height" in warmup.said("en")
     assert "全程 17 步中预热 1000 步：学习率到不了最高值" in warmup.said("zh")
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "modules"),
+    [
+        ("firefly_baichuan_7b_qlora", "sft.train.steps=4", ["q_proj", "k_proj", "v_proj", "o_proj", "down_proj"]),
+        ("baichuan_13b_alpaca_zh_qlora", "sft.train.steps=4", ["W_pack"]),
+        ("baichuan_13b_alpaca_zh_qlora", "sft.train.tune.targets=[all-linear]", ["W_pack", "o_proj", "gate_proj"]),
+    ],
+)
+def test_peft_opens_the_adapter_over_the_exported_base(
+    name: str, more: str, modules: list[str], shared_data: Path, tmp_path: Path
+) -> None:
+    rate = "sft.train.learning_rate=0.1"
+    danlu.run(smoked(recipe(name, shared_data, tmp_path / "run", more, rate, "sft.train.warmup=0", "language=en")))
+    folder, base = resolve_checkpoint(tmp_path / "run-smoke" / "sft"), tmp_path / "base"
+    written = json.loads((folder / "adapter_config.json").read_text("utf-8"))["target_modules"]
+    assert set(modules) <= set(written)
+    export_model(tmp_path / "run-smoke" / "stand_in", base, "float32", template="baichuan")
+    tokens = torch.tensor([[5, 300, 7, 401, 2, 9]])
+    plain = AutoModelForCausalLM.from_pretrained(base, trust_remote_code=True).eval()
+    with torch.no_grad():
+        before = plain(tokens).logits[0].log_softmax(-1)
+        after = PeftModel.from_pretrained(plain, str(folder)).eval()(tokens).logits[0].log_softmax(-1)
+    ours = danlu.load(folder).engine.score([(tokens[0, :1].tolist(), tokens[0, 1:].tolist())])[0].logps
+    at = torch.arange(5), tokens[0, 1:]
+    assert torch.tensor(ours) == pytest.approx(after[at], abs=2e-5)
+    assert (before - after).abs().max() > 1e-3, "the adapter says something"

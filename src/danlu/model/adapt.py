@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from danlu.ledger.errors import UserError
 from danlu.model.adapters import LoRA, Pair, Several
+from danlu.model.families.family import Family
 from danlu.model.families.table import FAMILIES
 from danlu.model.parts import Part
 from danlu.model.projection import Projection
@@ -73,6 +74,11 @@ def known_targets(decoder: Decoder) -> dict[str, tuple[str, ...]]:
     return names
 
 
+def packed_in(family: Family) -> tuple[str, ...] | None:
+    """The weights that a family's own form keeps end to end in one matrix, which PEFT gives one adapter there."""
+    return ("q", "k", "v") if family.packed and not family.packed.grouped else None
+
+
 def attach(decoder: Decoder, shape: AdapterShape, seed: int) -> None:
     """Freezes the decoder and puts a new adapter on its projections: A uniform within ±1/√in, B zero, as in PEFT.
 
@@ -89,7 +95,9 @@ def attach(decoder: Decoder, shape: AdapterShape, seed: int) -> None:
         )
     wanted: list[tuple[str, ...]]
     if ALL_LINEAR in shape.targets:
-        wanted = [(weight,) for _, _, slot in slots(decoder) for weight in slot.inside]
+        packed = packed_in(FAMILIES[decoder.settings.family])
+        every = [weight for _, _, slot in slots(decoder) for weight in slot.inside]
+        wanted = [packed if packed and weight in packed else (weight,) for weight in every]
     else:
         wanted = [names[name] for name in shape.targets]
     covered = list(dict.fromkeys(wanted))

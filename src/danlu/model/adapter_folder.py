@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from danlu.ledger.errors import UserError
 from danlu.ledger.files import atomic_file
-from danlu.model.adapt import AdapterShape, known_targets, slots, trained
+from danlu.model.adapt import AdapterShape, known_targets, packed_in, slots, trained
 from danlu.model.adapters import LoRA, Pair
 from danlu.model.families.table import FAMILIES
 from danlu.model.projection import Projection
@@ -113,10 +113,13 @@ def write_adapter(
             a, b = value(pair.a), value(pair.b)
             if pair.start_a is not None and pair.start_b is not None:
                 a, b = torch.cat((a, value(pair.start_a).to(a))), torch.cat((b, -value(pair.start_b).to(b)), dim=1)
-            rows = [slot.inside[name] for name in pair.covers]
-            magnitudes = value(pair.magnitude).split(rows) if pair.magnitude is not None else [None] * len(rows)
-            for name, b_own, magnitude in zip(pair.covers, b.split(rows), magnitudes, strict=True):
-                module = family.on_disk(f"layers.{layer}.{name}.weight").removesuffix(".weight")
+            sizes = [slot.inside[name] for name in pair.covers]
+            on_disk = [family.on_disk(f"layers.{layer}.{name}.weight") for name in pair.covers]
+            if pair.covers == packed_in(family):
+                sizes, on_disk = [sum(sizes)], [family.holder(f"layers.{layer}.q.weight")[0]]
+            magnitudes = value(pair.magnitude).split(sizes) if pair.magnitude is not None else [None] * len(sizes)
+            for name, b_own, magnitude in zip(on_disk, b.split(sizes), magnitudes, strict=True):
+                module = name.removesuffix(".weight")
                 modules.add(module.rpartition(".")[2])
                 state[_PREFIX + module + _A], state[_PREFIX + module + _B] = a, b_own
                 if magnitude is not None:
