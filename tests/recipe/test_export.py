@@ -167,6 +167,10 @@ def test_what_llama_cpp_does_not_compute(
     assert not (tmp_path / "out").exists()
 
 
+def fails_as_numpy_does(*_: object) -> None:
+    raise OSError("4096 requested and 0 written")
+
+
 def test_mistakes_leave_nothing(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     decoder = load_decoder(folders["qwen2"])
@@ -183,6 +187,10 @@ def test_mistakes_leave_nothing(folders: dict[str, Path], tmp_path: Path, monkey
         for form in (None, "f16"):
             with pytest.raises(UserError, match=r"0\.00 GB are free"):
                 export_model(folders["qwen2"], out, "bf16", gguf=form)
+    with monkeypatch.context() as patch:
+        patch.setattr(gguf.GGUFWriter, "write_tensor_data", fails_as_numpy_does)
+        with pytest.raises(UserError, match="the disk is full"):
+            export_model(folders["qwen2"], out, "bf16", gguf="f16")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "gguf", None)
         with pytest.raises(UserError, match="danlu\\[gguf\\]"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from danlu.evaluate.llama_cpp import InLlamaCpp, installed
+from danlu.infer.model import load
 from danlu.recipe.export import export_model
 from danlu.recipe.same_ids import TELLING
 from danlu.tokens.tokenizer import Tokenizer
@@ -47,6 +48,24 @@ def test_answers_as_its_source(shape: str, kind: str, words: dict[str, Tokenizer
     assert score["f16"]["top1"] == 1.0 and score["f16"]["kl"] < 1e-4
     assert score["bf16"]["top1"] >= 0.99
     assert score["q8_0"]["top1"] >= 0.99
+
+
+def test_a_talk_in_the_files_own_template(words: dict[str, Tokenizer], tmp_path: Path) -> None:
+    from llama_cpp import Llama
+
+    folder = write_model(tmp_path / "model", "qwen2", words["byte_bpe"])
+    export_model(folder, tmp_path / "out", "bf16", gguf="f16")
+    ours = load(folder)
+    file = str(next((tmp_path / "out").glob("*.gguf")))
+    theirs = Llama(file, n_ctx=512, n_threads=1, verbose=False)
+    talk = [("system", "规则。Be kind."), ("user", "a"), ("assistant", "b 👋"), ("user", "再见")]
+    messages = [{"role": role, "content": text} for role, text in talk]
+    for some in (messages[1:2], messages):
+        said = theirs.create_chat_completion(some, max_tokens=24, temperature=0.0, repeat_penalty=1.0)
+        assert said["usage"]["prompt_tokens"] == len(ours.chat_prompt(some))
+        answer = ours.chat(some, max_tokens=24)
+        assert said["choices"][0]["message"]["content"] == answer.replace("\ufffd", ""), "it leaves broken bytes out"
+    theirs.close()
 
 
 def test_llama_cpp_reads_text_as_the_tokenizer_does(words: dict[str, Tokenizer], tmp_path: Path) -> None:

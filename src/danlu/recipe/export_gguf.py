@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from danlu.tokens.tokenizer import Tokenizer
 
 MODELFILE = "Modelfile"
-_OTHER_IDS = "export a Hugging Face folder (leave --gguf out), or insist (--accept)"
+_OTHER_WAY = "export a Hugging Face folder (leave --gguf out)"
 
 
 def write_gguf_folder(decoder: Decoder, tokenizer: Tokenizer, folder: Path, form: GGUFForm, name: str) -> Path:
@@ -55,8 +55,19 @@ def opened_again(
     who = installed()
     if who is None:
         return _read_back(path, settings), "danlu, for want of llama-cpp-python (pip install 'danlu[llama-cpp]')"
-    form = InLlamaCpp.open(path, tokens)
-    require_same_ids(tokenizer, form.encode, lambda text: form.encode(text, markup=True), who, path, told, _OTHER_IDS)
+    try:
+        form = InLlamaCpp.open(path, tokens)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{who} does not open the file: {error}", where=str(path), do=_OTHER_WAY) from None
+    require_same_ids(
+        tokenizer,
+        form.encode,
+        lambda text: form.encode(text, markup=True),
+        who,
+        path,
+        told,
+        f"{_OTHER_WAY}, or insist (--accept)",
+    )
     return form, who
 
 

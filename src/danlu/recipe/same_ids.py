@@ -58,7 +58,14 @@ def require_opened_alike(tokenizer: Tokenizer, folder: Path, told: bool) -> None
     """Opens a written Hugging Face folder's tokenizer as its users do. Raises UserError where its ids are others."""
     from transformers import AutoTokenizer
 
-    theirs = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    try:
+        theirs = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (ValueError, OSError, KeyError, TypeError, ImportError) as error:
+        raise UserError(
+            f"transformers cannot open the tokenizer: {error}",
+            where=tokenizer.origin,
+            do="take the tokenizer's files from their origin again, or write another form (--family)",
+        ) from None
 
     def encode(text: str) -> list[int]:
         ids: list[int] = theirs.encode(text, add_special_tokens=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +33,7 @@ _LAYER = {
     "q_norm": "attn_q_norm", "k_norm": "attn_k_norm",
     "mlp_norm": "ffn_norm", "gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down",
 }  # fmt: skip
+_PIECE = 1 << 24  # values
 _ALIBI_LAYERS = 40  # llama.cpp knows Baichuan-13B, which alone of its models in this form has ALiBi, by its layers
 
 
@@ -68,7 +70,11 @@ def write_gguf(
     if factors is not None:
         writer.write_tensor_data(factors)
     for part, kind in plan:
-        writer.write_tensor_data(_values(decoder, part, kind, arch))
+        values = _values(decoder, part, kind, arch)
+        try:
+            writer.write_tensor_data(values)
+        except OSError as error:  # numpy's, of a full disk, has no number
+            raise OSError(error.errno or errno.ENOSPC, str(error)) from error
     writer.close()
 
 
@@ -201,13 +207,16 @@ def _kind(part: Part, form: GGUFForm) -> str:
 
 def _values(decoder: Decoder, part: Part, kind: str, arch: str) -> NDArray[Any]:
     library = _library()
-    weight = part.read(part.parameter.detach()).to("cpu", torch.float32)
+    weight = part.read(part.parameter.detach()).cpu()
     heads = _turned_heads(part.name, decoder.settings, arch)
     if heads:
         weight = weight.unflatten(0, (heads, 2, -1)).transpose(1, 2).reshape(part.shape)
     if kind == "F16":
         _require_half(weight, part)
-    values: NDArray[Any] = library.quantize(weight.contiguous().numpy(), library.GGMLQuantizationType[kind])
+    # In pieces: an embedding in float32, and what rounding it takes beside, would outweigh many layers.
+    pieces = weight.split(max(1, _PIECE * len(weight) // weight.numel()))
+    form = library.GGMLQuantizationType[kind]
+    values: NDArray[Any] = np.concatenate([library.quantize(piece.float().numpy(), form) for piece in pieces])
     return values
 
 
