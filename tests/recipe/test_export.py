@@ -259,3 +259,5 @@ def test_the_command_line(folders: dict[str, Path], tmp_path: Path) -> None:
     assert run.exit_code == 0, run.output
     assert "gguf bf16, read by" in run.output and "top-1" in run.output
     assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == ["", ".gguf", ".json"]
+    both = ["export", str(folders["qwen2"]), str(tmp_path / "two"), "--gguf", "bf16", "--dtype", "bf16"]
+    assert "leave one of them out" in str(CliRunner().invoke(app, both).exception)

@@ -19,6 +19,10 @@ pytestmark = [
     pytest.mark.prove,
     pytest.mark.skipif(installed() is None, reason="needs llama.cpp: pip install 'danlu[llama-cpp]'"),
 ]
+CASES = [(shape, "byte_bpe" if shape.startswith("qwen") else "sentencepiece") for shape in SHAPES] + [
+    ("llama", "byte_bpe")
+]
+ASKED = 12
 DEEP = "baichuan 13b"  # llama.cpp takes ALiBi in 40 layers only, and those are slow to teach
 
 
@@ -28,16 +32,13 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
     return {kind: train_words(root / kind, kind) for kind in ("byte_bpe", "sentencepiece")}
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("kind", ["byte_bpe", "sentencepiece"])
+@pytest.mark.parametrize(("shape", "kind"), CASES)
 def test_answers_as_its_source(shape: str, kind: str, words: dict[str, Tokenizer], tmp_path: Path) -> None:
-    if kind != ("byte_bpe" if shape.startswith("qwen") else "sentencepiece") and shape != "llama":
-        pytest.skip("a kind of tokenizer is checked once, and both in llama's form")
     folder = write_model(tmp_path / "model", shape, words[kind], steps=0 if shape == DEEP else 250)
     prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text("\n".join(json.dumps({"text": text[:12]}) for text in told_apart(words[kind])))
+    prompts.write_text("\n".join(json.dumps({"text": text[:12]}) for text in told_apart(words[kind])[:ASKED]))
     score = {}
-    for form in ("f16", "bf16", "q8_0"):
+    for form in ("f16", "q8_0"):
         export_model(folder, tmp_path / form, "bf16", gguf=form, prompts=prompts, accept=True)
         score[form] = json.loads((tmp_path / form / "agreement.json").read_text())
         assert score[form]["reader"] == installed()
@@ -46,7 +47,6 @@ def test_answers_as_its_source(shape: str, kind: str, words: dict[str, Tokenizer
         return
     assert score["f16"]["greedy"] == 1.0, "32 greedy tokens after every prompt"
     assert score["f16"]["top1"] == 1.0 and score["f16"]["kl"] < 1e-4
-    assert score["bf16"]["top1"] >= 0.99
     assert score["q8_0"]["top1"] >= 0.99
 
 

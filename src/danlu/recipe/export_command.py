@@ -23,7 +23,7 @@ ModelPath = Annotated[Path, MODEL]
 def export(
     model: ModelPath,
     out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist yet.")],
-    dtype: Annotated[str, typer.Option(help="float32, bf16 or fp16.")] = "bf16",
+    dtype: Annotated[str | None, typer.Option(help="float32, bf16 or fp16; bf16 when left out.")] = None,
     gguf: Annotated[
         Literal["f16", "bf16", "q8_0"] | None,
         typer.Option(help="Write one GGUF file, for llama.cpp and Ollama, in place of a Hugging Face folder."),
@@ -41,12 +41,15 @@ def export(
     accept: Annotated[bool, typer.Option("--accept", help="Write it even if it answers otherwise than MODEL.")] = False,
 ) -> None:
     """Writes a plain Hugging Face folder or a GGUF file, an adapter merged in, and checks that it says the same."""
+    from danlu.ledger.errors import UserError
     from danlu.recipe.export import export_model
 
+    if gguf and dtype:
+        raise UserError("--gguf names the form already", where=f"--dtype {dtype}", do="leave one of them out")
     export_model(
         model,
         out,
-        dtype,
+        dtype or "bf16",
         family=family,
         template=template,
         adapter=adapter,

@@ -206,7 +206,6 @@ def _kind(part: Part, form: GGUFForm) -> str:
 
 
 def _values(decoder: Decoder, part: Part, kind: str, arch: str) -> NDArray[Any]:
-    library = _library()
     weight = part.read(part.parameter.detach()).cpu()
     heads = _turned_heads(part.name, decoder.settings, arch)
     if heads:
@@ -215,8 +214,18 @@ def _values(decoder: Decoder, part: Part, kind: str, arch: str) -> NDArray[Any]:
         _require_half(weight, part)
     # In pieces: an embedding in float32, and what rounding it takes beside, would outweigh many layers.
     pieces = weight.split(max(1, _PIECE * len(weight) // weight.numel()))
-    form = library.GGMLQuantizationType[kind]
-    values: NDArray[Any] = np.concatenate([library.quantize(piece.float().numpy(), form) for piece in pieces])
+    values: NDArray[Any] = np.concatenate([_rounded(piece, kind) for piece in pieces])
+    return values
+
+
+def _rounded(weight: Tensor, kind: str) -> NDArray[Any]:
+    """As it lies in the file; bf16 and blocks as bytes."""
+    if kind == "BF16":
+        return weight.bfloat16().view(torch.uint8).numpy()
+    if kind in ("F16", "F32"):
+        return weight.to(torch.float16 if kind == "F16" else torch.float32).numpy()
+    library = _library()
+    values: NDArray[Any] = library.quantize(weight.float().numpy(), library.GGMLQuantizationType[kind])
     return values
 
 
