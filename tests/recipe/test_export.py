@@ -21,6 +21,8 @@ from typer.testing import CliRunner
 from danlu.cli import app
 from danlu.infer.model import load
 from danlu.ledger.errors import UserError
+from danlu.model.adapt import AdapterShape, attach, trained
+from danlu.model.adapter_folder import Base, write_adapter
 from danlu.model.decoder import Decoder
 from danlu.model.folder import load_decoder, save_decoder
 from danlu.model.gguf.words import words_of
@@ -196,6 +198,30 @@ def test_mistakes_leave_nothing(folders: dict[str, Path], tmp_path: Path, monkey
         with pytest.raises(UserError, match="danlu\\[gguf\\]"):
             export_model(folders["qwen2"], out, "bf16", gguf="f16")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "large"]
+
+
+def test_an_adapter_is_merged_into_its_own_base_only(folders: dict[str, Path], tmp_path: Path) -> None:
+    decoder, base = load_decoder(folders["qwen2"]), Base.of(folders["qwen2"])
+    attach(decoder, AdapterShape(rank=4), 0)
+    with torch.no_grad():
+        for _, _, adapter in trained(decoder):
+            for pair in adapter.of():
+                pair.b.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
+    (tmp_path / "adapter").mkdir()
+    write_adapter(decoder, tmp_path / "adapter", AdapterShape(rank=4), base)
+    export_model(tmp_path / "adapter", tmp_path / "out", "bf16", gguf="f16")
+    score = json.loads((tmp_path / "out" / "agreement.json").read_text())
+    assert score["made"] == "adapter over full weights merged, gguf f16" and score["kl"] < 1e-4
+    tuned = load(tmp_path / "adapter").score(TEXT).nats
+    assert abs(tuned - load(folders["qwen2"]).score(TEXT).nats) > 0.1, "the adapter does something"
+    other = load_decoder(folders["qwen2"])
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight += 0.01
+    save_decoder(other, tmp_path / "other", Tokenizer.load(folders["qwen2"]))
+    with pytest.raises(UserError, match="trained on other weights"):
+        export_model(tmp_path / "other", tmp_path / "no", "bf16", gguf="f16", adapter=tmp_path / "adapter")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "other", "out"]
 
 
 @pytest.mark.parametrize("name", ["chatml", "llama2", "alpaca", "human", "baichuan", "baichuan2", "llama3"])
