@@ -159,10 +159,13 @@ def test_a_stand_in_is_a_folder_that_transformers_opens(name: PublishedName, sha
     assert torch.tensor(scored) == pytest.approx(wanted, abs=1e-5)
 
 
-def test_the_run_itself_can_take_the_stand_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_run_itself_can_take_the_stand_in(tmp_path: Path) -> None:
     named = ['model.from="stand_in:"', 'tokenizer.path="stand_in:"']
     run = recipe("llama2_7b_qlora", tmp_path, tmp_path / "run", *named)
     assert run.model is not None and run.model.from_folder == tmp_path / "run" / "stand_in"
+    with pytest.raises(UserError, match="is not there") as told:
+        danlu.run(recipe("llama2_7b_qlora", tmp_path, tmp_path / "run", f"model.from={tmp_path / 'absent'}"))
+    assert "--smoke" in str(told.value)
     with pytest.raises(UserError, match="stand_in"):
         recipe("llama2_7b_qlora", tmp_path, tmp_path / "run", *named, "stand_in=null")
 

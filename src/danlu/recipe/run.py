@@ -16,6 +16,7 @@ from danlu.recipe import stages
 from danlu.recipe.build import build_stages
 from danlu.recipe.graph import Outcome, Stage, run_stages, with_needs
 from danlu.recipe.settings import Recipe
+from danlu.recipe.stand_in import STAND_IN
 from danlu.recipe.summary import print_summary
 
 
@@ -53,6 +54,13 @@ def evaluate_models(recipe: Recipe, models: list[Path]) -> None:
 def _require_starts(recipe: Recipe, wanted: list[Stage]) -> None:
     """Raises UserError now, and not hours later, where weights to start from are neither there nor made on the way."""
     names = {stage.name for stage in wanted}
+    folder = recipe.model.from_folder if recipe.model else None
+    if recipe.stand_in and folder and STAND_IN not in names and not folder.exists():
+        raise UserError(
+            "the open model that this recipe trains is not there",
+            where=str(folder),
+            do="name its folder: model.from=… tokenizer.path=…; or try the recipe on random weights with --smoke",
+        )
     made = [recipe.out / name for name in recipe.training()]
     for name, section in recipe.training().items():
         if name in names and section.start is not None:
