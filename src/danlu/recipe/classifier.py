@@ -63,7 +63,9 @@ def train_classifier(training: Training, out: Path, language: Language) -> Teste
         write_page(tables, out.name, language, folder / "report.html", headline="classifier")
     console = Console(highlight=False)
     for reason, entry in counts.as_dict().items():
-        console.print(f"{reason}: {entry['count']:,}", *entry["examples"][:2], style="dim", markup=False)
+        console.print(
+            f"{reason}: {entry['count']:,}", *entry["examples"][:2], style="dim", markup=False, soft_wrap=True
+        )
     for section in tables.values():
         for table in section:
             console.print(terminal_table(table))
@@ -125,4 +127,4 @@ def _tell_steps(console: Console, tested: Tested, precision: float, out: Path) -
         step = {"op": "classifier", "path": str(out), "label": label, "score": {"max": float(f"{best[0]:.9g}")}}
         worth = f"drops {best[2]:.1%} of {label} with a precision of {best[1]:.1%}"
         console.print(f"{worth}:\n  - {flow(step)}", markup=False, soft_wrap=True)
-    console.print(f"→ {out}/report.html", markup=False)
+    console.print(f"→ {out}/report.html", markup=False, soft_wrap=True)

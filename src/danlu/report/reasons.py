@@ -192,6 +192,11 @@ REASONS: dict[str, str] = {
     "special-token text in a message, kept as text": "消息中有特殊词元的文本，按文本保留",
     "too short to check": "太短，无法检查",
     "items": "题目",
+    # texts with labels, for a classifier
+    "examples": "样例",
+    "several labels": "有多个标签",
+    "same text": "相同的文本",
+    "same text, other label": "文本相同而标签不同",
 }
 """Reasons that are always the same words."""
 
@@ -199,6 +204,7 @@ PREFIXES = {
     "bad": "坏行",
     "left out": "省去",
     "mended": "修复",
+    "cut": "截断",
     "not encoded": "未编码",
     "dropped": "丢弃",
 }
@@ -212,6 +218,9 @@ _PATTERNS: list[tuple[re.Pattern[str], str]] = [
         (r"(?P<measure>.+) too high", "{measure}过高"),
         (r"no (?P<kind>document|conversation|preference) in the row", "该行没有{kind}"),
         (r"no value for (?P<plain>.+)", "没有 {plain} 列的值"),
+        (r"no label in (?P<plain>.+)", "{plain} 列没有标签"),
+        (r"longer than (?P<plain>\S+) characters", "超过 {plain} 个字符"),
+        (r"more than (?P<plain>\S+) of a label", "同一标签超过 {plain} 条"),
         (r"not (?P<plain>.+)", "不满足 {plain}"),
         (r"two (?P<role>\w+) messages in a row joined", "合并连续的{role}消息"),
         (r"holds a (?P<kind>\w+), no (?P<other>\w+)", "是{kind}，不是{other}"),
