@@ -37,7 +37,7 @@ def _examine(job: TrainingJob, recipe: Recipe, console: Console) -> bool:
     from danlu.model.decoder import Decoder
     from danlu.model.parts import initialise
     from danlu.model.reward_head import reward_shape
-    from danlu.train.heaviest import heaviest
+    from danlu.train.heaviest import heaviest, lacking_memory
     from danlu.train.invariances import run_invariances
     from danlu.train.objectives.table import objective_of
 
@@ -48,6 +48,12 @@ def _examine(job: TrainingJob, recipe: Recipe, console: Console) -> bool:
     for one in checks:
         table.add_row(one.name, f"{one.measured:.1e}", f"{one.limit:.1e}", "✓" if one.passed else "✗ FAILED")
     console.print(table)
+    if lacking := lacking_memory(job.train, shape, stream):
+        console.print(
+            f"{job.stage}: the heaviest batch was not tried: it {lacking}. Run doctor on the machine that will train, "
+            f"or set {job.stage}.train.rows lower"
+        )
+        return all(one.passed for one in checks)
     decoder = Decoder.empty(shape)
     initialise(decoder, job.seed)
     try:

@@ -11,10 +11,12 @@ import numpy as np
 import torch
 
 from danlu.model.decoder import Decoder
+from danlu.model.pour import free_bytes
+from danlu.model.settings import ModelSettings
 from danlu.tokens.batch import Placed, make_batch
 from danlu.tokens.encode import Encoded
 from danlu.tokens.stream import Step, Stream
-from danlu.train.memory import fitting_rows
+from danlu.train.memory import activation_bytes, fitting_rows, state_bytes
 from danlu.train.meter import Meter
 from danlu.train.network import block_matrices, build
 from danlu.train.objectives.base import Objective
@@ -34,6 +36,19 @@ class Load:
     rows: int
     peak_bytes: int
     tokens_per_second: float
+
+
+def lacking_memory(settings: TrainSettings, shape: ModelSettings, stream: Stream) -> str | None:
+    """On a CPU: why `heaviest` cannot be tried there, if so. A GPU that is too small says so itself, and harmlessly."""
+    if torch.cuda.is_available():
+        return None
+    here = World(0, 1, torch.device("cpu"))
+    rows = settings.rows or fitting_rows(settings, shape, stream, here)
+    needed = state_bytes(settings, shape, 1) + rows * stream.length * activation_bytes(settings, shape)
+    free = free_bytes(here.device)
+    if needed <= free:
+        return None
+    return f"needs about {needed / 2**30:.0f} GiB, and {free / 2**30:.0f} GiB are free here"
 
 
 def heaviest(settings: TrainSettings, objective: Objective, decoder: Decoder, stream: Stream) -> Load:

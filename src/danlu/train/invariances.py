@@ -170,7 +170,7 @@ def distance(found: dict[str, Tensor], reference: dict[str, Tensor]) -> float:
 def _stepper(
     sample: Sample, way: Way, dtype: torch.dtype, world: parallel.World, settings: TrainSettings | None = None
 ) -> tuple[Stepper, Decoder]:
-    settings = settings or TrainSettings(recompute=way.recompute, compile=False)
+    settings = settings or TrainSettings(recompute=way.recompute, compile=False, sharding="full")
     decoder = Decoder.empty(sample.shape, torch.float64 if dtype == torch.float64 else torch.float32)
     initialise(decoder, seed=0)
     blank = Decoder.empty(sample.shape, device="meta")
