@@ -22,6 +22,8 @@ class Cache:
     def __init__(self, max_rows: int, max_tokens: int, window: int | None = None) -> None:
         self.max_rows, self.max_tokens, self.window = max_rows, max_tokens, window
         self.rows = self.length = 0
+        self.moves = 0
+        """How often the tensors were made anew: what holds on to the old ones is out of date then."""
         self.layers: list[tuple[Tensor, Tensor]] = []
 
     def fits(self, rows: int, length: int) -> bool:
@@ -33,8 +35,12 @@ class Cache:
         if rows <= self.rows and length <= self.length:
             return
         wide = max(self.rows, min(2 ** (rows - 1).bit_length(), self.max_rows))
-        long = self.length if length <= self.length else max(2 * self.length, -(-length // GROWN) * GROWN)
+        needed = max(self.length, -(-length // GROWN) * GROWN)
+        long = self.length if length <= self.length else max(2 * self.length, needed)
+        if wide * long > self.max_tokens:
+            long = needed
         exact = wide * long > self.max_tokens
+        self.moves += 1
         kept_rows, kept_length = self.rows, self.length
         self.rows, self.length = (rows, length) if exact else (wide, long)
         kept_rows, kept_length = min(kept_rows, self.rows), min(kept_length, self.length)

@@ -38,7 +38,7 @@ class DecodingGraphs:
     def __init__(self, decoder: Decoder, cache: Cache) -> None:
         self._decoder, self._cache = decoder, cache
         self._captured: dict[int, Captured] = {}
-        self._place = 0
+        self._moves = 0
 
     @staticmethod
     def fit(decoder: Decoder) -> bool:
@@ -57,11 +57,10 @@ class DecodingGraphs:
 
     def logits(self, tokens: list[int], positions: list[int]) -> Tensor:
         """float32 [B, V], valid until the next call; `tokens` are the newest of each row, at `positions`."""
-        place = self._cache.layers[0][0].data_ptr()
-        if place != self._place:
+        if self._cache.moves != self._moves:  # an address would not do: memory that was given back is given out again
             self._captured.clear()
             self._pool = torch.cuda.graph_pool_handle()
-            self._place = place
+            self._moves = self._cache.moves
         rows = min(1 << (len(tokens) - 1).bit_length(), self._cache.rows)
         if rows not in self._captured:
             self._captured[rows] = self._capture(rows)
