@@ -28,13 +28,15 @@ FREQUENT = 100  # lines that findings show
 
 
 def measure(records: list[Record], step: LineDedupStep) -> dict[str, Column]:
-    """`lines`: hashes of the lines that count. `sizes`: their characters. `characters`: those of all the text."""
+    """`lines`: hashes of the lines that count. `sizes`: their characters. `alone`: see `Units`. `characters`: those of
+    all the text."""
     found = units(records, step)
     spans = [slice(*span) for span in pairwise(found.spans.bounds.tolist())]
     sizes = found.spans.lengths.astype(np.uint32)
     return {
         "lines": [found.hashes[span] for span in spans],
         "sizes": [sizes[span] for span in spans],
+        "alone": [found.alone[span] for span in spans],
         "characters": codes_of(records).lengths,
     }
 

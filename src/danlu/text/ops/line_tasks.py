@@ -73,17 +73,26 @@ def list_removed(part: LivePart, removed: list[str], out: str, meta: dict[str, A
     records, starts = np.unique(places, return_index=True)
     wanted = hashes ^ mixed(places)
     left = np.ones(len(records))
-    for rows, columns in part.columns(["lines", "sizes", "characters"]):
+    for rows, columns in part.columns(["lines", "sizes", "alone", "characters"]):
         own = places_of(part.number, rows)
         lines, of = _flat(columns["lines"], own)
         sizes, _ = _flat(columns["sizes"], own)
+        alone, _ = _flat(columns["alone"], own)
         gone = np.isin(lines ^ mixed(of), wanted)
+        gone &= ~_would_be_empty(np.searchsorted(own, of), alone.astype(np.int64), gone)
         lost = np.bincount(np.searchsorted(own, of[gone]), sizes[gone], len(own))
         at = np.flatnonzero(lost)
         left[np.searchsorted(records, own[at])] -= lost[at] / columns["characters"].to_numpy()[at]
     columns = {"removed": pa.ListArray.from_arrays(np.append(starts, len(places)), hashes), "left": left}
     write_findings(out, part.number, records, columns, meta)
     return len(records)
+
+
+def _would_be_empty(record: np.ndarray, alone: np.ndarray, gone: np.ndarray) -> np.ndarray:
+    """Which lines stand in messages that have nothing else than lines to remove: those stay (`line_dedup.edit`)."""
+    _, message = np.unique(record << 32 | alone, return_inverse=True)
+    stays = np.bincount(message, ~gone)
+    return (alone > 0) & (stays[message] == 0)
 
 
 def _flat(lists: Any, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

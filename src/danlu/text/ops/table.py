@@ -68,7 +68,7 @@ OPERATORS = {
         gather=line_dedup.gather,
         judge=line_dedup.judge,
         edit=line_dedup.edit,
-        version=2,
+        version=3,
     ),
     "decontaminate": Operator(gather=decontaminate.gather, judge=decontaminate.judge, edit=decontaminate.edit),
     "smooth": Operator(change=smooth.smooth, measure=smooth.measure),

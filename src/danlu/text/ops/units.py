@@ -22,6 +22,8 @@ class Units:
 
     hashes: np.ndarray
     spans: Spans
+    alone: np.ndarray
+    """Of those whose message has nothing else, where the message begins, counted from 1; else 0. int32."""
 
 
 def units(records: list[Record], step: LineDedupStep) -> Units:
@@ -31,12 +33,13 @@ def units(records: list[Record], step: LineDedupStep) -> Units:
     lines = codes.lines
     found = lines if step.unit == "line" else codes.sentences
     if not len(found.start):
-        return Units(np.zeros(0, np.uint64), found)
+        return Units(np.zeros(0, np.uint64), found, np.zeros(0, np.int32))
     line = np.searchsorted(lines.start, found.start, "right") - 1
     letters = letters_before(codes)
     counts = (letters[found.end] - letters[found.start] >= step.shortest) & ~_is_code(codes, lines)[line]
-    if not all(isinstance(record, Document) for record in records):
-        counts &= _may_go(records, codes, found, step)
+    messages = None if all(isinstance(record, Document) for record in records) else _Messages(records, codes, step)
+    if messages:
+        counts &= messages.may_go(found)
     if step.unit == "line":
         begins, ends = _whole_lines(codes, found.start)
         ends = np.minimum(ends, np.repeat(codes.bounds[1:] - 1, found.counts))  # the last line of a text has no end
@@ -45,24 +48,45 @@ def units(records: list[Record], step: LineDedupStep) -> Units:
         follows = line[1:] == line[:-1]
         ends[:-1][follows] = found.start[1:][follows]
     at = np.flatnonzero(counts)
-    return Units(codes.hashes(found)[at], Spans(begins[at], ends[at], np.searchsorted(at, found.bounds)))
+    spans = Spans(begins[at], ends[at], np.searchsorted(at, found.bounds))
+    alone = messages.alone(codes, spans) if messages else np.zeros(len(at), np.int32)
+    return Units(codes.hashes(found)[at], spans, alone)
 
 
-def _may_go(records: list[Record], codes: Codes, found: Spans, step: LineDedupStep) -> np.ndarray:
-    """Which lines or sentences stand in documents, or in messages that are looked at and have several."""
-    starts: list[int] = []
-    roles: list[bool | None] = []
-    for record, at in zip(records, codes.bounds.tolist(), strict=False):
-        starts.append(at)
-        roles.append(None)
-        for message in messages_of(record):
+class _Messages:
+    """Where the messages of records begin, and which are looked at; a document is one that always is."""
+
+    def __init__(self, records: list[Record], codes: Codes, step: LineDedupStep) -> None:
+        starts: list[int] = []
+        roles: list[bool | None] = []
+        for record, at in zip(records, codes.bounds.tolist(), strict=False):
             starts.append(at)
-            roles.append(message["role"] in step.roles)
-            at += len(message["content"]) + 1
-    owner = np.searchsorted(starts, found.start, "right") - 1
-    several = np.bincount(owner, minlength=len(starts))[owner] > 1
-    document = np.array([role is None for role in roles])[owner]
-    return document | (several & np.array([bool(role) for role in roles])[owner])
+            roles.append(None)
+            for message in messages_of(record):
+                starts.append(at)
+                roles.append(message["role"] in step.roles)
+                at += len(message["content"]) + 1
+        self._starts = np.array([*starts, codes.bounds[-1]])
+        self._documents = np.array([role is None for role in roles])
+        self._looked_at = np.array([bool(role) for role in roles])
+
+    def _owners(self, found: Spans) -> np.ndarray:
+        return np.searchsorted(self._starts, found.start, "right") - 1
+
+    def may_go(self, found: Spans) -> np.ndarray:
+        """Which lines or sentences stand in documents, or in messages that are looked at and have several."""
+        owner = self._owners(found)
+        several = np.bincount(owner, minlength=len(self._documents))[owner] > 1
+        return self._documents[owner] | (several & self._looked_at[owner])
+
+    def alone(self, codes: Codes, counted: Spans) -> np.ndarray:
+        """`Units.alone` of those that count."""
+        said = np.concatenate([np.zeros(1, np.int64), np.cumsum(codes.classes > Class.BLANK)])
+        owner = self._owners(counted)
+        taken = np.bincount(owner, said[counted.end] - said[counted.start], len(self._documents))
+        whole = (taken == np.diff(said[self._starts])) & ~self._documents
+        first = np.repeat(codes.bounds[:-1], counted.counts)
+        return np.where(whole[owner], self._starts[owner] - first + 1, 0).astype(np.int32)
 
 
 def letters_before(codes: Codes) -> np.ndarray:
