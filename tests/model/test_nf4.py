@@ -122,3 +122,25 @@ def test_merged_back_it_computes_the_same(base: Path) -> None:
     merge(decoder, torch.float32)
     assert torch.allclose(logits(decoder), before, atol=1e-4)
     assert all(slot.quantised is None for _, _, slot in slots(decoder))
+
+
+def test_compiled_no_weight_is_kept_in_16_bits() -> None:
+    decoder, size = Decoder.empty(SHAPE, torch.bfloat16), SHAPE.hidden_size
+    initialise(decoder, 0)
+    slot = decoder.blocks[0].gate_up
+    slot.quantise(quantise(slot.weight.data))
+    x = torch.randn(5, size, dtype=torch.bfloat16, requires_grad=True)
+    plain = slot(x)
+    (expected,) = torch.autograd.grad(plain.square().sum(), x)
+    largest, own = [], {buffer.data_ptr() for buffer in slot.buffers()}
+
+    def kept(tensor: torch.Tensor) -> torch.Tensor:
+        largest.append(0 if tensor.data_ptr() in own else tensor.numel())
+        return tensor
+
+    compiled = torch.compile(slot, backend="aot_eager_decomp_partition", fullgraph=True)
+    with torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
+        y = compiled(x)
+    (found,) = torch.autograd.grad(y.square().sum(), x)
+    assert torch.allclose(found, expected, rtol=2e-2, atol=1e-3)
+    assert largest and max(largest) < slot.in_features * slot.out_features
