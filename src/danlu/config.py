@@ -266,6 +266,7 @@ def _default(info: FieldInfo) -> str:
     if info.is_required():
         return "required"
     value = info.get_default(call_default_factory=False)
-    if value is PydanticUndefined or isinstance(value, BaseModel):
+    values = value if isinstance(value, list) else [value]
+    if value is PydanticUndefined or any(isinstance(one, BaseModel) for one in values):
         return ""
     return json.dumps(value, ensure_ascii=False, default=str)

@@ -122,3 +122,10 @@ def test_what_was_not_foreseen_stays_as_it_is() -> None:
     assert measure_name("length", "characters", "zh") == "字符数" != measure_name("repetition", "characters", "zh")
     assert [language_name(name, "en") for name in ("zh", "")] == ["zh", "not measured"]
     assert len({language_name(name, "zh") for name in (*LANGUAGES, "")}) == 5 and len(KINDS) == 3
+
+
+def test_a_step_with_a_name_of_its_own_has_the_words_of_its_sort() -> None:
+    assert step_name("classifier:spam", "en") == "classifier:spam"
+    assert step_name("classifier:垃圾", "zh") == f"{STEPS['classifier']}:垃圾 classifier"
+    assert measure_name("keywords:ads", "count", "zh") == measure_name("keywords", "count", "zh") == "命中数"
+    assert reason_in("keywords:ads: count too high", "zh") == f"{STEPS['keywords']}：ads：命中数过高"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from danlu.ledger.errors import UserError
@@ -48,5 +49,5 @@ def _table(name: str, outcomes: list[Outcome]) -> Table:
         why = sorted({outcome.dropped.split(":")[0] for outcome in found if outcome.dropped})
         shown = f"{wrong[0].dropped or 'kept'}: {wrong[0].sample.text[:60]!r}" if wrong else ""
         right = f"{len(found) - len(wrong)}/{len(found)}"
-        table.add_row(_LANGUAGES[language], "good" if good else "bad", category, right, ", ".join(why), shown)
+        table.add_row(_LANGUAGES[language], "good" if good else "bad", category, right, ", ".join(why), escape(shown))
     return table

@@ -26,7 +26,7 @@ def scorers_of(settings: CleanSettings) -> Scorers:
         for name in step.folders:
             if getattr(step, name) is None:
                 raise UserError(
-                    f"the step {step.op} needs a {name}",
+                    f"the step {step.called} needs a {name}",
                     do=f"write `{name}: FOLDER` into the step, or `{name}: {{path: FOLDER}}` into the recipe; what the "
                     f"recipe trains itself is `{name}: STAGE:` in the step",
                 )

@@ -236,14 +236,15 @@ def reason_in(reason: str, language: Language, op: str = "") -> str:
     return reason if language == "en" else _chinese(reason, op)
 
 
-def step_name(op: str, language: Language) -> str:
-    """What a step is called; its name in settings comes along in Chinese."""
-    return f"{STEPS[op]} {op}" if language == "zh" and op in STEPS else op
+def step_name(called: str, language: Language) -> str:
+    """What a step is called, OP or OP:NAME; its name in settings comes along in Chinese."""
+    op, colon, name = called.partition(":")
+    return f"{STEPS[op]}{colon}{name} {op}" if language == "zh" and op in STEPS else called
 
 
 def measure_name(op: str, column: str, language: Language) -> str:
     """What a value is called that a step measures."""
-    plain = column.replace("_", " ")
+    op, plain = op.partition(":")[0], column.replace("_", " ")
     return _OWN_MEASURES.get((op, plain)) or MEASURES.get(plain, plain) if language == "zh" else plain
 
 
@@ -256,8 +257,10 @@ def _chinese(reason: str, op: str) -> str:
     if reason in REASONS:
         return REASONS[reason]
     head, colon, rest = reason.partition(": ")
-    if colon and (head in STEPS or head in PREFIXES):
-        return f"{STEPS.get(head) or PREFIXES[head]}：{_chinese(rest, head)}"
+    named, _, name = head.partition(":")
+    if colon and (named in STEPS or head in PREFIXES):
+        given = f"{STEPS[named]}{'：' if name else ''}{name}" if named in STEPS else PREFIXES[head]
+        return f"{given}：{_chinese(rest, head)}"
     for pattern, wording in _PATTERNS:
         if found := pattern.fullmatch(reason):
             return wording.format(**{sort: _word(sort, value, op) for sort, value in found.groupdict().items()})

@@ -142,7 +142,7 @@ class CleanSettings(Settings):
     steps: list[Step] = Field(
         default=[NormaliseStep(), ExactDedupStep()],
         description="Steps in their order: {op: normalise}, {op: length, min: 50}, {op: language, keep: [zh, en]}, "
-        "{op: exact_dedup}.",
+        "{op: exact_dedup}. By default {op: normalise} and {op: exact_dedup}.",
     )
     keep_scores: list[str] = Field(
         default=[],
@@ -186,19 +186,19 @@ class CleanSettings(Settings):
 
     @model_validator(mode="after")
     def _scores_of_steps(self) -> Self:
-        ops = {step.op for step in self.steps}
+        called = {step.called for step in self.steps}
         for name in self.keep_scores:
-            if name.partition(".")[0] not in ops:
+            if name.partition(".")[0] not in called:
                 raise ValueError(f"keep_scores: there is no step {name.partition('.')[0]!r} to measure {name!r}.")
         return self
 
     @model_validator(mode="after")
     def _once_for_a_record(self) -> Self:
         for kind, language in product(KINDS, LANGUAGES):
-            ops = [step.op for step in self.steps if kind in step.kinds and language in step.languages]
-            if twice := {op for op in ops if ops.count(op) > 1}:
+            called = [step.called for step in self.steps if kind in step.kinds and language in step.languages]
+            if twice := {name for name in called if called.count(name) > 1}:
                 raise ValueError(
                     f"The step {min(twice)} comes twice for {kind}s in {language}. Give each its own `kinds` or "
-                    "`languages`."
+                    "`languages`, or one of them a `name`."
                 )
         return self

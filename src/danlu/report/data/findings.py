@@ -36,7 +36,7 @@ def tables(trail: Trail, panels: list[Panel], cover: Cover, language: Language) 
 
 def pairs(trail: Trail, dropped: list[Example], cover: Cover) -> list[dict[str, Any]]:
     """Dropped near-duplicates beside the records that were kept, as pieces that only one of the two has."""
-    found = [example for example in dropped if example.step == "near_dedup"][:MOST_PAIRS]
+    found = [example for example in dropped if example.step.partition(":")[0] == "near_dedup"][:MOST_PAIRS]
     made = []
     for example in found:
         kept = twin_of(trail, example.trail, example.turn, example.value)

@@ -47,7 +47,8 @@ class Example:
 
     @property
     def step(self) -> str:
-        return self.trail.turns[self.turn].step.op if self.turn >= 0 else ""
+        """What the step is called that dropped it."""
+        return self.trail.turns[self.turn].step.called if self.turn >= 0 else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,7 +223,7 @@ class View:
     def droppers(self) -> list[str]:
         """The steps that dropped something."""
         found = {turn["step"] for turns in self.statistics.values() for turn in turns if _dropped(turn)}
-        return [op for op in dict.fromkeys(step.op for step in self.trail.settings.steps) if op in found]
+        return [op for op in dict.fromkeys(step.called for step in self.trail.settings.steps) if op in found]
 
     def _short(self, op: str) -> str:
         """A step's name for a narrow place, where it may break."""
@@ -262,7 +262,7 @@ class View:
         groups: dict[tuple[str, str], list[Example]] = {}
         for example in self.samples.dropped:
             groups.setdefault((example.step, str(example.reason)), []).append(example)
-        order: list[str] = [step.op for step in self.trail.settings.steps]
+        order: list[str] = [step.called for step in self.trail.settings.steps]
         return [
             {
                 "step": step_name(op, self.language),
@@ -279,7 +279,7 @@ class View:
         """Examples of what each step changed, as pieces that went and came."""
         groups: dict[str, list[Change]] = {}
         for change in self.samples.changes:
-            groups.setdefault(change.trail.turns[change.place].step.op, []).append(change)
+            groups.setdefault(change.trail.turns[change.place].step.called, []).append(change)
         return [
             {
                 "step": step_name(op, self.language),
@@ -290,7 +290,7 @@ class View:
                 ],
             }
             for op, found in groups.items()
-            if op != "privacy"
+            if op.partition(":")[0] != "privacy"
         ]
 
     def steps_with_panels(self) -> list[dict[str, Any]]:
@@ -303,7 +303,12 @@ class View:
             places.sort(key=lambda place: self.panels[place].free)
         steps = self.trail.settings.steps
         found = [
-            {"name": step_name(steps[n].op, self.language), "for": self._looks_at(n), "panels": places, "open": True}
+            {
+                "name": step_name(steps[n].called, self.language),
+                "for": self._looks_at(n),
+                "panels": places,
+                "open": True,
+            }
             for n, places in groups.items()
         ]
         return [*found, *([{"name": self.say("other_measures"), "for": "", "panels": others}] if others else [])]

@@ -20,8 +20,8 @@ def check_scores(names: Sequence[str], turns: Sequence[Turn]) -> None:
     """Raises UserError for a name ("STEP" or "STEP.COLUMN") whose step measures no such number."""
     for name in names:
         op, _, column = name.partition(".")
-        there = {found for turn in turns if turn.step.op == op and _has(turn) for found in _numbers(turn.columns)}
-        if any(turn.step.op == op for turn in turns) and not (column in there if column else there):
+        there = {found for turn in turns if turn.step.called == op and _has(turn) for found in _numbers(turn.columns)}
+        if any(turn.step.called == op for turn in turns) and not (column in there if column else there):
             raise UserError(
                 f"keep_scores: the step {op} measures no number called {column or op!r}",
                 do=f"choose from {', '.join(f'{op}.{found}' for found in sorted(there)) or 'another step'}",
@@ -36,7 +36,7 @@ class KeptScores:
         for turn in turns:
             wanted = _wanted(turn, names) if _has(turn) else []
             if wanted:
-                self._readers.append((turn.step.op, ColumnReader(turn.columns, wanted)))
+                self._readers.append((turn.step.called, ColumnReader(turn.columns, wanted)))
 
     def onto(self, rows: np.ndarray, records: list[Record]) -> list[Record]:
         """The records of `rows` with what was measured of each; what was not measured of one is left out."""
@@ -57,7 +57,7 @@ def _has(turn: Turn) -> bool:
 
 
 def _wanted(turn: Turn, names: Sequence[str]) -> list[str]:
-    op = turn.step.op
+    op = turn.step.called
     return [column for column in _numbers(turn.columns) if op in names or f"{op}.{column}" in names]
 
 

@@ -120,7 +120,7 @@ def life_of(trail: Trail, part: PartTrail, row: int) -> Life:
         values = {name: value for name, value in values.items() if not name.startswith(".")}
         if turn.edits and before is None and reason is None:
             continue  # what it found was told at its first turn
-        life.events.append(Event(turn.step.op, values, bounds, before, after, reason, value))
+        life.events.append(Event(turn.step.called, values, bounds, before, after, reason, value))
         if here:
             life.twin = _twin(trail, part, place, value)
     return life

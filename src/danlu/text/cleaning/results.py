@@ -130,10 +130,10 @@ def _of_source(line: Line, parts: list[Progress], written: dict[str, dict[str, A
         turn = parts[0].turns[place]
         files = [progress.turns[place].columns for progress in parts]
         seconds = sum(read_meta(file)["seconds"] for file in files if file)
-        about = {"step": turn.step.op, "number": number, "edits": turn.edits, "seconds": round(seconds, 3)}
+        about = {"step": turn.step.called, "number": number, "edits": turn.edits, "seconds": round(seconds, 3)}
         steps.append({**about, **tally.as_dict(), "languages": parted})
         why = tally.dropped.as_dict()
-        dropped.merge(Counts.from_dict({f"{turn.step.op}: {reason}": entry for reason, entry in why.items()}))
+        dropped.merge(Counts.from_dict({f"{turn.step.called}: {reason}": entry for reason, entry in why.items()}))
     return {
         "kept": sum(written[progress.part.name]["kept"] for progress in parts),
         "text_bytes": sum(written[progress.part.name]["text_bytes"] for progress in parts),

@@ -23,7 +23,7 @@ def check_scorers(steps: Sequence[Step], scorers: Scorers) -> None:
     for step in steps:
         if OPERATORS[step.op].score and not step.scorer() and step.op not in scorers:
             raise UserError(
-                f"the step {step.op} needs a model or tokenizer",
+                f"the step {step.called} needs a model or tokenizer",
                 do="name one in the step, or run it as part of a recipe",
             )
 

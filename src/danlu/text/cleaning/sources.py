@@ -89,7 +89,7 @@ def file_digests(settings: CleanSettings) -> dict[str, str]:
                 digests[name] = fingerprint([sha256_file(file) for file in data_files(Path(name))])
             except UserError as error:
                 raise UserError(
-                    f"a file of the step {step.op} is missing: {error.what}", where=error.where, do=error.do
+                    f"a file of the step {step.called} is missing: {error.what}", where=error.where, do=error.do
                 ) from None
     return digests
 

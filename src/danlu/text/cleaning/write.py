@@ -38,7 +38,7 @@ def write(part: Part, turns: list[Turn], verdicts: str, scores: list[str], kept:
                 records, turn.tolist(), verdict["reason"].to_pylist(), verdict["value"].to_pylist(), strict=True
             ):
                 if place >= 0:
-                    why = {"step": turns[place].step.op, "reason": reason, "value": json.loads(value)}
+                    why = {"step": turns[place].step.called, "reason": reason, "value": json.loads(value)}
                     drop({**record.to_row(), **why})
                     continue
                 keep(record.to_row())

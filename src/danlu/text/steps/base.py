@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import cleandoc
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -56,10 +57,27 @@ class StepSettings(Settings):
     """Whether `judge` asks for the language of each record, as `language` among the values, since each language has
     bounds of its own, in a setting called as it is (`bounds_in`)."""
 
+    op: str
+    name: str | None = Field(
+        default=None,
+        pattern=r"^[\w-]+$",
+        description="Tells it from another step of its sort that looks at the same records: reports, reasons and "
+        "`meta` then call it OP:NAME, such as classifier:spam.",
+    )
     kinds: list[Kind] = Field(default=list(KINDS), description="The kinds of record that this step looks at.")
     languages: list[Language] = Field(
         default=list(LANGUAGES), description="The languages of records that this step looks at."
     )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        # So that the list of settings says what a step does.
+        cls.model_fields["op"].description = " ".join(cleandoc(cls.__doc__ or "").partition("\n\n")[0].split())
+
+    @property
+    def called(self) -> str:
+        """What results and reports call it: OP, or OP:NAME."""
+        return f"{self.op}:{self.name}" if self.name else self.op
 
     @property
     def parts_languages(self) -> bool:
@@ -95,8 +113,8 @@ class StepSettings(Settings):
 
     def measuring(self) -> dict[str, Any]:
         """The settings on which its columns and changes depend."""
-        return self.model_dump(exclude={"kinds", "languages", *self.folders, *self.decides, *self.gathers})
+        return self.model_dump(exclude={"name", "kinds", "languages", *self.folders, *self.decides, *self.gathers})
 
     def gathering(self) -> dict[str, Any]:
         """The settings on which its findings depend, beside the columns."""
-        return self.model_dump(exclude={"kinds", "languages", *self.folders, *self.decides})
+        return self.model_dump(exclude={"name", "kinds", "languages", *self.folders, *self.decides})
