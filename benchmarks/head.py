@@ -37,8 +37,16 @@ def plain(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
 
 
 def ways(head: Head, labels: Tensor) -> list[Way]:
+    def chunked(hidden: Tensor, gigabytes: float) -> Tensor:
+        head.chunk_bytes = int(gigabytes * 1e9)
+        nll = head(hidden, labels).nll
+        head.chunk_bytes = None
+        return nll / len(labels)
+
     found = [
         Way("danlu", lambda hidden, weight: head(hidden, labels).nll / len(labels)),
+        Way("danlu, 2.5 GB", lambda hidden, weight: chunked(hidden, 2.5)),
+        Way("danlu, 1.3 GB", lambda hidden, weight: chunked(hidden, 1.3)),
         Way("danlu, logp", lambda hidden, weight: -head(hidden, labels, needs="logp").logp.mean()),
         Way("plain", lambda hidden, weight: plain(hidden, weight, labels)),
     ]

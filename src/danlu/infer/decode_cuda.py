@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from danlu.model.decoder import RMSNorm
+from danlu.model.decoder import RMSNorm, gated
 from danlu.model.projection import Projection
 
 SKINNY = 16
@@ -63,22 +63,29 @@ def attend_next(
     return out
 
 
-def product(x_BD: Tensor, projection: Projection) -> Tensor:
-    """x W^T + b [B, C]."""
-    weight, rows = projection.weight, len(x_BD)
-    if rows > SKINNY or projection.quantised is not None:
-        return projection(x_BD)
-    out = x_BD.new_empty(rows, len(weight))
-    _run_product(x_BD, weight, projection.bias, out, len(weight), splits=1, gated=False)
-    return out
+def normed_product(
+    x_BD: Tensor,
+    parts_SBD: Tensor | None,
+    norm: RMSNorm,
+    projection: Projection,
+    activation: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """x plus the sum of the parts [B, D], and the projection W of its norm [B, C].
 
-
-def gated_product(x_BD: Tensor, projection: Projection) -> Tensor:
-    """silu(x G^T) * (x U^T) [B, F], where the projection holds G above U and has no bias; at most SKINNY rows."""
-    width = len(projection.weight) // 2
+    With an activation, W holds G above U and has no bias: activation(norm G^T) * (norm U^T) [B, C / 2]. x may be
+    overwritten.
+    """
+    plain = projection.quantised is None and activation in (None, "silu")
+    if len(x_BD) == 1 and plain:
+        return _normed_row_product(x_BD, parts_SBD, norm, projection, gated=activation is not None)
+    normed_BD = add_and_norm(x_BD, parts_SBD, norm)
+    if len(x_BD) > SKINNY or not plain:
+        out = projection(normed_BD)
+        return x_BD, out if activation is None else gated(out, activation)
+    width = len(projection.weight) // (1 if activation is None else 2)
     out = x_BD.new_empty(len(x_BD), width)
-    _run_product(x_BD, projection.weight, None, out, width, splits=1, gated=True)
-    return out
+    _run_product(normed_BD, projection, out, width, gated=activation is not None)
+    return x_BD, out
 
 
 def partial_products(x_BD: Tensor, projection: Projection) -> Tensor:
@@ -89,35 +96,67 @@ def partial_products(x_BD: Tensor, projection: Projection) -> Tensor:
     columns, deep = _TILES[rows == 1]
     splits = max(1, min(4 * _PROGRAMS * columns // len(weight), triton.cdiv(weight.shape[1], deep)))
     out = x_BD.new_empty(splits, rows, len(weight), dtype=torch.float32)
-    _run_product(x_BD, weight, None, out, len(weight), splits=splits, gated=False)
+    _run_product(x_BD, projection, out, len(weight), splits=splits)
     return out
 
 
-def add_and_norm(x_BD: Tensor, parts_SBD: Tensor, norm: RMSNorm) -> Tensor:
+def add_and_norm(x_BD: Tensor, parts_SBD: Tensor | None, norm: RMSNorm) -> Tensor:
     """Adds the sum of the parts to x in place, and gives `norm` of it."""
     normed_BD = torch.empty_like(x_BD)
     rows, width = x_BD.shape
     block = triton.next_power_of_2(width)
+    parts, count = (x_BD, 0) if parts_SBD is None else (parts_SBD, len(parts_SBD))
     _add_and_norm[(rows,)](
-        x_BD, parts_SBD, norm.weight, normed_BD, rows, width, norm.eps, parts=len(parts_SBD), block=block,
+        x_BD, parts, norm.weight, normed_BD, rows, width, norm.eps, parts=count, block=block,
         num_warps=min(8, max(1, block // 256)), **_launch(x_BD),
     )  # fmt: skip
     return normed_BD
 
 
+def _normed_row_product(
+    x_1D: Tensor, parts_S1D: Tensor | None, norm: RMSNorm, projection: Projection, gated: bool
+) -> tuple[Tensor, Tensor]:
+    """`normed_product` of one row in one kernel: every program adds and norms for itself, which is sooner done than
+    waiting for another kernel."""
+    width = len(projection.weight) // (2 if gated else 1)
+    sum_1D, out = torch.empty_like(x_1D), x_1D.new_empty(1, width)
+    parts, count = (x_1D, 0) if parts_S1D is None else (parts_S1D, len(parts_S1D))
+    _run_row_product(x_1D, projection, out, width, 1, gated, norm=norm, parts=parts, count=count, total=sum_1D)
+    return sum_1D, out
+
+
 def _run_product(
-    x_BD: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, columns: int, splits: int, gated: bool
+    x_BD: Tensor, projection: Projection, out: Tensor, columns: int, splits: int = 1, gated: bool = False
 ) -> None:
-    rows, depth = len(x_BD), weight.shape[1]
-    wide, deep = _TILES[rows == 1]
-    share = triton.cdiv(triton.cdiv(depth, splits), deep) * deep
-    grid = (triton.cdiv(columns, wide), splits)
-    sizes = {"gated": gated, "biased": bias is not None, "wide": wide, "deep": deep, "num_warps": 4}
-    inputs = (x_BD, weight, bias if bias is not None else x_BD, out)
-    if rows == 1:
-        _row_product[grid](*inputs, columns, depth, share, **sizes, **_launch(x_BD))
-    else:
-        _product[grid](*inputs, rows, columns, depth, share, **sizes, most=SKINNY, num_stages=4, **_launch(x_BD))
+    if len(x_BD) == 1:
+        return _run_row_product(x_BD, projection, out, columns, splits, gated)
+    (rows, depth), (wide, deep), bias = x_BD.shape, _TILES[False], projection.bias
+    _product[(triton.cdiv(columns, wide), splits)](
+        x_BD, projection.weight, bias if bias is not None else x_BD, out, rows, columns, depth,
+        triton.cdiv(triton.cdiv(depth, splits), deep) * deep, gated=gated, biased=bias is not None, wide=wide,
+        deep=deep, num_warps=4, most=SKINNY, num_stages=4, **_launch(x_BD),
+    )  # fmt: skip
+    return None
+
+
+def _run_row_product(
+    x_1D: Tensor,
+    projection: Projection,
+    out: Tensor,
+    columns: int,
+    splits: int,
+    gated: bool,
+    norm: RMSNorm | None = None,
+    parts: Tensor | None = None,
+    count: int = 0,
+    total: Tensor | None = None,
+) -> None:
+    depth, (wide, deep), bias = x_1D.shape[1], _TILES[True], projection.bias
+    _row_product[(triton.cdiv(columns, wide), splits)](
+        x_1D, parts, norm.weight if norm else None, total, projection.weight, bias, out, columns, depth,
+        triton.cdiv(triton.cdiv(depth, splits), deep) * deep, norm.eps if norm else 0.0, normed=norm is not None,
+        parts=count, gated=gated, biased=bias is not None, wide=wide, deep=deep, num_warps=4, **_launch(x_1D),
+    )  # fmt: skip
 
 
 def _launch(like: Tensor) -> dict[str, bool]:
@@ -126,9 +165,26 @@ def _launch(like: Tensor) -> dict[str, bool]:
 
 
 @triton.jit
+def _given(  # type: ignore[no-untyped-def]
+    x, pieces, total, at, depth, normed: tl.constexpr, parts: tl.constexpr
+):
+    """The input at the places `at`; where it is to be normed, with the parts added, and the sum written once."""
+    inside = at < depth
+    found = tl.load(x + at, mask=inside, other=0.0)
+    if normed:
+        added = found.to(tl.float32)
+        for part in tl.static_range(parts):
+            added += tl.load(pieces + part * depth + at, mask=inside, other=0.0).to(tl.float32)
+        found = added.to(x.dtype.element_ty)
+        if tl.program_id(0) == 0:
+            tl.store(total + at, found, mask=inside)
+    return found.to(tl.float32)
+
+
+@triton.jit
 def _row_product(  # type: ignore[no-untyped-def]
-    x, weight, bias, out, columns, depth, share, gated: tl.constexpr, biased: tl.constexpr, wide: tl.constexpr,
-    deep: tl.constexpr, chained: tl.constexpr,
+    x, pieces, norm, total, weight, bias, out, columns, depth, share, eps, normed: tl.constexpr, parts: tl.constexpr,
+    gated: tl.constexpr, biased: tl.constexpr, wide: tl.constexpr, deep: tl.constexpr, chained: tl.constexpr,
 ):  # fmt: skip
     """One row: the first tile of weights is on its way before the kernel before this one has ended."""
     column, lane = tl.program_id(0) * wide + tl.arange(0, wide), tl.arange(0, deep)
@@ -142,25 +198,39 @@ def _row_product(  # type: ignore[no-untyped-def]
     reach = start + lane < stop
     tile = tl.load(own + start, mask=inside & reach[None, :], other=0.0)
     second = tl.load(upper + start, mask=inside & reach[None, :], other=0.0) if gated else tile
+    scales = tl.load(norm + lane, mask=reach, other=0.0).to(tl.float32) if normed else 0.0
+    shift = tl.load(bias + column, mask=column < columns, other=0.0).to(tl.float32) if biased else 0.0
     if chained:
         gdc_wait()
-    row = tl.load(x + start + lane, mask=reach, other=0.0).to(tl.float32)
-    total = tl.sum(tile.to(tl.float32) * row[None, :], 1)
-    risen = tl.sum(second.to(tl.float32) * row[None, :], 1) if gated else total
+    row = _given(x, pieces, total, start + lane, depth, normed, parts)
+    factor = 1.0
+    if normed:  # the whole depth: such a product is not split
+        square = tl.sum(row * row, 0)
+        for at in range(deep, depth, deep):
+            other = _given(x, pieces, total, at + lane, depth, normed, parts)
+            square += tl.sum(other * other, 0)
+        factor = tl.rsqrt(square / depth + eps)
+        row = (row * (factor * scales)).to(x.dtype.element_ty).to(tl.float32)
+    row = tl.where(reach, row, 0.0)
+    sums = tl.sum(tile.to(tl.float32) * row[None, :], 1)
+    risen = tl.sum(second.to(tl.float32) * row[None, :], 1) if gated else sums
     for at in range(start + deep, stop, deep):
         more = at + lane < stop
-        row = tl.load(x + at + lane, mask=more, other=0.0).to(tl.float32)
+        row = _given(x, pieces, total, at + lane, depth, normed, parts)
+        if normed:
+            scales = tl.load(norm + at + lane, mask=more, other=0.0).to(tl.float32)
+            row = (row * (factor * scales)).to(x.dtype.element_ty).to(tl.float32)
+        row = tl.where(more, row, 0.0)
         tile = tl.load(own + at, mask=inside & more[None, :], other=0.0)
-        total += tl.sum(tile.to(tl.float32) * row[None, :], 1)
+        sums += tl.sum(tile.to(tl.float32) * row[None, :], 1)
         if gated:
             second = tl.load(upper + at, mask=inside & more[None, :], other=0.0)
             risen += tl.sum(second.to(tl.float32) * row[None, :], 1)
     if gated:
-        total = total * tl.sigmoid(total) * risen
+        sums = sums * tl.sigmoid(sums) * risen
     if biased:
-        total += tl.load(bias + column, mask=column < columns, other=0.0).to(tl.float32)
-    spot = out + tl.program_id(1) * columns + column
-    tl.store(spot, total.to(out.dtype.element_ty), mask=column < columns)
+        sums += shift
+    tl.store(out + tl.program_id(1) * columns + column, sums.to(out.dtype.element_ty), mask=column < columns)
 
 
 @triton.jit
@@ -222,53 +292,63 @@ def _attend_next(  # type: ignore[no-untyped-def]
     place = tl.load(positions + row).to(tl.int32)
     member, lane, dims = tl.arange(0, packed), tl.arange(0, half), tl.arange(0, size)
     real = (member < groups)[:, None]
-    own = qkv + (row * heads + head) * (groups + 2) * size
     turn_cos, turn_sin = tl.load(cos + row * half + lane)[None, :], tl.load(sin + row * half + lane)[None, :]
-    if chained:
-        gdc_launch_dependents()
-        gdc_wait()
-    query = own + member[:, None] * size + lane[None, :]
-    first, second = tl.load(query, mask=real, other=0.0), tl.load(query + half, mask=real, other=0.0)
-    q_first, q_second = _turned(first, second, q_weight, turn_cos, turn_sin, eps, half, normed)
-    own += groups * size
-    first, second = tl.load(own + lane)[None, :], tl.load(own + half + lane)[None, :]
-    k_first, k_second = _turned(first, second, k_weight, turn_cos, turn_sin, eps, half, normed)
-    value = tl.load(own + size + dims)[None, :]
-
     low = tl.maximum(place + 1 - window, 0)
     share = tl.cdiv(tl.cdiv(place + 1 - low, splits), tile) * tile
     start = low + split * share
     stop = tl.minimum(start + share, place + 1)
     keys += (row.to(tl.int64) * length * heads + head) * size
     values += (row.to(tl.int64) * length * heads + head) * size
+    key = start + tl.arange(0, tile)
+    old = (key < tl.minimum(stop, place))[:, None]
+    held = key[:, None] * heads * size
+    tile_first = tl.load(keys + held + lane[None, :], mask=old, other=0.0)
+    tile_second = tl.load(keys + held + half + lane[None, :], mask=old, other=0.0)
+    tile_values = tl.load(values + held + dims[None, :], mask=old, other=0.0)
+    if chained:
+        gdc_launch_dependents()
+        gdc_wait()
+    own = qkv + (row * heads + head) * (groups + 2) * size
+    query = own + member[:, None] * size + lane[None, :]
+    first, second = tl.load(query, mask=real, other=0.0), tl.load(query + half, mask=real, other=0.0)
+    own += groups * size
+    k_first, k_second = tl.load(own + lane)[None, :], tl.load(own + half + lane)[None, :]
+    value = tl.load(own + size + dims)[None, :]
+    q_first, q_second = _turned(first, second, q_weight, turn_cos, turn_sin, eps, half, normed)
+    k_first, k_second = _turned(k_first, k_second, k_weight, turn_cos, turn_sin, eps, half, normed)
+
     greatest = tl.full((packed,), -1e30, tl.float32)
     total = tl.zeros((packed,), tl.float32)
     gathered = tl.zeros((packed, size), tl.float32)
     for at in range(start, stop, tile):
-        key = at + tl.arange(0, tile)
-        old, new = (key < tl.minimum(stop, place))[:, None], (key == place)[:, None]
-        held = keys + key[:, None] * heads * size + lane[None, :]
-        tile_first = tl.where(new, k_first, tl.load(held, mask=old, other=0.0))
-        tile_second = tl.where(new, k_second, tl.load(held + half, mask=old, other=0.0))
+        new = (key == place)[:, None]
+        tile_first, tile_second = tl.where(new, k_first, tile_first), tl.where(new, k_second, tile_second)
         scores = tl.dot(q_first, tl.trans(tile_first)) + tl.dot(q_second, tl.trans(tile_second))
         scores = tl.where((key < stop)[None, :], scores * scale, -float("inf"))
-        held_values = values + key[:, None] * heads * size + dims[None, :]
-        tile_values = tl.where(new, value, tl.load(held_values, mask=old, other=0.0))
         higher = tl.maximum(greatest, tl.max(scores, 1))
         shares = tl.exp2(scores - higher[:, None])
         shrink = tl.exp2(greatest - higher)
         total = total * shrink + tl.sum(shares, 1)
-        gathered = tl.dot(shares.to(tile_values.dtype), tile_values, gathered * shrink[:, None])
+        seen = tl.where(new, value, tile_values)
+        gathered = tl.dot(shares.to(seen.dtype), seen, gathered * shrink[:, None])
         greatest = higher
+        key = at + tile + tl.arange(0, tile)
+        old = (key < tl.minimum(stop, place))[:, None]
+        held = key[:, None] * heads * size
+        tile_first = tl.load(keys + held + lane[None, :], mask=old, other=0.0)
+        tile_second = tl.load(keys + held + half + lane[None, :], mask=old, other=0.0)
+        tile_values = tl.load(values + held + dims[None, :], mask=old, other=0.0)
     if (start <= place) & (place < stop):
         fresh = place * heads * size
         tl.store(keys + fresh + lane[None, :], k_first)
         tl.store(keys + fresh + half + lane[None, :], k_second)
         tl.store(values + fresh + dims[None, :], value)
     answer = out + ((row * heads + head) * groups + member[:, None]) * size + dims[None, :]
-    if splits == 1:
-        tl.store(answer, (gathered / total[:, None]).to(out.dtype.element_ty), mask=real)
-    else:
+    pieces = tl.cdiv(place + 1 - low, share)
+    if pieces == 1:
+        if split == 0:
+            tl.store(answer, (gathered / total[:, None]).to(out.dtype.element_ty), mask=real)
+    elif split < pieces:
         mixed += (row * heads + head) * splits * packed * size + member[:, None] * size + dims[None, :]
         sums += (row * heads + head) * splits * 2 * packed + member
         tl.store(mixed + split * packed * size, gathered)
@@ -276,12 +356,12 @@ def _attend_next(  # type: ignore[no-untyped-def]
         tl.store(sums + split * 2 * packed + packed, total)
         tl.debug_barrier()  # all threads have written before one of them takes the ticket
         ticket = tickets + row * heads + head
-        if tl.atomic_add(ticket, 1) == splits - 1:  # the last to come puts the pieces together
+        if tl.atomic_add(ticket, 1) == pieces - 1:  # the last to come puts the pieces together
             tl.store(ticket, 0)
             greatest = tl.full((packed,), -1e30, tl.float32)
             total = tl.zeros((packed,), tl.float32)
             gathered = tl.zeros((packed, size), tl.float32)
-            for other in range(tl.minimum(splits, tl.cdiv(place + 1 - low, share))):
+            for other in range(pieces):
                 peak = tl.load(sums + other * 2 * packed, cache_modifier=".cg")
                 higher = tl.maximum(greatest, peak)
                 shrink, factor = tl.exp2(greatest - higher), tl.exp2(peak - higher)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from danlu.infer.cache import Cache
 from danlu.infer.graphs import DecodingGraphs
-from danlu.infer.sampling import History, choose
+from danlu.infer.sampling import History, choose, refuse_nan
 from danlu.infer.score import ContinuationScore, require_tokens, score
 from danlu.infer.settings import SamplingSettings
 from danlu.ledger.errors import UserError
@@ -108,6 +108,7 @@ class Engine:
         self._graphs = DecodingGraphs(decoder, self._cache) if DecodingGraphs.fit(decoder) else None
         self._waiting: deque[Request] = deque()
         self._rows: list[Request] = []
+        self._begun: list[Request] = []  # the rows whose next step the GPU is at already
         self._lock = threading.RLock()
 
     @property
@@ -263,10 +264,22 @@ class Engine:
             for request in self._rows
         ]
         last = [request.tokens[-1] if request.tokens else 0 for request in self._rows]
+        if self._graphs is not None and len(running) == len(self._rows) and all(map(_greedy, running)):
+            return self._decode_ahead(self._graphs, last, places)
         logits_BV = self._next_logits(last, places)
         if len(running) < len(self._rows):
             logits_BV = logits_BV[[row for row, request in enumerate(self._rows) if request.tokens]]
         return self._extend(running, logits_BV)
+
+    def _decode_ahead(self, graphs: DecodingGraphs, tokens: list[int], places: list[int]) -> list[Event]:
+        """A step of rows that all take the likeliest token; the next one is begun before this one is read, unless a row
+        is known to end here. Where one ends unforeseen, what was begun is for nothing."""
+        rows = list(self._rows)
+        goes_on = all(len(request.tokens) + 1 < request.limit for request in rows)
+        chosen, missing = graphs.likeliest(tokens, places, begun=self._begun == rows, goes_on=goes_on)
+        self._begun = rows if goes_on else []
+        refuse_nan(missing)
+        return [self._take(request, token, None) for request, token in zip(rows, chosen, strict=True)]
 
     def _next_logits(self, tokens: list[int], places: list[int]) -> Tensor:
         if self._graphs is not None:
@@ -314,6 +327,10 @@ class Engine:
         if last is not request:
             self._cache.move(len(self._rows), row, max(last.prefilled, len(last.prompt) + len(last.tokens)))
             self._rows[row] = last
+
+
+def _greedy(request: Request) -> bool:
+    return request.history.greedy and request.sampling.logprobs is None
 
 
 def _logps(logp_BV: Tensor, chosen: list[int], wanted: list[int | None]) -> list[TokenLogp | None]:

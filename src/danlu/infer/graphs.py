@@ -12,7 +12,7 @@ from torch import Tensor
 
 from danlu.infer.cache import Cache
 from danlu.model.attention import HALF
-from danlu.model.decoder import Block, Decoder, gated
+from danlu.model.decoder import Block, Decoder
 from danlu.model.projection import Projection
 from danlu.model.rope import Rope
 
@@ -21,11 +21,16 @@ HEAD_SIZES = (32, 64, 128, 256)
 
 @dataclass(frozen=True)
 class Captured:
-    """A graph, and where it reads (tokens and positions, int64 [2, B]) and writes (logits, float32 [B, V])."""
+    """A graph, where it reads (tokens and positions, int64 [2, B]) and where it writes: logits (float32 [B, V]), and
+    the likeliest tokens beside whether the logits hold NaN (int64 [2, B]).
+
+    The likeliest tokens and their positions are in `inputs` when it has run: run again, it goes on with them.
+    """
 
     graph: torch.cuda.CUDAGraph
     inputs: Tensor
     logits: Tensor
+    likeliest: Tensor
 
 
 class DecodingGraphs:
@@ -39,6 +44,7 @@ class DecodingGraphs:
         self._decoder, self._cache = decoder, cache
         self._captured: dict[int, Captured] = {}
         self._moves = 0
+        self._ahead: Captured | None = None
 
     @staticmethod
     def fit(decoder: Decoder) -> bool:
@@ -57,7 +63,33 @@ class DecodingGraphs:
 
     def logits(self, tokens: list[int], positions: list[int]) -> Tensor:
         """float32 [B, V], valid until the next call; `tokens` are the newest of each row, at `positions`."""
-        if self._cache.moves != self._moves:  # an address would not do: memory that was given back is given out again
+        return self._run(tokens, positions).logits[: len(tokens)]
+
+    def likeliest(self, tokens: list[int], positions: list[int], *, begun: bool, goes_on: bool) -> list[list[int]]:
+        """The token of the greatest logit for each row, and whether its logits hold NaN (0 or 1).
+
+        Args:
+            goes_on: the step that follows is begun with these tokens before they are read here, so that the GPU works
+                on while the host reads and takes note of them.
+            begun: this is that step: the last call had `goes_on`, and the rows are those of that call.
+        """
+        ahead, self._ahead = self._ahead, None
+        step = ahead if begun and ahead is not None and not self._moved() else self._run(tokens, positions)
+        told = step.likeliest.to("cpu", non_blocking=True)
+        done = torch.cuda.Event()
+        done.record()
+        if goes_on:
+            step.graph.replay()
+            self._ahead = step
+        done.synchronize()
+        return [part[: len(tokens)] for part in told.tolist()]
+
+    def _moved(self) -> bool:
+        # An address would not do: memory that was given back is given out again.
+        return self._cache.moves != self._moves
+
+    def _run(self, tokens: list[int], positions: list[int]) -> Captured:
+        if self._moved():
             self._captured.clear()
             self._pool = torch.cuda.graph_pool_handle()
             self._moves = self._cache.moves
@@ -68,7 +100,7 @@ class DecodingGraphs:
         step.inputs[:, : len(tokens)].copy_(torch.tensor([tokens, positions]))
         step.inputs[:, len(tokens) :] = 0
         step.graph.replay()
-        return step.logits[: len(tokens)]
+        return step
 
     def _capture(self, rows: int) -> Captured:
         inputs = torch.zeros(2, rows, dtype=torch.int64, device=self._decoder.norm.weight.device)
@@ -83,9 +115,13 @@ class DecodingGraphs:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
             logits = next_logits(self._decoder, self._cache, *inputs)
+            greatest_B, tokens_B = logits.max(-1)
+            inputs[0].copy_(tokens_B)
+            inputs[1].add_(1).clamp_(max=self._cache.length - 1)
+            likeliest = torch.stack([tokens_B, greatest_B.isnan().long()])
         for (keys, values), (old_keys, old_values) in zip(self._cache.layers, kept, strict=True):
             keys[:rows, 0], values[:rows, 0] = old_keys, old_values
-        return Captured(graph, inputs, logits)
+        return Captured(graph, inputs, logits, likeliest)
 
 
 def projections(block: Block) -> tuple[Projection, ...]:
@@ -100,23 +136,16 @@ def blocks_of(decoder: Decoder) -> list[Block]:
 
 def next_logits(decoder: Decoder, cache: Cache, tokens_B: Tensor, positions_B: Tensor) -> Tensor:
     """float32 [B, V]: what `Decoder.forward` over `Cache.decode` and the head give, by fewer kernels."""
-    from danlu.infer.decode_cuda import SKINNY, add_and_norm, attend_next, gated_product, partial_products, product
+    from danlu.infer.decode_cuda import add_and_norm, attend_next, normed_product, partial_products
 
-    x_BD = decoder.embed(tokens_B)
+    x_BD, parts = decoder.embed(tokens_B), None
     tickets_BK = torch.zeros(len(x_BD), decoder.settings.kv_heads, dtype=torch.int32, device=x_BD.device)
-    one_kernel = len(x_BD) <= SKINNY and decoder.settings.activation == "silu"
     cos, sin = (part.flatten(1) for part in decoder.places(positions_B[:, None], x_BD.dtype))
-    blocks = blocks_of(decoder)
-    normed_BD = blocks[0].attention_norm(x_BD)
-    for number, block in enumerate(blocks):
+    for number, block in enumerate(blocks_of(decoder)):
         norms = (block.q_norm, block.k_norm) if block.q_norm is not None and block.k_norm is not None else None
-        qkv = product(normed_BD, block.qkv)
+        x_BD, qkv = normed_product(x_BD, parts, block.attention_norm, block.qkv)
         o = attend_next(qkv, cos, sin, norms, *cache.layers[number], positions_B, tickets_BK, cache.window)
-        normed_BD = add_and_norm(x_BD, partial_products(o, block.o), block.mlp_norm)
-        if one_kernel and block.gate_up.quantised is None:
-            inner = gated_product(normed_BD, block.gate_up)
-        else:
-            inner = gated(block.gate_up(normed_BD), block.activation)
-        following = blocks[number + 1].attention_norm if number + 1 < len(blocks) else decoder.norm
-        normed_BD = add_and_norm(x_BD, partial_products(inner, block.down), following)
-    return decoder.head.logits(normed_BD).float()
+        parts = partial_products(o, block.o)
+        x_BD, inner = normed_product(x_BD, parts, block.mlp_norm, block.gate_up, block.activation)
+        parts = partial_products(inner, block.down)
+    return decoder.head.logits(add_and_norm(x_BD, parts, decoder.norm)).float()

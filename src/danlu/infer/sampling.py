@@ -24,6 +24,7 @@ class History:
         self.random = random.Random(settings.seed)
         s = settings
         self.penalised = s.repetition_penalty != 1 or s.presence_penalty != 0 or s.frequency_penalty != 0
+        self.greedy = s.temperature == 0 and not self.penalised and not s.no_repeat_ngram
         self.counts: dict[int, int] = {}  # token → times in the answer; a prompt's token is there with 0
         self.followers: dict[tuple[int, ...], list[int]] = {}  # n-gram without its end → its ends
         self.tail: list[int] = []  # the last n-1 tokens
@@ -57,15 +58,16 @@ def choose(logits_BV: Tensor, histories: Sequence[History]) -> list[int]:
     penalise(logits_BV, histories)
     best_B, chosen_B = logits_BV.max(-1)
     if any(history.settings.temperature > 0 for history in histories):
-        _refuse(best_B.isnan().tolist())
+        refuse_nan(best_B.isnan().tolist())
         chosen_B = _drawn(logits_BV, chosen_B, histories)
         return chosen_B.tolist()
     chosen, missing = torch.stack([chosen_B, best_B.isnan().long()]).tolist()  # a GPU is waited for once
-    _refuse(missing)
+    refuse_nan(missing)
     return chosen
 
 
-def _refuse(missing: Sequence[int]) -> None:
+def refuse_nan(missing: Sequence[int]) -> None:
+    """Raises UserError where the logits of a row held NaN."""
     if any(missing):
         raise UserError("the model gives NaN instead of logits", do="use an earlier checkpoint, or load it in float32")
 
