@@ -62,7 +62,7 @@ $$E = mc^2$$
 $$\begin{aligned} a &= b \\ c &= d \end{aligned}$$
 
 - one
-- two: $\R$
+- two: $\mathbb{R}$
 
 A figure.
 
@@ -126,3 +126,11 @@ def test_nothing_takes_more_time_than_its_length(source: str) -> None:
     start = time.process_time()
     latex_text(source)
     assert time.process_time() - start < 20  # seconds; what grew with the square of the length would take hours
+
+
+def test_own_commands_are_written_out_in_formulas_too() -> None:
+    source = r"""\newcommand{\RR}{\mathbb{R}}\def\eps{\varepsilon}\newcommand{\ball}{B_\eps}\newcommand{\f}[1]{f(#1)}
+    \begin{document}令 $x \in \RR^n$，则 $\ball(x) \f{x} < \epsilon$。\[ \loop \]\end{document}"""
+    wanted = r"令 $x \in \mathbb{R}^n$，则 $B_\varepsilon(x) \f{x} < \epsilon$。" + "\n\n$$\\loop$$"
+    assert latex_text(source)[1] == wanted
+    assert len(latex_text(r"\def\a{\a\a}\begin{document}$\a$\end{document}")[1]) < 100

@@ -104,6 +104,15 @@ def test_every_paragraph_comes_back_in_its_order(paragraphs: list[str]) -> None:
     assert found.replace("`", "").split("\n\n") == [text for text in wanted if text] or not any(wanted)
 
 
+def test_headings_that_link_to_themselves_stay() -> None:
+    words = "正文要有足够多的字，才不会被当成菜单。" * 3
+    source = f"""<body><h1>题目<a class="headerlink" href="#a">¶</a></h1><p>{words}</p>
+    <h2 id="b"><a class="header" href="#b"><code>option</code> 选项</a></h2><p>{words}</p>
+    <h3>三级<a href="x.html#c">§</a></h3><p>{words}</p><h3><a href="/news/1">别的新闻的标题</a></h3>
+    <ul><li><a href="#b">目录一</a></li><li><a href="#c">目录二</a></li></ul></body>"""
+    assert page(source).text == f"题目\n\n{words}\n\n`option` 选项\n\n{words}\n\n三级\n\n{words}"
+
+
 def test_paragraphs_of_nothing_leave_no_blank_lines() -> None:
     assert page("<p>一<p>&nbsp;<p>　<p>二<pre>a\n\n\n  b</pre>").text == "一\n\n二\n\n```\na\n\n  b\n```"
 

@@ -42,6 +42,7 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _NEW = re.compile(
     r"\\(?:(?:re)?newcommand|providecommand)\*?\s*\{?\\([a-zA-Z@]+)\}?\s*(?=\{)|\\def\s*\\([a-zA-Z@]+)\s*(?=\{)"
 )
+_NAMED = re.compile(r"\\([a-zA-Z@]+)")
 _TITLE = re.compile(r"\\title\s*+(?:\[[^\]]{0,300}\])?\s*+(?=\{)")
 _LINE, _PARAGRAPH = "\x1e", "\x1d"  # ends that stand for more than a blank
 _BLANKS = re.compile(r"[ \t\n]+")
@@ -202,9 +203,25 @@ class _Writer:
             self._formula(inside, "$" if opening in ("$", r"\(") else "$$")
 
     def _formula(self, formula: str, around: str) -> None:
-        formula = _BLANKS.sub(" ", _NOTED.sub("", _COMMENT.sub(r"\1", formula))).strip()
+        formula = self._expanded(_NOTED.sub("", _COMMENT.sub(r"\1", formula)))
+        formula = _BLANKS.sub(" ", formula).strip()
         edge = _PARAGRAPH if around == "$$" else ""
         self._say(f"{edge}{around}{formula}{around}{edge}" if formula else "")
+
+    def _expanded(self, formula: str) -> str:
+        """A formula with the author's commands written out."""
+
+        def written(found: re.Match[str]) -> str:
+            if found[1] not in self._commands or self._out.expansions >= _MOST_EXPANSIONS:
+                return found[0]
+            self._out.expansions += 1
+            return self._commands[found[1]]
+
+        for _ in range(_DEEPEST):
+            before, formula = formula, _NAMED.sub(written, formula)
+            if formula == before:
+                break
+        return formula
 
     def _edge(self, edge: str, name: str) -> None:
         apart = name in MATH or name in DRAWN or name in WRITTEN

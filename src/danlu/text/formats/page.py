@@ -30,7 +30,9 @@ _BESIDE = re.compile(
 )
 _COLUMNS = frozenset(("div", "section", "ul", "ol", "dl", "table"))
 _BLOCKS = _COLUMNS | {"tr", "p", "li", "h2", "h3", "h4"}
-_ALONE = {"li", "h2", "h3", "h4"}  # one link is all that such a block of a menu has
+_HEADINGS = {"h2", "h3", "h4"}
+_ALONE = {"li", *_HEADINGS}  # one link is all that such a block of a menu has
+_PERMALINKS = {"¶", "§", "#", "🔗", "⚓"}  # the link to itself behind a heading of documentation
 _EMPTY = re.compile(
     r"<(?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)\b)([a-zA-Z][\w:.-]*)(\s[^<>]*)?/>"
 )
@@ -77,6 +79,9 @@ def page(source: str) -> Page:
     # What is inside goes before what is around it, so that no node is looked at whose tree is gone.
     for node in reversed(tree.body.css(_UNSEEN)):
         node.decompose()
+    for node in tree.body.css("a[href*='#']"):
+        if node.text(strip=True) in _PERMALINKS:
+            node.decompose()
     main = _main_part(tree.body)
     total = _size(main)
     for node in _blocks(main, _COLUMNS):
@@ -84,7 +89,7 @@ def page(source: str) -> Page:
         if _BESIDE.search(names) and _size(node) < BESIDE_SHARE * total:
             node.decompose()
     for node in _blocks(main, _BLOCKS):
-        links = node.css("a")
+        links = node.css("a:not([href^='#'])" if node.tag in _HEADINGS else "a")  # headings link to themselves
         if len(links) > (node.tag not in _ALONE) and sum(map(_size, links)) > LINK_SHARE * _size(node):
             node.decompose()
     return Page(title, _BLANK_LINES.sub("\n\n", node_text(main)).strip())
