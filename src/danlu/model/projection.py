@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from danlu.model import float8
+
 if TYPE_CHECKING:
     from danlu.model.adapters import Adapters
 
@@ -36,6 +38,8 @@ class Projection(nn.Linear):
     def __init__(self, width: int, inside: Mapping[str, int], groups: int = 1, bias: bool = False) -> None:
         super().__init__(width, sum(inside.values()), bias=bias)
         self.inside, self.groups = dict(inside), groups
+        self.float8 = False
+        """Whether the product with the weight is of values rounded to float8."""
         self.adapters: Adapters | None
         self.quantised: Quantised | None
         self.register_module("adapters", None)
@@ -49,7 +53,12 @@ class Projection(nn.Linear):
 
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """x W^T + bias, without adapters."""
-        return F.linear(x, self.weight, bias) if self.quantised is None else self.quantised(x, bias)
+        if self.quantised is not None:
+            return self.quantised(x, bias)
+        if not self.float8:
+            return F.linear(x, self.weight, bias)
+        y = float8.linear(x, self.weight)
+        return y if bias is None else y + bias
 
     def whole_weight(self, dtype: torch.dtype) -> Tensor:
         """W [out, in], out of fewer bits where it is quantised."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from danlu.model.attention import Documents
 from danlu.train import parallel
+from danlu.train.float8 import use_float8
 from danlu.train.muon import Matrix
 from danlu.train.objectives.base import Needs
 from danlu.train.precision import DTYPES, Masters
@@ -83,6 +84,8 @@ def build(
     decoder.to(world.device).train()
     tune(decoder, settings.tune, dtype, seed)
     decoder.recompute = settings.recompute
+    if settings.precision == "float8":
+        use_float8(decoder.blocks, world.device)
     on_gpu = world.device.type == "cuda"
     if on_gpu if settings.compile is None else settings.compile:
         torch.compiler.reset()  # what earlier runs in this process compiled counts against a limit
