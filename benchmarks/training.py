@@ -36,7 +36,7 @@ from danlu.train.objectives.next_token import NextToken
 from danlu.train.optim import Optimizer
 from danlu.train.precision import DTYPES, LossScale
 from danlu.train.settings import TrainSettings
-from danlu.train.step import Stepper
+from danlu.train.step import Stepper, work_of
 
 SHAPE = ModelSettings(
     family="qwen2", vocab_size=151_936, hidden_size=1_024, layers=48, heads=16, kv_heads=4, mlp_size=4_864
@@ -100,11 +100,9 @@ class Run:
         blank = Decoder.empty(shape, device="meta")
         network, masters = build(decoder, settings, self.world)
         optimizer = Optimizer(settings, masters.parameters, block_matrices(blank))
-        self.meter = Meter(shape, case.length, self.world.device, self.world.size)
-        scale = LossScale(DTYPES[settings.precision])
-        self.stepper = Stepper(
-            network, NextToken(), masters, optimizer, scale, self.world, self.meter, settings.sharding
-        )
+        dtype = DTYPES[settings.precision]
+        self.meter = Meter(shape, case.length, self.world)
+        self.stepper = Stepper(network, NextToken(), masters, optimizer, LossScale(dtype), self.world, self.meter)
 
     def __enter__(self) -> Run:
         return self
@@ -119,7 +117,7 @@ class Run:
         with Prefetcher(micro) as prefetched:
             for step in prefetched:
                 outcome = self.stepper.take(step, 1e-4, self.settings.clip)
-                row = self.meter.read(round(step.tokens / (1 - step.padding)), step.tokens, step.examples, 0)
+                row = self.meter.read(work_of(step), 0)
                 yield step, {**row, "loss": outcome.sums["nll"] / step.weight_sum, "rows": self.rows}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import heavy
 import pytest
 import tiny
 from safetensors.torch import load_file
@@ -38,6 +39,8 @@ def losses(out: Path) -> list[float]:
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All runs on two processes."""
     folder = tmp_path_factory.mktemp("two")
+    (folder / "heavy").mkdir()
+    (folder / "heavy" / "data").symlink_to(folder / "data")
     for unit in ("document", "pair", "labelled"):  # laid down before several processes would do it at once
         tiny.stream(folder / "data", unit)
         tiny.stream(folder / "data" / "held_out", unit, 8, seed=9)
@@ -88,3 +91,17 @@ def test_saved_on_two_and_resumed_on_others(one: Path, two: Path, tmp_path: Path
         tiny.finish(tiny.launch(processes, [(out, RUNS["adamw"])]))
     assert losses(out) == pytest.approx(losses(one / "adamw"), rel=1e-5)
     assert len(losses(out)) == 12
+
+
+def test_out_of_memory_on_one_process_of_two(one: Path, two: Path) -> None:
+    """The step is repeated with fewer rows on both, and nothing else changes; also where it happens before a sum that
+    all wait for (KTO's). Where the others wait for shards, the run says so and ends.
+    """
+    runs = {name: RUNS[name].model_copy(update={"rows": 8}) for name in ("adamw", "none", "kto", "full")}
+    process = tiny.launch(2, [(two / "heavy" / name, of) for name, of in runs.items()], heavy.__file__)
+    with pytest.raises(RuntimeError, match=r"process 1 of 2: .*in the midst of an exchange(.|\n)*rows=4") as ended:
+        tiny.finish(process)
+    for name in ("adamw", "none", "kto"):
+        assert losses(two / "heavy" / name) == pytest.approx(losses(one / name), rel=1e-5)
+    said = str(ended.value)
+    assert said.count("rows a micro-batch: going on with 4") == said.count("going on with 2") == 3

@@ -28,6 +28,7 @@ from danlu.tokens.spelling import Spelling
 from danlu.tokens.stream import Stream
 from danlu.tokens.tokenizer import Tokenizer
 from danlu.train.loop import train
+from danlu.train.objectives.base import Objective
 from danlu.train.objectives.table import objective_of
 from danlu.train.preference_settings import (
     TRAIN_SETTINGS,
@@ -109,23 +110,24 @@ def run(
     unit: str = "document",
     data: Path | None = None,
     device: str = "cpu",
+    objective: Objective | None = None,
     **more: Any,
 ) -> Path:
     """One whole run; the data lies beside `out`."""
     data = data or out.parent / "data"
-    objective = objective_of(settings)
+    objective = objective or objective_of(settings)
     held_out = {"counting": stream(data / "held_out", unit, 8, seed=9)}
     training = stream(data, unit, epochs=settings.epochs, skip=settings.skip)
     start = reward_decoder(decoder(), 3) if isinstance(settings, RewardTrainSettings) else decoder()
     return train(settings, objective, start, tokenizer(), None, training, held_out, out, device=device, **more)
 
 
-def launch(processes: int, runs: list[tuple[Path, TrainSettings]]) -> subprocess.Popen[str]:
+def launch(processes: int, runs: list[tuple[Path, TrainSettings]], program: str = __file__) -> subprocess.Popen[str]:
     """Starts the runs, one after the other, in `processes` new processes (under torchrun where there are several)."""
     jobs = json.dumps([[str(out), type(settings).__name__, settings.model_dump_json()] for out, settings in runs])
-    alone = [sys.executable, __file__, jobs]
+    alone = [sys.executable, program, jobs]
     several = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = alone if processes == 1 else [*several, __file__, jobs]
+    command = alone if processes == 1 else [*several, program, jobs]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, env=environment, start_new_session=True, text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
@@ -140,7 +142,7 @@ def finish(process: subprocess.Popen[str]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
         raise
     if process.returncode:
-        raise RuntimeError(said[-3000:])
+        raise RuntimeError(said[-30000:])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ step-000000100/
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from danlu.model.folder import save_decoder, save_words
 from danlu.model.parts import Part, fused_state, unfused_state
 from danlu.model.settings import ModelSettings, parameters
 from danlu.model.tensors import write_tensors
-from danlu.train.optim import Optimizer
+from danlu.train.optim import MOMENTS, Optimizer
 from danlu.train.parallel import World, share_of, whole
 from danlu.train.precision import DTYPES, Masters
 from danlu.train.settings import TrainSettings
@@ -81,40 +81,37 @@ def take_snapshot(masters: Masters, optimizer: Optimizer, world: World) -> Snaps
 
     On a GPU with room for them the copies stay there, which takes milliseconds instead of seconds.
     """
-    moments = optimizer.moments()
-    keep = torch.Tensor.clone if _room(masters.parameters, moments, world) else torch.Tensor.cpu
+    moments, mine = optimizer.moments(), {name: value.detach() for name, value in masters.parameters.items()}
+    keep = torch.Tensor.clone if _room(masters, moments, world) else torch.Tensor.cpu
 
-    def gather(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        gathered = {}
-        for name, tensor in tensors.items():
-            held = tensor.detach()
-            full = whole(held)
-            if world.main:
-                # Gathering made a copy already, and so does a way to the CPU.
-                gathered[name] = full if full is not held and keep is torch.Tensor.clone else keep(full)
-        return gathered
+    def kept(held: Mapping[str, Tensor], gathered: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+        # Gathering made a copy already, and so does a way to the CPU.
+        return {
+            name: full if full is not held.get(name) and keep is torch.Tensor.clone else keep(full)
+            for name, full in gathered
+            if world.main
+        }
 
-    adapted = any(ADAPTER in name for name in masters.parameters)
-    frozen = {name: tensor for name, tensor in masters.frozen.items() if ADAPTER in name or not adapted}
-    found = (
-        gather(masters.parameters),
-        gather(frozen),
-        {moment: gather(values) for moment, values in moments.items()},
-    )
+    adapted = any(ADAPTER in name for name in masters.trained)
+    frozen = {name: value.detach() for name, value in masters.frozen.items() if ADAPTER in name or not adapted}
+    parameters = kept(mine, masters.whole(mine))
+    others = kept(frozen, ((name, whole(tensor)) for name, tensor in frozen.items()))
+    gathered = {name: kept(held, masters.whole(held)) for name in MOMENTS for held in [moments.get(name, {})]}
     taken = torch.cuda.Event() if world.device.type == "cuda" and keep is torch.Tensor.clone else None
     if taken is not None:
         taken.record()
-    return Snapshot(*found, taken)
+    return Snapshot(parameters, others, {name: held for name, held in gathered.items() if held}, taken)
 
 
-def _room(parameters: Mapping[str, Tensor], moments: Mapping[str, Mapping[str, Tensor]], world: World) -> bool:
+def _room(masters: Masters, moments: Mapping[str, Mapping[str, Tensor]], world: World) -> bool:
     """Whether the copies fit where the tensors are; on a CPU, where a copy is due, they always must."""
     if world.device.type != "cuda":
         return True
-    tensors = [*parameters.values(), *(tensor for values in moments.values() for tensor in values.values())]
+    tensors = [*masters.parameters.values(), *(tensor for values in moments.values() for tensor in values.values())]
     held = torch.cuda.memory_reserved(world.device) - torch.cuda.memory_allocated(world.device)
     free = torch.cuda.mem_get_info(world.device)[0] + held // 2  # what the allocator holds is in pieces
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) < SHARE * free
+    processes = world.size if masters.apart else 1
+    return processes * sum(tensor.numel() * tensor.element_size() for tensor in tensors) < SHARE * free
 
 
 def write_checkpoint(
@@ -207,8 +204,9 @@ def restore(path: Path, blank: Decoder, masters: Masters, optimizer: Optimizer, 
     for key, tensor in load_file(path / OPTIMIZER).items():
         moment, _, name = key.partition("/")
         saved.setdefault(moment, {})[name] = tensor
+    mine = masters.parameters
     moments = {
-        moment: {name: share_of(value, masters.parameters[name]) for name, value in _fused(blank, values).items()}
+        moment: {name: share_of(value, mine[name]) for name, value in _fused(blank, values).items() if name in mine}
         for moment, values in saved.items()
     }
     optimizer.load(moments, updates)

@@ -63,9 +63,9 @@ def heaviest(settings: TrainSettings, objective: Objective, decoder: Decoder, st
     blank = Decoder.empty(decoder.settings, device="meta")
     network, masters = build(decoder, settings, world)
     optimizer = Optimizer(settings, masters.parameters, block_matrices(blank))
-    meter = Meter(decoder.settings, stream.length, device, 1)
+    meter = Meter(decoder.settings, stream.length, world)
     scale = LossScale(DTYPES[settings.precision])
-    stepper = Stepper(network, objective, masters, optimizer, scale, world, meter, settings.sharding)
+    stepper = Stepper(network, objective, masters, optimizer, scale, world, meter)
     stepper.take(step, 0.0, settings.clip)
     start = time.monotonic()
     for _ in range(ROUNDS):

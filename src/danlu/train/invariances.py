@@ -153,8 +153,8 @@ def gradient(sample: Sample, way: Way, dtype: torch.dtype, world: parallel.World
     metrics = sample.objective.report(
         dict(zip(sample.objective.sums, sums, strict=True)), sample.objective.normaliser(step), 0
     )
-    masters = stepper.masters.parameters
-    full = {name: parallel.whole(value.grad).double() for name, value in masters.items() if value.grad is not None}
+    made = {name: value.grad for name, value in stepper.masters.parameters.items() if value.grad is not None}
+    full = {name: value.double() for name, value in stepper.masters.whole(made)}
     return {"loss": torch.tensor(metrics["loss"]).double(), **unfused_state(decoder, full)}
 
 
@@ -176,10 +176,8 @@ def _stepper(
     blank = Decoder.empty(sample.shape, device="meta")
     network, masters = build(decoder, settings, world, dtype, PlainNetwork if way.plain_head else Network)
     optimizer = Optimizer(settings, masters.parameters, block_matrices(blank))
-    meter = Meter(sample.shape, TOKENS, world.device, world.size)
-    return Stepper(
-        network, sample.objective, masters, optimizer, LossScale(dtype), world, meter, settings.sharding
-    ), blank
+    meter = Meter(sample.shape, TOKENS, world)
+    return Stepper(network, sample.objective, masters, optimizer, LossScale(dtype), world, meter), blank
 
 
 def _step(sample: Sample, way: Way, world: parallel.World) -> Step:

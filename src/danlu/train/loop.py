@@ -23,7 +23,9 @@ from danlu.model.decoder import Decoder
 from danlu.tokens.prefetch import Prefetcher
 from danlu.train import checkpoint, held_out, parallel, reference, resume, retention, schedule
 from danlu.train.background import Background
+from danlu.train.ceiling import ceiling_flops
 from danlu.train.data_check import check_data
+from danlu.train.fewer_rows import fewer_rows
 from danlu.train.health import Health
 from danlu.train.journal import Journal
 from danlu.train.memory import fitting_rows, with_sharding
@@ -34,7 +36,7 @@ from danlu.train.optim import Optimizer
 from danlu.train.precision import DTYPES, LossScale
 from danlu.train.randomness import deterministic, generator_states, seed_step, set_generator_states
 from danlu.train.settings import TrainSettings
-from danlu.train.step import DoesNotFit, Stepper
+from danlu.train.step import DoesNotFit, Stepper, work_of
 from danlu.train.tune_settings import LoRA, QLoRA, trained_share
 from danlu.train.tuning import adapter_shape, base_of
 
@@ -143,15 +145,15 @@ class Run:
         copy_structure(network.decoder, self.blank)
         self.task = task if weights is None else _with_reference(task, network, weights, self.rows, world)
         self.stream, self.tags = self.task.stream, held_out.by_tag(self.task.held_out, settings.by)
+        dtype, share = DTYPES[settings.precision], trained_share(settings.tune, self.shape)
         self.stepper = Stepper(
             network,
             task.objective,
             masters,
             Optimizer(settings, masters.parameters, block_matrices(self.blank)),
-            LossScale(DTYPES[settings.precision]),
+            LossScale(dtype),
             world,
-            Meter(self.shape, self.stream.length, world.device, world.size, trained_share(settings.tune, self.shape)),
-            settings.sharding,
+            Meter(self.shape, self.stream.length, world, share, ceiling_flops(world.device, dtype)),
         )
         self.health = Health()
         self.saving = Background()
@@ -176,7 +178,8 @@ class Run:
                 try:
                     self._train(stop, bar)
                 except DoesNotFit as error:
-                    self._take_fewer_rows(error)
+                    least = 2 if self.stream.unit == "pair" else 1
+                    self.rows = fewer_rows(error, self.rows, least, self.at.step + 1, self.world)
         self.world.wait()
         return self._finish()
 
@@ -193,24 +196,6 @@ class Run:
                 if bar is not None:
                     bar.advance(self.at.consumed - before, **self.journal.shown)
                 self._evaluate_and_save(before, stopped)
-
-    def _take_fewer_rows(self, error: DoesNotFit) -> None:
-        """Halves the micro-batch; the global batch, and with it the step, stays what it was."""
-        least = 2 if self.stream.unit == "pair" else 1
-        if self.world.size > 1 or self.rows <= least:
-            raise UserError(
-                f"a micro-batch of {self.rows} rows does not fit into the memory of the GPU",
-                where=f"step {self.at.step + 1}",
-                do="set train.rows lower, train.recompute=true, or data.length lower",
-            ) from error
-        fewer = max(least, self.rows // 2)
-        print(
-            f"out of memory in step {self.at.step + 1} with {self.rows} rows a micro-batch: going on with {fewer}, "
-            "the same global batch",
-            file=sys.stderr,
-            flush=True,
-        )
-        self.rows = fewer
 
     def _next(self, prefetched: Prefetcher) -> Step | None:
         with self.stepper.meter.phase("data"):
@@ -233,7 +218,6 @@ class Run:
         self.at.reasons.update(step.reasons)
         metrics = self.task.objective.report(outcome.sums, self.task.objective.normaliser(step), step.text_bytes)
         self.health.observe(metrics["loss"], outcome.grad_norm, scale)
-        computed = round(step.tokens / (1.0 - step.padding)) if step.padding < 1.0 else 0
         self.journal.write(
             self.at.step,
             consumed=self.at.consumed,
@@ -245,7 +229,7 @@ class Run:
             loss_scale=scale,
             non_finite=self.health.non_finite,
             **metrics,
-            **self.stepper.meter.read(computed, step.tokens, step.examples, self.plan.budget - self.at.consumed),
+            **self.stepper.meter.read(work_of(step), self.plan.budget - self.at.consumed),
         )
         if self.health.in_a_row >= self.settings.max_bad_steps:
             raise UserError(

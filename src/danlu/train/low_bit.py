@@ -37,9 +37,9 @@ def low_bit_adamw(groups: Sequence[dict[str, Any]], settings: TrainSettings) -> 
         ) from None
     if any(isinstance(parameter, DTensor) for group in groups for parameter in group["params"]):
         raise UserError(
-            f"moments kept as {settings.optimizer_states} cannot be shared out among processes",
+            f"moments kept as {settings.optimizer_states} cannot be cut into shards",
             where="train.optimizer_states",
-            do="set train.sharding=none, train in one process, or set it to float32",
+            do="set train.sharding=none or optimizer, train in one process, or set it to float32",
         )
     kind = {"8bit": bitsandbytes.optim.AdamW8bit, "paged": bitsandbytes.optim.PagedAdamW32bit}
     warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")

@@ -92,10 +92,11 @@ def build(
         decoder.compile_blocks()
     network = kind(decoder, dtype)
     network.neftune = settings.neftune
-    if world.size > 1 and settings.sharding is not None and settings.sharding != "none":
-        parallel.shard(network, decoder.blocks, world, dtype, settings.sharding)
+    level = settings.sharding or "none"
+    if world.size > 1 and level in ("gradients", "full"):
+        parallel.shard(network, decoder.blocks, world, dtype, level)
         return network, Masters(decoder, None)  # shards are masters, gathered as `dtype`
-    return network, Masters(decoder, dtype)
+    return network, Masters(decoder, dtype, world, level)
 
 
 def block_matrices(decoder: Decoder) -> dict[str, list[Matrix]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,12 +13,14 @@ from danlu.train.muon import Matrix, Muon
 from danlu.train.settings import TrainSettings
 from danlu.train.tune_settings import LoRA
 
+MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")
+
 
 class Optimizer:
     """AdamW for all parameters, or Muon for the matrices of blocks and AdamW for the rest.
 
-    `masters` are float32 parameters by name (plain or sharded), `matrices` those of the blocks, by
-    the parameter that holds them.
+    `masters` are the float32 parameters that this process updates, by name (plain or sharded); there may be none.
+    `matrices` are those of the blocks, by the parameter that holds them.
     Weight decay spares what has fewer than two dimensions: norms and biases. LoRA+ gives an adapter's B its own rate.
     """
 
@@ -41,19 +43,14 @@ class Optimizer:
             groups.append({"params": up, "weight_decay": settings.weight_decay, "factor": settings.tune.b_rate})
         groups = [group for group in groups if group["params"]]
         self._low_bit = settings.optimizer_states != "float32"
-        self._adamw: torch.optim.Optimizer = (
-            low_bit_adamw(groups, settings)
-            if self._low_bit
-            else torch.optim.AdamW(
-                groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps, fused=True
-            )
-        )
-        self._all: list[torch.optim.Optimizer] = [self._adamw]
-        if self._by_muon:
-            pairs = [(parameter, matrices[name]) for name, parameter in masters.items() if name in self._by_muon]
-            self._all.append(
-                Muon(pairs, lr=settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
-            )
+        self._adamw: torch.optim.Optimizer | None = None
+        self._muon: Muon | None = None
+        if groups:
+            self._adamw = low_bit_adamw(groups, settings) if self._low_bit else _adamw(groups, settings)
+        if pairs := [(masters[name], matrices[name]) for name in masters if name in self._by_muon]:
+            rate, decay = settings.learning_rate, settings.weight_decay
+            self._muon = Muon(pairs, lr=rate, momentum=settings.momentum, weight_decay=decay)
+        self._all = [one for one in (self._adamw, self._muon) if one is not None]
 
     def step(self, rate: float) -> None:
         """Applies the gradients at the learning rate `rate`."""
@@ -64,7 +61,7 @@ class Optimizer:
         self.updates += 1
 
     def moments(self) -> dict[str, dict[str, Tensor]]:
-        """{moment: {parameter: tensor}}, each of its parameter's shape; empty before the first step."""
+        """{one of MOMENTS: {parameter: tensor}}, each of its parameter's shape; empty before the first step."""
         found: dict[str, dict[str, Tensor]] = {}
         for optimizer in self._all:
             for name, parameter in self._masters.items():
@@ -90,21 +87,28 @@ class Optimizer:
                 state["step"] = torch.tensor(float(updates), dtype=torch.float32, device=parameter.device)
 
     def _owner(self, name: str) -> tuple[torch.optim.Optimizer, tuple[str, ...]]:
-        if name in self._by_muon:
-            return self._all[-1], ("momentum_buffer",)
-        return self._adamw, ("exp_avg", "exp_avg_sq")
+        owner = self._muon if name in self._by_muon else self._adamw
+        assert owner is not None
+        return owner, MOMENTS[2:] if owner is self._muon else MOMENTS[:2]
+
+
+def _adamw(groups: list[dict[str, Any]], settings: TrainSettings) -> torch.optim.Optimizer:
+    rate, betas, eps = settings.learning_rate, settings.betas, settings.eps
+    return torch.optim.AdamW(groups, lr=rate, betas=betas, eps=eps, fused=True)
 
 
 @torch.no_grad()
-def clip(gradients: list[Tensor], largest: float | None, scale: float) -> float:
+def clip(
+    gradients: list[Tensor], largest: float | None, scale: float, norm_of_all: Callable[[float], float] = float
+) -> float:
     """Divides the gradients by `scale`, scales them so that their global norm is at most `largest`, and gives the norm
-    before that. Sharded gradients count whole.
+    before that. Sharded gradients count whole; where other processes keep others, `norm_of_all` joins their norms.
     """
     norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-    total = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm) / scale
+    total = norm_of_all(float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)) / scale
     factor = 1.0 / scale
     if largest is not None and total > largest:
         factor *= largest / (total + 1e-6)
-    if factor != 1.0:
+    if factor != 1.0 and gradients:
         torch._foreach_mul_(gradients, factor)
     return total

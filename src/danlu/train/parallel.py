@@ -38,6 +38,14 @@ class World:
         dist.all_reduce(sums)
         return sums.tolist()
 
+    def least(self, value: int) -> int:
+        """The smallest of the processes' values."""
+        if self.size == 1:
+            return value
+        held = torch.tensor(value, dtype=torch.int64, device=self.device)
+        dist.all_reduce(held, dist.ReduceOp.MIN)
+        return int(held)
+
     def wait(self) -> None:
         """Returns once every process has come here."""
         if self.size > 1:
@@ -64,7 +72,8 @@ def join(device: str | None = None) -> World:
 
 
 def shard(network: nn.Module, blocks: nn.ModuleList, world: World, dtype: torch.dtype, level: Sharding) -> None:
-    """Spreads moments and float32 weights over the processes, block by block (FSDP2), and more as `level` says.
+    """Spreads moments, float32 weights and gradients over the processes, block by block (FSDP2); with `level` "full"
+    the weights that are computed with, too.
 
     Parameters stay in their own format and are gathered as `dtype`; gradients are summed, not averaged, in float32 or
     better, as the objectives divide by the normaliser of the whole step.
@@ -86,17 +95,9 @@ def shard(network: nn.Module, blocks: nn.ModuleList, world: World, dtype: torch.
         sharded.set_force_sum_reduction_for_comms(True)  # else a factor asks for an operation that gloo has not
 
 
-def exchange(network: nn.Module, level: Sharding | None, last: bool) -> None:
-    """Said before each micro-batch: where gradients stay whole, they are summed over the processes with the `last`."""
-    if isinstance(network, FSDPModule) and level == "optimizer":
-        network.set_requires_gradient_sync(last)
-        network.set_reshard_after_backward(last)
-
-
-def add_up(gradients: list[Tensor], world: World) -> None:
-    """Sums gradients that every process holds whole."""
-    for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients] if world.size > 1 else []:
-        work.wait()
+def exchanges_within(network: nn.Module) -> bool:
+    """Whether processes wait for one another inside of forward and backward passes."""
+    return isinstance(network, FSDPModule)
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from danlu.train.keepers import Keepers
+from danlu.train.parallel import World, whole
+from danlu.train.settings import Sharding
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "float8": torch.bfloat16}
 """Of everything but the blocks' products, which `float8` rounds further."""
@@ -17,40 +23,80 @@ class Masters:
     With `rounded_to` below float32 the module's parameters are rounded and each gets a float32 master: a
     micro-batch's gradient is added to the master's and freed as soon as it is made, and `publish` rounds the masters
     back into the module. Otherwise the parameters are their own masters. What needs no gradient has no master and
-    stays as it is, in `frozen`.
+    stays as it is, in `frozen`. `parameters` are the masters that this process updates: on several processes with
+    `level` "optimizer" a part of them, with `keepers` to say which.
     """
 
-    def __init__(self, module: nn.Module, rounded_to: torch.dtype | None) -> None:
-        self._rounded: list[tuple[Tensor, Tensor]] = []
-        self.parameters: dict[str, Tensor] = {}
-        self.frozen: dict[str, Tensor] = {}
-        for name, parameter in module.named_parameters():
-            if not parameter.requires_grad:
-                self.frozen[name] = parameter
-                continue
-            if rounded_to is None or rounded_to.itemsize >= parameter.dtype.itemsize:
-                self.parameters[name] = parameter
-                continue
-            master = parameter.detach().clone()
+    def __init__(
+        self, module: nn.Module, rounded_to: torch.dtype | None, world: World | None = None, level: Sharding = "none"
+    ) -> None:
+        trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+        self._computed = trained
+        self._holders: dict[str, Tensor] = dict(trained)  # of the gradients
+        self._rounds = any(rounded_to and rounded_to.itemsize < one.dtype.itemsize for one in trained.values())
+        self.frozen = {name: one for name, one in module.named_parameters() if name not in trained}
+        self.keepers: Keepers | None = None
+        if world is not None and world.size > 1 and level in ("none", "optimizer"):
+            sizes = {name: one.numel() for name, one in trained.items()} if level == "optimizer" else {}
+            self.keepers = Keepers.shared_out(sizes, world)
+        for name, parameter in trained.items() if self._rounds else ():
+            # Of a master that is kept elsewhere there is only the shape, for the gradient.
+            kept = self._keeps(name)
+            master = parameter.detach().clone() if kept else parameter.detach().new_empty(1).expand(parameter.shape)
             parameter.data = parameter.data.to(rounded_to)
             parameter.register_post_accumulate_grad_hook(_moves_gradient_to(master))
-            self.parameters[name] = master
-            self._rounded.append((parameter, master))
+            self._holders[name] = master
+        self.parameters = {name: holder for name, holder in self._holders.items() if self._keeps(name)}
+
+    @property
+    def trained(self) -> Collection[str]:
+        """The names of all parameters that are trained, whichever process updates them."""
+        return self._computed.keys()
+
+    @property
+    def apart(self) -> bool:
+        """Whether `parameters` of other processes are others."""
+        return self.keepers is not None and bool(self.keepers.of)
+
+    def sum_gradients(self) -> None:
+        """Sums the gradients over the processes, where that was not done on the way; all must call it together."""
+        if self.keepers is not None:
+            self.keepers.sum_gradients(self._holders)
 
     def gradients(self) -> list[Tensor]:
         """The gradients that exist."""
         return [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
 
     @torch.no_grad()
-    def publish(self) -> None:
-        """Rounds the masters into the module; after every change of a master."""
-        if self._rounded:
-            rounded, masters = zip(*self._rounded, strict=True)
-            torch._foreach_copy_(list(rounded), list(masters))
+    def publish(self, exchanging: AbstractContextManager[None] | None = None) -> None:
+        """Rounds the masters into the module, everywhere; all must call it together after every change of a master.
+
+        `exchanging` is around what processes exchange.
+        """
+        if self._rounds and self.parameters:
+            torch._foreach_copy_([self._computed[name] for name in self.parameters], list(self.parameters.values()))
+        if self.keepers is not None:
+            with exchanging or nullcontext():
+                self.keepers.give(self._computed)
+
+    def norm(self, own: float) -> float:
+        """The norm of all gradients, from that of those that this process keeps."""
+        return own if self.keepers is None else self.keepers.norm(own)
 
     def clear_gradients(self) -> None:
-        for parameter in self.parameters.values():
-            parameter.grad = None
+        for holder in self._holders.values():
+            holder.grad = None
+
+    def whole(self, held: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        """Tensors of parameters' shapes, each as this process keeps it, unsharded and of all processes, which must ask
+        together.
+        """
+        if self.keepers is not None:
+            return self.keepers.whole(held, self._holders)
+        return ((name, whole(tensor)) for name, tensor in held.items())
+
+    def _keeps(self, name: str) -> bool:
+        return self.keepers is None or self.keepers.keeps(name)
 
 
 def _moves_gradient_to(master: Tensor) -> Any:

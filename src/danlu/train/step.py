@@ -6,16 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from danlu.train import parallel
-from danlu.train.meter import Meter
+from danlu.train.meter import Meter, Work
 from danlu.train.network import Network
 from danlu.train.objectives.base import Objective
 from danlu.train.optim import Optimizer, clip
 from danlu.train.parallel import World
 from danlu.train.precision import LossScale, Masters
-from danlu.train.settings import Sharding
 
 if TYPE_CHECKING:
     from danlu.tokens.stream import Step
@@ -33,7 +33,21 @@ class Outcome:
 
 
 class DoesNotFit(Exception):
-    """A micro-batch took more memory than there is; nothing was changed by its step."""
+    """A micro-batch took more memory than there is, here or in another process; nothing was changed by its step.
+
+    With `agreed` all processes know, and can go on together; else the others wait for this one inside of the network.
+    """
+
+    def __init__(self, agreed: bool) -> None:
+        super().__init__()
+        self.agreed = agreed
+
+
+def work_of(step: Step) -> Work:
+    """What a step computes."""
+    computed = round(step.tokens / (1.0 - step.padding)) if step.padding < 1.0 else 0
+    lengths = [np.diff(micro.cu)[micro.doc["index"] >= 0] for micro in (*step.micro, *step.aside)]
+    return Work(computed, step.tokens, step.examples, np.concatenate(lengths).tolist())
 
 
 @dataclass
@@ -47,47 +61,65 @@ class Stepper:
     scale: LossScale
     world: World
     meter: Meter
-    sharding: Sharding | None
 
     def take(self, step: Step, rate: float, largest_norm: float | None, stop: bool = False) -> Outcome:
         """Accumulates the gradients of `step` and applies them at `rate`, unless loss or gradient is not finite.
 
         Raises DoesNotFit where a micro-batch runs out of memory.
         """
-        with self.meter.phase("compute"):
-            totals = self._accumulated(step)
+        totals = self.accumulate(step)
+        with self.meter.phase("communication"):
             *values, stops = self.world.total([*totals, float(stop)])
         with self.meter.phase("optimizer"):
-            norm = clip(self.masters.gradients(), largest_norm, self.scale.value)
+            norm = clip(self.masters.gradients(), largest_norm, self.scale.value, self.masters.norm)
             applied = all(map(math.isfinite, [*values, norm]))
             self.scale.update(applied)
             if applied:
                 self.optimizer.step(rate)
-                self.masters.publish()
+                self.masters.publish(self.meter.phase("communication"))
             self.masters.clear_gradients()
         return Outcome(dict(zip(self.objective.sums, values, strict=True)), norm, applied, stops > 0)
 
-    def _accumulated(self, step: Step) -> list[float]:
-        try:
-            return self.accumulate(step)
-        except torch.OutOfMemoryError as error:
-            reason = str(error).partition(". ")[0]
-        # Out here the traceback is gone, and with it what the step held.
-        self.masters.clear_gradients()
-        torch.cuda.empty_cache()
-        raise DoesNotFit(reason)
-
     def accumulate(self, step: Step) -> list[float]:
-        """Leaves the gradient of the step's loss, times the loss scale, in the masters; gives this rank's sums."""
+        """Leaves the gradient of the step's loss, times the loss scale, in the masters; gives this rank's sums.
+
+        Raises DoesNotFit.
+        """
+        try:
+            totals = self._accumulated(step)
+        except torch.OutOfMemoryError:
+            totals = None
+        if totals is None:  # out here the traceback is gone, and with it what the step held
+            self.masters.clear_gradients()
+            torch.cuda.empty_cache()
+            if parallel.exchanges_within(self.network):
+                raise DoesNotFit(agreed=False)
+        with self.meter.phase("communication"):
+            self._agree(totals is not None)
+            self.masters.sum_gradients()
+        return totals or []
+
+    def _accumulated(self, step: Step) -> list[float]:
         factor = self.scale.value / self.objective.normaliser(step)
         totals = torch.zeros(len(self.objective.sums), dtype=torch.float64, device=self.world.device)
-        device, aside = self.world.device, step.aside
-        objective = self.objective.prepared(self.network, [one.torch(device) for one in aside], self.world.total)
-        for number, micro in enumerate(step.micro, 1):
-            parallel.exchange(self.network, self.sharding, last=number == len(step.micro))
-            loss, sums = objective.compute(self.network, micro.torch(device), factor)
-            loss.backward()
+        with self.meter.phase("forward"):
+            aside = [one.torch(self.world.device) for one in step.aside]
+            objective = self.objective.prepared(self.network, aside, self._total)
+        for micro in step.micro:
+            with self.meter.phase("forward"):
+                loss, sums = objective.compute(self.network, micro.torch(self.world.device), factor)
+            with self.meter.phase("backward"):
+                loss.backward()
             totals += torch.stack([value.double() for value in sums])
-        if self.sharding in (None, "none"):
-            parallel.add_up(self.masters.gradients(), self.world)
         return totals.tolist()
+
+    def _total(self, values: list[float]) -> list[float]:
+        with self.meter.phase("communication"):
+            self._agree(fits=True)
+            return self.world.total(values)
+
+    def _agree(self, fits: bool) -> None:
+        """What a step exchanges begins here, so that no process waits for one that has run out of memory."""
+        if self.world.total([float(not fits)])[0]:
+            self.masters.clear_gradients()
+            raise DoesNotFit(agreed=True)

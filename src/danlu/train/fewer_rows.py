@@ -1,0 +1,40 @@
+"""What happens when a micro-batch does not fit: the step is repeated with a smaller one and the same global batch."""
+
+from __future__ import annotations
+
+import sys
+
+from danlu.ledger.errors import UserError
+from danlu.train.parallel import World
+from danlu.train.step import DoesNotFit
+
+
+def fewer_rows(error: DoesNotFit, rows: int, least: int, step: int, world: World) -> int:
+    """The rows of a micro-batch with which `step` is repeated, half of what they were; told on standard error.
+
+    Raises UserError where `rows` is the `least` already, and where the other processes wait for this one inside of the
+    network.
+    """
+    fewer = max(least, rows // 2)
+    if not error.agreed:
+        raise UserError(
+            f"out of memory in step {step} with {rows} rows a micro-batch, in the midst of an exchange of weights or "
+            "gradients that the other processes wait for, so that the step cannot be repeated here",
+            where=f"process {world.rank} of {world.size}",
+            do=f"go on from the last checkpoint with train.rows={fewer}, train.recompute=true or data.length lower; "
+            "with sharding none or optimizer a run goes on by itself",
+        ) from error
+    if rows <= least:
+        raise UserError(
+            f"a micro-batch of {rows} rows does not fit into the memory of the GPU",
+            where=f"step {step}",
+            do="set train.rows lower, train.recompute=true, or data.length lower",
+        ) from error
+    if world.main:
+        print(
+            f"out of memory in step {step} with {rows} rows a micro-batch: going on with {fewer}, "
+            "the same global batch",
+            file=sys.stderr,
+            flush=True,
+        )
+    return fewer
