@@ -1,0 +1,130 @@
+"""Greedy steps that are begun before the last one is read, over a stand-in for the GPU's graphs that does so too."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from danlu.infer import engine as module
+from danlu.infer.cache import Cache, Causal
+from danlu.infer.engine import Engine
+from danlu.infer.settings import SamplingSettings
+from danlu.ledger.errors import UserError
+from danlu.model.decoder import Decoder
+from danlu.model.parts import initialise
+from danlu.model.settings import ModelSettings
+
+SHAPE = ModelSettings(vocab_size=50, hidden_size=24, layers=2, heads=4, kv_heads=2, mlp_size=32, max_positions=64)
+
+
+class EagerGraphs:
+    """Computes at once what a GPU is asked for ahead, with the tokens that it has itself chosen."""
+
+    begun: ClassVar[int] = 0
+
+    def __init__(self, decoder: Decoder, cache: Cache) -> None:
+        self._decoder, self._cache = decoder, cache
+        self._ahead: tuple[list[int], list[int], Tensor] | None = None
+
+    @staticmethod
+    def fit(decoder: Decoder) -> bool:
+        return True
+
+    def logits(self, tokens: list[int], positions: list[int]) -> Tensor:
+        tokens_B1, positions_B1 = torch.tensor([tokens, positions])[:, :, None].unbind(0)
+        attend = self._cache.decode(positions_B1, max(positions))
+        return self._decoder.head.logits(self._decoder(tokens_B1, positions_B1, attend)[:, 0]).float()
+
+    def likeliest(self, tokens: list[int], positions: list[int], *, begun: bool, goes_on: bool) -> list[list[int]]:
+        ahead, self._ahead = self._ahead, None
+        if begun and ahead is not None:
+            assert ahead[:2] == (tokens, positions)
+            logits_BV = ahead[2]
+            EagerGraphs.begun += 1
+        else:
+            logits_BV = self.logits(tokens, positions)
+        chosen = logits_BV.argmax(-1).tolist()
+        if goes_on:
+            following = [place + 1 for place in positions]
+            self._ahead = chosen, following, self.logits(chosen, following)
+        return [chosen, logits_BV.isnan().any(-1).long().tolist()]
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Decoder:
+    made = Decoder(SHAPE)
+    initialise(made, 0)
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel())) * 0.3)
+    return made
+
+
+@torch.no_grad()
+def without_cache(decoder: Decoder, prompt: list[int], count: int) -> list[int]:
+    ids = list(prompt)
+    for _ in range(count):
+        hidden = decoder(torch.tensor([ids]), torch.arange(len(ids))[None], Causal())
+        ids.append(int(decoder.head.logits(hidden[0, -1]).argmax()))
+    return ids[len(prompt) :]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_sequences_come_and_go_and_every_answer_is_its_own(decoder: Decoder, data: st.DataObject) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "DecodingGraphs", EagerGraphs)
+        engine = Engine(decoder, max_batch=3, prefill_tokens=8)
+        asked: list[tuple[Any, list[int], int, int | None]] = []
+        for _ in range(data.draw(st.integers(1, 6))):
+            prompt = data.draw(st.lists(st.integers(0, 49), min_size=1, max_size=12))
+            most = data.draw(st.integers(1, 9))
+            truth = without_cache(decoder, prompt, most)
+            stop = data.draw(st.sampled_from([None, *truth]))
+            cold = SamplingSettings(max_tokens=most, temperature=0)
+            asked.append((engine.submit(prompt, cold, [] if stop is None else [stop]), truth, most, stop))
+            for _ in range(data.draw(st.integers(0, 4))):
+                engine.step()
+            if data.draw(st.integers(0, 5)) == 0:
+                engine.cancel(asked[-1][0])
+        engine.finish([request for request, *_ in asked])
+    for request, truth, most, stop in asked:
+        wanted = truth[: truth.index(stop)] if stop in truth else truth
+        if request.finish == "cancelled":
+            wanted = wanted[: len(request.tokens)]
+        assert request.tokens == wanted and len(wanted) <= most
+
+
+def test_steps_are_begun_ahead_and_only_where_nothing_but_the_likeliest_token_is_asked(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DecodingGraphs", EagerGraphs)
+    monkeypatch.setattr(EagerGraphs, "begun", 0)
+    engine = Engine(decoder)
+    engine.generate([[1, 2, 3]], SamplingSettings(max_tokens=8, temperature=0))
+    assert EagerGraphs.begun == 6  # the first comes from the prompt, and before the second nothing was begun
+    others: list[dict[str, Any]] = [
+        {"temperature": 1.0},
+        {"repetition_penalty": 1.2},
+        {"no_repeat_ngram": 3},
+        {"logprobs": 1},
+    ]
+    for other in others:
+        engine.generate([[1, 2, 3]], SamplingSettings(max_tokens=8, **{"temperature": 0, **other}))
+    assert EagerGraphs.begun == 6
+
+
+def test_logits_that_are_no_numbers_end_the_answer(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DecodingGraphs", EagerGraphs)
+    engine = Engine(decoder)
+    request = engine.submit([1, 2, 3], SamplingSettings(max_tokens=8, temperature=0))
+    engine.step()
+    monkeypatch.setattr(EagerGraphs, "logits", lambda self, tokens, _: torch.full((len(tokens), 50), float("nan")))
+    with pytest.raises(UserError, match="NaN"):
+        engine.finish([request])
+    assert engine.running == 0
