@@ -1,13 +1,17 @@
-"""What sft.py and dpo.py share: the rows of mini_qwen cut to length, both stages' folders, and clocks on both sides."""
+"""What sft.py, lora.py and dpo.py share: the rows of mini_qwen cut to length, the stages' folders, both sides' runs."""
 
 from __future__ import annotations
 
+import argparse
 import json
+import tempfile
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow.parquet as pq
 import torch
 
@@ -19,7 +23,7 @@ from danlu.model.folder import save_decoder
 from danlu.model.parts import initialise
 from danlu.model.settings import ModelSettings
 from danlu.recipe.build import build_stages
-from danlu.recipe.job import TrainingJob, run_job
+from danlu.recipe.job import TrainingJob, run_job, training_stream
 from danlu.recipe.run import run_recipe
 from danlu.recipe.settings import Recipe, load_recipe
 from danlu.tokens.stream import Step
@@ -56,6 +60,25 @@ def cut(tokenizer: Tokenizer, text: str, tokens: int, *, end: bool = False) -> s
     """The text's first, or last, so many tokens as text."""
     ids = tokenizer.encode(text)
     return text if len(ids) <= tokens else tokenizer.decode(ids[-tokens:] if end else ids[:tokens]).strip("\ufffd")
+
+
+def write_conversations(out: Path, data: Path, tokenizer: Tokenizer, length: int, most: int | None) -> None:
+    """Writes the first conversations as JSON lines, each cut so that all of it fits into a row."""
+    cut = (conversation(row, tokenizer, length) for row in read_rows(data, "sft"))
+    with out.open("w", encoding="utf-8") as handle:
+        for messages in islice(filter(None, cut), most):
+            handle.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
+
+
+def conversation(row: dict[str, Any], tokenizer: Tokenizer, length: int) -> list[dict[str, str]] | None:
+    """A conversation whose last answer is cut so that all of it fits into a row; None where no room is left for it."""
+    names = {"human": "user", "gpt": "assistant", "system": "system"}
+    messages = [{"role": names[turn["from"]], "content": turn["value"]} for turn in row["conversations"]]
+    markup = 8 * len(messages)
+    before = sum(len(tokenizer.encode(message["content"])) for message in messages[:-1])
+    room = length - before - markup
+    messages[-1]["content"] = cut(tokenizer, messages[-1]["content"], max(room, 1))
+    return messages if room >= 16 else None
 
 
 def write_start(tiny: bool, out: Path, tokenizer: Tokenizer) -> Path:
@@ -101,6 +124,9 @@ class _Timed(loop.Run):
     ends: ClassVar[list[float]] = []
     last_rows: ClassVar[int] = 0
 
+    def _save(self, *_: Any, **__: Any) -> None:
+        self.last = self.out  # writing what nobody reads would take longer than the steps
+
     def _take(self, step: Step, stop: bool) -> bool:
         stopped = super()._take(step, stop)
         self.ends.append(time.perf_counter())
@@ -114,6 +140,69 @@ def ours(job: TrainingJob, out: Path) -> dict[str, Any]:
     run_job(job, out)
     losses = [row["loss"] for row in read_metrics(out / "metrics.jsonl") if "loss" in row]
     return {"began": began, "ends": _Timed.ends, "losses": losses, "rows": _Timed.last_rows}
+
+
+def trl_sft(
+    model: Any, job: TrainingJob, given: argparse.Namespace, rows: int, packing: bool = True, **more: Any
+) -> dict[str, Any]:
+    """TRL's SFTTrainer, its own packing, collator, loss and loop, on the tokens and labels of the job."""
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    on_gpu = given.device == "cuda"
+    began = time.perf_counter()
+    samples = []
+    stream = training_stream(job).once()
+    for taken in stream.examples(0, stream.epoch):
+        (document,) = taken.documents
+        ids = document.encoded.tokens.astype(np.int64)
+        samples.append(
+            {"input_ids": ids.tolist(), "labels": np.where(document.encoded.weights > 0, ids, -100).tolist()}
+        )
+    ticks = clock(given.device)
+    with tempfile.TemporaryDirectory() as out:
+        settings: dict[str, Any] = {
+            "num_train_epochs": given.epochs,
+            "per_device_train_batch_size": rows,
+            "gradient_accumulation_steps": -(-len(samples) // rows),  # a step ends with the epoch at the latest
+            "learning_rate": job.train.learning_rate,
+            "lr_scheduler_type": "constant",
+            "adam_beta2": job.train.betas[1],
+            "weight_decay": job.train.weight_decay,
+            "max_grad_norm": 1.0,
+            "max_length": stream.length,
+            "packing": packing,
+            "packing_strategy": "bfd",
+            "gradient_checkpointing": False,
+            "bf16": on_gpu,
+            "use_cpu": not on_gpu,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": [],
+            "disable_tqdm": True,
+            "dataloader_num_workers": 2 if on_gpu else 0,
+            "dataloader_persistent_workers": on_gpu,
+            "optim": "adamw_torch_fused",
+        }
+        more["use_liger_kernel"] = on_gpu and more.get("use_liger_kernel", False)
+        trainer = SFTTrainer(
+            model=model,
+            args=SFTConfig(output_dir=out, **{**settings, **more}),
+            train_dataset=Dataset.from_list(samples),
+            processing_class=AutoTokenizer.from_pretrained(str(job.tokenizer)),
+            callbacks=[ticks],
+        )
+        trainer.train()
+    widths = [len(row["input_ids"]) for row in trainer.train_dataset]
+    computed = sum(widths) if packing else sum(max(widths[at : at + rows]) * rows for at in range(0, len(widths), rows))
+    return {
+        "began": began,
+        "ends": ticks.ends,
+        "rows": rows,
+        "losses": [row["loss"] for row in trainer.state.log_history if "loss" in row],
+        "padding": 1 - sum(len(sample["input_ids"]) for sample in samples) / computed,
+    }
 
 
 def torch_flash() -> str:

@@ -12,15 +12,12 @@ variable-length FlashAttention, or SDPA where rows are padded; `pip install trl 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
-import time
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import fine_tuning
@@ -55,10 +52,7 @@ def prepare(given: argparse.Namespace, work: Path) -> None:
     tokenizer = fine_tuning.tokenizer_of(given.tokenizer)
     length, rows = fine_tuning.length_of(given.tiny), work / "rows"
     rows.mkdir()
-    with (rows / "rows.jsonl").open("w", encoding="utf-8") as handle:
-        cut = (_messages(row, tokenizer, length) for row in fine_tuning.read_rows(given.data, "sft"))
-        for messages in islice(filter(None, cut), 8 if given.tiny else None):
-            handle.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
+    fine_tuning.write_conversations(rows / "rows.jsonl", given.data, tokenizer, length, 8 if given.tiny else None)
     start = fine_tuning.write_start(given.tiny, work / "start", tokenizer)
     job = fine_tuning.pack("sft", work, given.tokenizer, start, [f"sft.data.length={length}"])
     examples = training_stream(job).epoch
@@ -67,17 +61,6 @@ def prepare(given: argparse.Namespace, work: Path) -> None:
     if given.device == "cpu":
         train = train.model_copy(update={"precision": "float32"})
     (work / "job.json").write_text(job.model_copy(update={"train": train}).model_dump_json(by_alias=True))
-
-
-def _messages(row: dict[str, Any], tokenizer: Any, length: int) -> list[dict[str, str]] | None:
-    """A conversation whose last answer is cut so that all of it fits into a row; None where no room is left for it."""
-    names = {"human": "user", "gpt": "assistant", "system": "system"}
-    messages = [{"role": names[turn["from"]], "content": turn["value"]} for turn in row["conversations"]]
-    markup = 8 * len(messages)
-    before = sum(len(tokenizer.encode(message["content"])) for message in messages[:-1])
-    room = length - before - markup
-    messages[-1]["content"] = fine_tuning.cut(tokenizer, messages[-1]["content"], max(room, 1))
-    return messages if room >= 16 else None
 
 
 def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
@@ -115,68 +98,13 @@ def theirs(
     liger: bool = False,
     dtype: str = "float32",
 ) -> dict[str, Any]:
-    """TRL's own packing, collator, loss and loop on the same tokens and labels."""
-    from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import SFTConfig, SFTTrainer
+    from transformers import AutoModelForCausalLM
 
-    on_gpu = given.device == "cuda"
-    began = time.perf_counter()
-    samples = []
-    stream = training_stream(job).once()
-    for taken in stream.examples(0, stream.epoch):
-        (document,) = taken.documents
-        ids = document.encoded.tokens.astype(np.int64)
-        samples.append(
-            {"input_ids": ids.tolist(), "labels": np.where(document.encoded.weights > 0, ids, -100).tolist()}
-        )
     fine_tuning.torch_flash()
     model = AutoModelForCausalLM.from_pretrained(
         str(job.start), dtype=getattr(torch, dtype), attn_implementation=attention
     )
-    clock = fine_tuning.clock(given.device)
-    with tempfile.TemporaryDirectory() as out:
-        trainer = SFTTrainer(
-            model=model,
-            args=SFTConfig(
-                output_dir=out,
-                num_train_epochs=given.epochs,
-                per_device_train_batch_size=rows,
-                gradient_accumulation_steps=-(-len(samples) // rows),  # a step ends with the epoch at the latest
-                learning_rate=job.train.learning_rate,
-                lr_scheduler_type="constant",
-                adam_beta2=job.train.betas[1],
-                weight_decay=job.train.weight_decay,
-                max_grad_norm=1.0,
-                max_length=stream.length,
-                packing=packing,
-                packing_strategy="bfd",
-                use_liger_kernel=liger and on_gpu,
-                gradient_checkpointing=False,
-                bf16=on_gpu,
-                use_cpu=not on_gpu,
-                logging_steps=1,
-                save_strategy="no",
-                report_to=[],
-                disable_tqdm=True,
-                dataloader_num_workers=2 if on_gpu else 0,
-                dataloader_persistent_workers=on_gpu,
-                optim="adamw_torch_fused",
-            ),
-            train_dataset=Dataset.from_list(samples),
-            processing_class=AutoTokenizer.from_pretrained(str(job.start)),
-            callbacks=[clock],
-        )
-        trainer.train()
-    widths = [len(row["input_ids"]) for row in trainer.train_dataset]
-    computed = sum(widths) if packing else sum(max(widths[at : at + rows]) * rows for at in range(0, len(widths), rows))
-    return {
-        "began": began,
-        "ends": clock.ends,
-        "rows": rows,
-        "losses": [row["loss"] for row in trainer.state.log_history if "loss" in row],
-        "padding": 1 - sum(len(sample["input_ids"]) for sample in samples) / computed,
-    }
+    return fine_tuning.trl_sft(model, job, given, rows, packing, use_liger_kernel=liger)
 
 
 def main() -> None:
