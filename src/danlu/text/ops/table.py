@@ -61,7 +61,7 @@ OPERATORS = {
     "tokens": Operator(score=tokens.score, judge=ranges.judge),
     "perplexity": Operator(score=perplexity.score, judge=perplexity.judge),
     "reward": Operator(score=reward.score, judge=ranges.judge),
-    "privacy": Operator(change=redact.redact, measure=redact.measure),
+    "privacy": Operator(change=redact.redact, measure=redact.measure, version=2),
     "near_dedup": Operator(measure=near_dedup.measure, gather=near_dedup.gather, judge=near_dedup.judge),
     "line_dedup": Operator(
         measure=line_dedup.measure,

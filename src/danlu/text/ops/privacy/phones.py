@@ -17,6 +17,7 @@ _MOBILE = re.compile(r"1[3-9]\d(?:\d{8}|([ -])\d{4}\1\d{4}|[ -]\d{8})")
 # Segments that were given to an operator; 154 was not, so pseudonyms have it (pseudonyms.py).
 _SEGMENT = re.compile(r"1(?:3\d|4[5-9]|5[0-35-9]|6[2567]|7[0-8]|8\d|9[0-35-9])")
 _CHINA = re.compile(r"(?:\(\+?(?:00)?86\)|(?:\+|00)86|(?<![\d.-])86)[ -]?$")
+_AMOUNT = re.compile(r" ?(?:[美日欧港韩]?元|块钱|[万亿]|字节|USD|RMB|CNY|dollars|bytes)", re.IGNORECASE)
 _FIXED = re.compile(r"0(?:10|2[0-57-9]|[3-9]\d{2})(\) ?|[- ]{0,3})[2-8](?:\d{2,3}[- ]\d{4}|\d{6,7})")
 _EXTENSION = re.compile(r"(?:-| ?转 ?| ?ext\.? ?)\d{1,6}(?![\d-])", re.IGNORECASE)
 _AMERICAN = re.compile(r"[2-9]\d{2}(\) ?|[-. ])[2-9]\d{2}[-. ]\d{4}")
@@ -61,8 +62,11 @@ def phones(text: str) -> Iterator[Span]:
         start = found.start()
         if country := _CHINA.search(before(text, start)):
             start -= len(country[0])
-        if _SEGMENT.match(found[0]) and not _round(digits_of(found[0])) and alone(text, start, found.end(), _PHONE_CUE):
-            yield Span(start, found.end(), "mobile", digits_of(found[0]))
+        number, end = digits_of(found[0]), found.end()
+        if not _SEGMENT.match(found[0]) or _round(number) or _AMOUNT.match(text, end):
+            continue
+        if alone(text, start, end, _PHONE_CUE):
+            yield Span(start, end, "mobile", number)
     yield from phones_abroad(text)
     for found in _FIXED.finditer(text):
         start, end, separated = found.start(), found.end(), bool(found[1])

@@ -68,7 +68,7 @@ def alone(text: str, start: int, end: int, cue: re.Pattern[str] | None = None) -
         return False
     if right in (".", "-", "/", ":") and text[end + 1 : end + 2].isdecimal():
         return False
-    if is_ascii_letter(left) or (left and left in "_.-/#%&=$*\\@+"):
+    if is_ascii_letter(left) or (left and left in "_.-/#%&=$¥￥€£*\\@+"):
         return cue is not None and bool(cue.search(before(text, start, 24)))
     return True
 
