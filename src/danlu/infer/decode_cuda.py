@@ -349,11 +349,11 @@ def _attend_next(  # type: ignore[no-untyped-def]
         if split == 0:
             tl.store(answer, (gathered / total[:, None]).to(out.dtype.element_ty), mask=real)
     elif split < pieces:
-        mixed += (row * heads + head) * splits * packed * size + member[:, None] * size + dims[None, :]
-        sums += (row * heads + head) * splits * 2 * packed + member
-        tl.store(mixed + split * packed * size, gathered)
-        tl.store(sums + split * 2 * packed, greatest)
-        tl.store(sums + split * 2 * packed + packed, total)
+        own_mixed = mixed + (row * heads + head) * splits * packed * size + member[:, None] * size + dims[None, :]
+        own_sums = sums + (row * heads + head) * splits * 2 * packed + member
+        tl.store(own_mixed + split * packed * size, gathered)
+        tl.store(own_sums + split * 2 * packed, greatest)
+        tl.store(own_sums + split * 2 * packed + packed, total)
         tl.debug_barrier()  # all threads have written before one of them takes the ticket
         ticket = tickets + row * heads + head
         if tl.atomic_add(ticket, 1) == pieces - 1:  # the last to come puts the pieces together
@@ -362,11 +362,11 @@ def _attend_next(  # type: ignore[no-untyped-def]
             total = tl.zeros((packed,), tl.float32)
             gathered = tl.zeros((packed, size), tl.float32)
             for other in range(pieces):
-                peak = tl.load(sums + other * 2 * packed, cache_modifier=".cg")
+                peak = tl.load(own_sums + other * 2 * packed, cache_modifier=".cg")
                 higher = tl.maximum(greatest, peak)
                 shrink, factor = tl.exp2(greatest - higher), tl.exp2(peak - higher)
-                total = total * shrink + factor * tl.load(sums + (other * 2 + 1) * packed, cache_modifier=".cg")
-                piece = tl.load(mixed + other * packed * size, cache_modifier=".cg")
+                total = total * shrink + factor * tl.load(own_sums + (other * 2 + 1) * packed, cache_modifier=".cg")
+                piece = tl.load(own_mixed + other * packed * size, cache_modifier=".cg")
                 gathered = gathered * shrink[:, None] + piece * factor[:, None]
                 greatest = higher
             tl.store(answer, (gathered / total[:, None]).to(out.dtype.element_ty), mask=real)
