@@ -89,6 +89,16 @@ def pack(given: argparse.Namespace) -> None:
     print(f"{(out / 'packed.tar.zst').stat().st_size / 2**20:.1f} MiB; other folders in {out} may go")
 
 
+def unpack(packed: Path, folder: Path) -> None:
+    """Puts what `pack` left in `packed` into a folder."""
+    with (
+        (packed / "packed.tar.zst").open("rb") as raw,
+        zstandard.ZstdDecompressor().stream_reader(raw) as stream,
+        tarfile.open(fileobj=stream, mode="r|") as tar,
+    ):
+        tar.extractall(folder, filter="data")
+
+
 def _share(file: Path, most: float) -> Iterator[str]:
     with file.open("rb") as raw:
         for line in io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(raw), "utf-8"):
@@ -181,7 +191,8 @@ def ours(given: argparse.Namespace, out: Path) -> dict[str, Any]:
         if "source" in row:
             by_step.setdefault(row["step"], {})[row["source"]] = row["held_out_bits_per_byte"]
     curve = [{"seconds": at, **point} for at, point in zip(_Clocked.evaluated, by_step.values(), strict=False)]
-    rate = job.train.batch * job.data.length / each
+    seen = [row["tokens"] for row in read_metrics(out / "run" / "metrics.jsonl") if "loss" in row]
+    rate = (seen[-1] - seen[0]) / (len(seen) - 1) / each
     return {"steps": steps, "tokens_per_second": rate, "curve": curve, "settings": job.train.model_dump(mode="json")}
 
 
@@ -250,6 +261,7 @@ def theirs(
             report_to=[],
             disable_tqdm=True,
             dataloader_num_workers=4 if on_gpu else 0,
+            dataloader_drop_last=True,  # a last, smaller batch would be compiled for once more
         )
         callback = Clock()
         callback.every = every
@@ -318,9 +330,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if not given.one:
             given.work = Path(folder)
-            unpack = zstandard.ZstdDecompressor().stream_reader((given.packed / "packed.tar.zst").open("rb"))
-            with tarfile.open(fileobj=unpack, mode="r|") as tar:
-                tar.extractall(given.work, filter="data")
+            unpack(given.packed, given.work)
         found = run(given, measure)
     show(given, found, COLUMNS)
     print(*crossings(found), sep="\n")
