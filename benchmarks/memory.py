@@ -4,8 +4,9 @@
     python benchmarks/memory.py --stage dpo "rows=2 recompute=true" "rows=4 optimizer_states=bf16"
 
 A way is a list of settings of TrainSettings. Each takes the heaviest batch that a run can meet, full rows with every
-token in the loss, three times with its updates; beside the measured peak stand the parts by formula. SFT meets no
-heavier batch than pretraining. The reference of DPO is computed beforehand and takes no memory besides a number a text.
+token in the loss, three times with its updates; beside the measured peak stand the parts as danlu counts them. SFT
+meets no heavier batch than pretraining. The reference of DPO is computed beforehand and takes no memory besides a
+number a text.
 """
 
 from __future__ import annotations
@@ -21,17 +22,14 @@ import torch
 from pydantic import ValidationError
 
 from chain import Column, parser, run, show
-from danlu.model.decoder import Decoder
-from danlu.model.head import chunk_bytes
-from danlu.model.parts import initialise
 from danlu.model.settings import parameters
 from danlu.tokens.characters import TokenBytes
 from danlu.tokens.encode import Encoded
 from danlu.tokens.shards import Example, TokenSet, TokenSetWriter
 from danlu.tokens.spelling import Spelling
 from danlu.tokens.stream import Stream
-from danlu.train.heaviest import heaviest
-from danlu.train.memory import activation_bytes, state_bytes
+from danlu.train.heaviest import heaviest, random_decoder
+from danlu.train.memory import needs
 from danlu.train.objectives.table import objective_of
 from danlu.train.precision import DTYPES
 from danlu.train.preference_settings import DPOTrainSettings
@@ -50,11 +48,14 @@ WAYS = (
 COLUMNS: list[Column] = [
     ("rows", "rows", ".0f"),
     ("peak GiB", "peak", ".2f"),
-    ("formula", "formula", ".2f"),
-    ("weights, moments", "states", ".2f"),
+    ("counted", "counted", ".2f"),
+    ("peak / counted", "ratio", ".3f"),
+    ("weights", "weights", ".2f"),
+    ("float32 copies", "masters", ".2f"),
+    ("gradients", "gradients", ".2f"),
+    ("moments", "moments", ".2f"),
     ("activations", "activations", ".2f"),
-    ("logits", "logits", ".2f"),
-    ("the rest", "rest", ".2f"),
+    ("loss", "loss", ".2f"),
     ("tokens/s", "tokens_per_second", ",.0f"),
 ]
 
@@ -66,24 +67,18 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
     settings = settings_of(way, given)
     with tempfile.TemporaryDirectory() as folder:
         stream = _stream(Path(folder), shape.vocab_size, length_of(given.tiny), pairs)
-        decoder = Decoder.empty(shape)
-        initialise(decoder, 0)
-        load = heaviest(settings, objective_of(settings), decoder, stream)
-    device = torch.device(given.device)
-    parts = {
-        "states": state_bytes(settings, shape, 1),
-        "activations": activation_bytes(settings, shape) * load.rows * stream.length,
-        "logits": 2 * min(chunk_bytes(device), load.rows * stream.length * shape.vocab_size * 4),
-    }
+        load = heaviest(settings, objective_of(settings), random_decoder(settings, shape, 0), stream)
+    gpu = torch.cuda.mem_get_info()[1] if given.device == "cuda" else None
+    counted = needs(settings, shape, gpu).of(load.rows * stream.length)
     return {
         "rows": load.rows,
         "parameters": parameters(shape),
         "compute_bytes": DTYPES[settings.precision].itemsize,
         "tokens_per_second": load.tokens_per_second,
         "peak": load.peak_bytes / 2**30,
-        "formula": sum(parts.values()) / 2**30,
-        "rest": (load.peak_bytes - sum(parts.values())) / 2**30,
-        **{name: value / 2**30 for name, value in parts.items()},
+        "counted": counted.total / 2**30,
+        "ratio": load.peak_bytes / counted.total,
+        **{name: value / 2**30 for name, value in vars(counted).items()},
     }
 
 

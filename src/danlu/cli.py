@@ -307,11 +307,20 @@ def sets(
 
 
 @app.command()
-def doctor(recipe: RecipePath, overrides: Overrides = None, smoke: Smoke = False) -> None:
-    """Proves on your recipe what cannot be seen: accumulation, packing, resuming and the like change nothing."""
-    from danlu.recipe.doctor import examine
+def doctor(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    smoke: Smoke = False,
+    gpu: Annotated[
+        float | None,
+        typer.Option(metavar="GIB", min=1, help="Only say what training takes on a GPU of this size: no data is read."),
+    ] = None,
+) -> None:
+    """Memory part by part and the largest micro-batch; proof that packing, resuming and the like change nothing."""
+    from danlu.recipe.doctor import examine, plan_for
 
-    if not examine(_recipe(recipe, overrides, smoke)):
+    loaded = _recipe(recipe, overrides, smoke)
+    if not (plan_for(loaded, gpu) if gpu else examine(loaded)):
         raise typer.Exit(1)
 
 

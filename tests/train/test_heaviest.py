@@ -1,16 +1,20 @@
-"""The heaviest batch is not tried where it would take more memory than there is."""
+"""The heaviest batch: tried on weights as a run holds them, and not where it would take more memory than there is."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import torch
 
+from danlu.model.adapt import slots
 from danlu.model.settings import ModelSettings
-from danlu.train.heaviest import lacking_memory
+from danlu.train.heaviest import heaviest, lacking_memory, random_decoder
+from danlu.train.objectives.next_token import NextToken
 from danlu.train.settings import TrainSettings
+from danlu.train.tune_settings import Full, LoRA, QLoRA
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU says itself that it is too small")
@@ -21,3 +25,14 @@ def test_a_shape_beyond_memory_is_told_before_it_is_made(tmp_path: Path) -> None
     assert lacking_memory(TrainSettings(), small, stream) is None
     told = lacking_memory(TrainSettings(), huge, stream)
     assert told is not None and "GiB are free here" in told
+
+
+@pytest.mark.parametrize("how", [Full(), LoRA(rank=2), QLoRA(rank=2)])
+def test_it_is_tried_on_what_the_run_holds(how: Any, tmp_path: Path) -> None:
+    settings = TrainSettings(batch=8, rows=2, precision="bf16", compile=False, tune=how)
+    made = random_decoder(settings, tiny.SHAPE, 1)
+    frozen, small = not isinstance(how, Full), isinstance(how, QLoRA)
+    assert made.embed.weight.dtype == (torch.bfloat16 if frozen else torch.float32)
+    assert all((slot.quantised is not None) == small for _, _, slot in slots(made))
+    load = heaviest(settings, NextToken(), made, tiny.stream(tmp_path, "document"))
+    assert load.rows == 2 and load.tokens_per_second > 0

@@ -16,13 +16,22 @@ from danlu.model.settings import ModelSettings
 from danlu.recipe.advice import advice
 from danlu.recipe.build import build_stages
 from danlu.recipe.job import TrainingJob, training_stream
+from danlu.recipe.memory import gpu_here, planned, print_memory
 from danlu.recipe.run import run_recipe
 from danlu.recipe.settings import Recipe
+
+
+def plan_for(recipe: Recipe, gigabytes: float) -> bool:
+    """Prints what every training stage takes on a GPU of so many GiB, without data; says whether all of them fit."""
+    console, gpu = Console(highlight=False), int(gigabytes * 2**30)
+    print_memory(recipe, gpu, console)
+    return all(planned(recipe, name, gpu).fits for name in recipe.training())
 
 
 def examine(recipe: Recipe) -> bool:
     """Packs the recipe's data, then checks every training stage; prints it all and says whether all checks passed."""
     console = Console(highlight=False)
+    print_memory(recipe, gpu_here(), console)
     run_recipe(recipe, until="pack")
     jobs = [check(TrainingJob, stage.settings) for stage in build_stages(recipe) if stage.name in recipe.training()]
     for one in advice(recipe, {job.stage: _examples(job) for job in jobs}):
@@ -34,10 +43,8 @@ def examine(recipe: Recipe) -> bool:
 def _examine(job: TrainingJob, recipe: Recipe, console: Console) -> bool:
     import torch
 
-    from danlu.model.decoder import Decoder
-    from danlu.model.parts import initialise
     from danlu.model.reward_head import reward_shape
-    from danlu.train.heaviest import heaviest, lacking_memory
+    from danlu.train.heaviest import heaviest, lacking_memory, random_decoder
     from danlu.train.invariances import run_invariances
     from danlu.train.objectives.table import objective_of
 
@@ -54,10 +61,8 @@ def _examine(job: TrainingJob, recipe: Recipe, console: Console) -> bool:
             f"or set {job.stage}.train.rows lower"
         )
         return all(one.passed for one in checks)
-    decoder = Decoder.empty(shape)
-    initialise(decoder, job.seed)
     try:
-        load = heaviest(job.train, objective, decoder, stream)
+        load = heaviest(job.train, objective, random_decoder(job.train, shape, job.seed), stream)
     except torch.OutOfMemoryError:
         console.print(
             f"✗ {job.stage}: the heaviest batch does not fit: set {job.stage}.train.rows lower, or "
@@ -68,7 +73,9 @@ def _examine(job: TrainingJob, recipe: Recipe, console: Console) -> bool:
     seconds = sum(of["seen"] for of in packed.get("mix", {}).values()) / load.tokens_per_second
     console.print(
         f"{job.stage}, heaviest batch ({load.rows} × {stream.length} tokens, all in the loss): "
-        f"{load.peak_bytes / 2**30:.2f} GiB at the peak, {load.tokens_per_second:,.0f} tokens/s; "
+        f"{load.peak_bytes / 2**30:.2f} GiB at the peak"
+        + (f" ({load.expected_bytes / 2**30:.2f} expected)" if load.expected_bytes else "")
+        + f", {load.tokens_per_second:,.0f} tokens/s; "
         f"at that rate the stage takes {duration(seconds)}"
     )
     return all(one.passed for one in checks)

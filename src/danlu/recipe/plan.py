@@ -25,6 +25,7 @@ from danlu.text.settings import SourceSettings
 from danlu.tokens.mixing import Portion, portions
 from danlu.tokens.pack import folder_names
 from danlu.tokens.settings import DataSettings
+from danlu.train.tune_settings import trained_share
 
 BYTES_A_TOKEN = 3.9  # zh and en text under a 151k vocabulary, measured on the shared corpora
 USEFUL_SHARE = 0.4  # of the measured matrix product that a small model's training reaches
@@ -80,7 +81,8 @@ def print_plan(recipe: Recipe) -> None:
     console.print(
         f"Times assume {USEFUL_SHARE:.0%} of the {rate / 1e9:.0f} GFLOP/s that a matrix product reached here just now; "
         "tokens marked ≈ are the files' size over "
-        f"{BYTES_A_TOKEN} bytes; memory leaves activations out. `danlu doctor` measures the heaviest batch."
+        f"{BYTES_A_TOKEN} bytes; memory is that of a step on one device here. `danlu doctor` says it part by part, "
+        "for other GPUs too (--gpu), and measures the heaviest batch."
     )
 
 
@@ -99,17 +101,21 @@ def mix_of(section: TrainingStage, pack: Stage) -> Mix:
 
 def estimate(recipe: Recipe, name: str, section: TrainingStage, mix: Mix, rate: float) -> Cost:
     """The cost of one training stage."""
-    shape = _shape(recipe)
+    from danlu.recipe.memory import gpu_here, planned
+    from danlu.train.checkpoint import expected_bytes
+
+    shape, train = starting_shape(recipe), section.train
     seen = sum(portion.seen for portion in mix.portions.values())
-    count = parameters(shape)
-    # float32 weights and two moments, gradients, and a compute copy below float32
-    per_parameter = 16 if section.train.precision == "float32" else 18
     length = section.data.length
-    flops = training_flops(shape, [length]) / length * seen * PASSES.get(name, 1.0)
+    # Of a frozen weight no gradient is made; recomputation is a forward pass more.
+    passes = (2 + trained_share(train.tune, shape)) / 3 * PASSES.get(name, 1.0) + train.recompute / 3
+    flops = training_flops(shape, [length]) / length * seen * passes
+    memory = planned(recipe, name, gpu_here()).memory.total
     kept = section.train.save.keep_last + section.train.save.keep_best
     if section.train.save.every_epoch:
         kept += round(section.train.epochs)
-    return Cost(seen, mix.measured, count, per_parameter * count, 16 * count * kept, flops / (rate * USEFUL_SHARE))
+    disk = expected_bytes(shape, train) * kept
+    return Cost(seen, mix.measured, parameters(shape), memory, disk, flops / (rate * USEFUL_SHARE))
 
 
 def _mix_table(mixes: dict[str, Mix]) -> Table:
@@ -138,7 +144,8 @@ def matmul_rate() -> float:
     return 2 * side**3 / best
 
 
-def _shape(recipe: Recipe) -> ModelSettings:
+def starting_shape(recipe: Recipe) -> ModelSettings:
+    """The shape that is trained; of an open model that is not here, the published one."""
     if recipe.model is not None and recipe.model.from_folder is None:
         return recipe.model
     from danlu.model.open import shape_of

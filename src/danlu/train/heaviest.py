@@ -11,12 +11,14 @@ import numpy as np
 import torch
 
 from danlu.model.decoder import Decoder
+from danlu.model.nf4 import quantise
 from danlu.model.pour import free_bytes
+from danlu.model.projection import Projection
 from danlu.model.settings import ModelSettings
 from danlu.tokens.batch import Placed, make_batch
 from danlu.tokens.encode import Encoded
 from danlu.tokens.stream import Step, Stream
-from danlu.train.memory import activation_bytes, fitting_rows, state_bytes
+from danlu.train.memory import fitting_rows, most_rows, needs
 from danlu.train.meter import Meter
 from danlu.train.network import block_matrices, build
 from danlu.train.objectives.base import Objective
@@ -25,6 +27,7 @@ from danlu.train.parallel import World
 from danlu.train.precision import DTYPES, LossScale
 from danlu.train.settings import TrainSettings
 from danlu.train.step import Stepper
+from danlu.train.tune_settings import LoRA, QLoRA
 
 ROUNDS = 2  # timed, after one that pays for compilation and the first allocations
 
@@ -36,6 +39,8 @@ class Load:
     rows: int
     peak_bytes: int
     tokens_per_second: float
+    expected_bytes: int | None
+    """What `memory` counts for it; None on a CPU, where a process holds much else."""
 
 
 def lacking_memory(settings: TrainSettings, shape: ModelSettings, stream: Stream) -> str | None:
@@ -44,38 +49,64 @@ def lacking_memory(settings: TrainSettings, shape: ModelSettings, stream: Stream
         return None
     here = World(0, 1, torch.device("cpu"))
     rows = settings.rows or fitting_rows(settings, shape, stream, here)
-    needed = state_bytes(settings, shape, 1) + rows * stream.length * activation_bytes(settings, shape)
+    needed = needs(settings, shape, None).of(rows * stream.length).total
     free = free_bytes(here.device)
     if needed <= free:
         return None
     return f"needs about {needed / 2**30:.0f} GiB, and {free / 2**30:.0f} GiB are free here"
 
 
+def random_decoder(settings: TrainSettings, shape: ModelSettings, seed: int) -> Decoder:
+    """A decoder that takes what a run's takes while it is loaded: a frozen base goes straight to the device in the
+    format that it is computed with, and over 4 bits layer by layer.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    frozen = isinstance(settings.tune, LoRA)
+    decoder = Decoder.empty(shape, DTYPES[settings.precision] if frozen else torch.float32, "meta")
+    torch.manual_seed(seed)
+    for module in [*decoder.blocks, *(module for name, module in decoder.named_children() if name != "blocks")]:
+        module.to_empty(device=device)
+        for parameter in module.parameters():
+            parameter.data.normal_(0.0, shape.init_std) if parameter.ndim > 1 else parameter.data.fill_(1.0)
+        for slot in module.children() if isinstance(settings.tune, QLoRA) else ():
+            if isinstance(slot, Projection):
+                slot.quantise(quantise(slot.weight.data))
+    return decoder
+
+
 def heaviest(settings: TrainSettings, objective: Objective, decoder: Decoder, stream: Stream) -> Load:
     """Trains a throw-away step on full rows, on the device that would train; `decoder` is used up.
 
+    A step that takes several micro-batches takes two here: the second meets the gradients of the first.
     Raises torch.OutOfMemoryError where it does not fit.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    world = World(0, 1, device)
-    rows = settings.rows or fitting_rows(settings, decoder.settings, stream, world)
-    step = _full(stream, rows, decoder.settings.vocab_size)
-    blank = Decoder.empty(decoder.settings, device="meta")
+    world, shape = World(0, 1, device), decoder.settings
+    rows = settings.rows or fitting_rows(settings, shape, stream, world)
+    count = 2 if most_rows(settings, stream.unit) > rows else 1
+    step = _full(stream, rows, shape.vocab_size, count)
+    blank = Decoder.empty(shape, device="meta")
     network, masters = build(decoder, settings, world)
+    expected = None
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        gpu = torch.cuda.mem_get_info(device)[1]
+        expected = needs(settings, shape, gpu).of(rows * stream.length).total
     optimizer = Optimizer(settings, masters.parameters, block_matrices(blank))
-    meter = Meter(decoder.settings, stream.length, world)
+    meter = Meter(shape, stream.length, world)
     scale = LossScale(DTYPES[settings.precision])
     stepper = Stepper(network, objective, masters, optimizer, scale, world, meter)
     stepper.take(step, 0.0, settings.clip)
     start = time.monotonic()
     for _ in range(ROUNDS):
         stepper.take(step, 0.0, settings.clip)
-    return Load(rows, _peak(device), ROUNDS * rows * stream.length / (time.monotonic() - start))
+    seconds = time.monotonic() - start
+    return Load(rows, _peak(device), ROUNDS * count * rows * stream.length / seconds, expected)
 
 
-def _full(stream: Stream, rows: int, vocabulary: int) -> Step:
-    """One micro-batch whose every row is one text, or half a pair, in which every token counts; and, where answers are
-    labelled by themselves, another of answers to other prompts.
+def _full(stream: Stream, rows: int, vocabulary: int, count: int) -> Step:
+    """`count` micro-batches whose every row is one text, or half a pair, in which every token counts; where answers are
+    labelled by themselves, as many of answers to other prompts.
     """
     random, length = np.random.default_rng(0), stream.length
     pairs, labelled = stream.unit == "pair", stream.unit == "labelled"
@@ -104,7 +135,8 @@ def _full(stream: Stream, rows: int, vocabulary: int) -> Step:
     aside = [make_batch([[replace(text, chosen=-1)] for text in texts], shape, None, columns)] if labelled else []
     weight = float(batch.target_weights.sum(dtype=np.float64))
     compared = len(texts) // 2 if pairs else len(texts) if labelled else 0
-    return Step([batch], 0, weight, len(texts), compared, rows * length, 0, 0.0, aside=aside)
+    seen = count * len(texts), count * compared, count * rows * length
+    return Step([batch] * count, 0, count * weight, *seen, 0, 0.0, aside=aside * count)
 
 
 def _peak(device: torch.device) -> int:

@@ -1,75 +1,230 @@
-"""How many rows a micro-batch may have, from the memory that there is. Never changes a result."""
+"""What a step takes on one device, part by part, and how many rows a micro-batch may have. Never changes a result.
+
+Counted from a decoder without values that was made ready as a run makes its own: what each block keeps for its backward
+pass is what its kernels and products say they need, which the compiler keeps too (it makes norms, rotations and dropout
+again). Peaks on an H200 came within 1% (docs/log.md).
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
-from danlu.model.head import chunk_bytes
+from danlu.model.adapt import slots
+from danlu.model.adapters import LoRA as Adapter
+from danlu.model.alibi import EXTRA
+from danlu.model.decoder import Decoder
+from danlu.model.head import chunk_bytes, chunk_bytes_of
 from danlu.model.nf4 import BITS as NF4_BITS
-from danlu.model.settings import ModelSettings, block_parameters, parameters
+from danlu.model.projection import Projection
+from danlu.model.settings import ModelSettings, block_parameters
 from danlu.train.parallel import World
 from danlu.train.precision import DTYPES
 from danlu.train.settings import TrainSettings
-from danlu.train.tune_settings import Full, LoRA, QLoRA, trained_parameters
+from danlu.train.tune_settings import LoRA, QLoRA
+from danlu.train.tuning import freeze
 
 if TYPE_CHECKING:
     from danlu.tokens.stream import Stream
 
 CPU_TOKENS = 4096  # of a micro-batch on a CPU: more makes no product faster
-SHARE = 0.8  # of the free memory; the rest is for fragments and communication
+USABLE = 0.9  # of a GPU's memory; the rest is for fragments and communication
+DRIVER = 3 << 28  # bytes that a GPU's driver and libraries take before the first tensor
+MOMENTS = {"float32": 8.0, "8bit": 2 + 8 / 256, "paged": 0.0}
+"""Bytes of AdamW's moments for a parameter, of those that cannot move to the host."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes at the peak of a step, by what they are for."""
+
+    weights: int
+    """What is computed with: a frozen base, or the rounded copies of what is trained."""
+    adapters: int
+    masters: int
+    """The float32 weights that the optimizer moves."""
+    gradients: int
+    moments: int
+    activations: int
+    loss: int
+
+    @property
+    def total(self) -> int:
+        return sum(getattr(self, part.name) for part in fields(self))
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a step takes whatever its micro-batch, and what each token of a micro-batch adds."""
+
+    fixed: Memory
+    kept: int
+    """Bytes a token from the forward pass of all blocks to their backward passes."""
+    block: int
+    """Bytes a token that one block's backward pass takes besides."""
+    ends: int
+    """Bytes a token from the last block to the loss and back."""
+    row: int
+    """Bytes of one token's logits; 0 where there are none."""
+    chunk: int
+    """Bytes of logits that are held at once."""
+    head: tuple[int, int]
+    """Bytes of the head's gradient made in one chunk, and of one that is summed over several."""
+
+    def of(self, tokens: int) -> Memory:
+        """With micro-batches of so many tokens, all of them in the loss."""
+        loss = 0
+        if self.row and tokens:
+            chunks = -(-tokens // max(16, self.chunk // self.row))
+            loss = -(-tokens // chunks) * self.row + self.head[chunks > 1]
+        loss += self.ends * tokens
+        beyond = max(0, self.block * tokens - loss)  # the loss is over when the first block goes back
+        parts = {part.name: getattr(self.fixed, part.name) for part in fields(self.fixed)}
+        activations = parts.pop("activations") + self.kept * tokens + beyond
+        return Memory(**{**parts, "activations": activations, "loss": loss})
+
+    def rows_in(self, length: int, room: int, most: int) -> int:
+        """The most rows of `length` tokens, up to `most`, that `room` bytes hold; 0 where not even one does."""
+        low, high = 0, most
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.of(middle * length).total <= room else (low, middle - 1)
+        return low
+
+
+def needs(settings: TrainSettings, shape: ModelSettings, gpu: int | None, world_size: int = 1) -> Needs:
+    """Of a run on GPUs with `gpu` bytes of memory each, or, without, on a CPU."""
+    blank, dtype = Decoder.empty(shape, device="meta"), DTYPES[settings.precision]
+    freeze(blank, settings.tune, dtype, seed=0)
+    size, width = dtype.itemsize, shape.hidden_size
+    trained = [block for block in blank.blocks if any(value.requires_grad for value in block.parameters())]
+    each = max((_kept(block, shape, size, compiled=gpu is not None) for block in trained), default=0)
+    passing = (width + 2 * shape.mlp_size) * size  # gradients inside a block on their way back
+    fused = sum(_fused(slot) * size for slot in trained[0].children() if isinstance(slot, Projection)) if trained else 0
+    kept, block = (
+        (width * size * len(trained), each + passing) if settings.recompute else (each * len(trained), passing)
+    )
+    largest = max(slot.in_features * slot.out_features for _, _, slot in slots(blank))
+    opened = largest * size if isinstance(settings.tune, QLoRA) else 0
+    adapting = fused * (1 if settings.recompute else len(trained)) + opened
+    vocabulary = shape.vocab_size if shape.head == "tokens" else 0
+    learns = vocabulary > 0 and blank.head.weight.requires_grad
+    return Needs(
+        _fixed(settings, blank, world_size, adapting),
+        kept,
+        block,
+        4 * width * size,
+        vocabulary * size,
+        chunk_bytes(torch.device("cpu")) if gpu is None else chunk_bytes_of(gpu),
+        (vocabulary * width * size, vocabulary * width * 4) if learns else (0, 0),
+    )
+
+
+def _kept(block: nn.Module, shape: ModelSettings, size: int, compiled: bool) -> int:
+    """Bytes a token that a block keeps for its backward pass.
+
+    Norms keep what goes in and one factor; attention its queries, keys, values, output and the softmax's sums; SwiGLU
+    what goes in; a product whose weight is trained what goes in. Values are a part of qkv's output.
+    """
+    wider = EXTRA if shape.positions == "alibi" else 0
+    queries, shared = shape.heads * (shape.head_size + wider), shape.kv_heads * (shape.head_size + wider)
+    own = shape.heads * shape.head_size
+    learning = {name: _learns(slot) for name, slot in block.named_children() if isinstance(slot, Projection)}
+    values = 2 * shape.hidden_size + 2 * queries + shared + 2 * shape.mlp_size
+    values += shared if wider else own + 2 * shape.kv_heads * shape.head_size
+    inputs = {"qkv": shape.hidden_size, "o": own if wider else 0, "gate_up": shape.hidden_size, "down": shape.mlp_size}
+    values += sum(inputs[name] for name, learns in learning.items() if learns)
+    factors = 2 + shape.heads + (shape.heads + shape.kv_heads if shape.qk_norm else 0)
+    masks = 0
+    for name, slot in block.named_children():
+        if not isinstance(slot, Projection) or not isinstance(slot.adapters, Adapter):
+            continue
+        values += sum(len(pair.down()) for pair in slot.adapters.of())
+        values += slot.out_features if slot.adapters.has_magnitudes else 0
+        if slot.adapters.dropout:
+            masks += slot.in_features
+            values += own if name == "o" else 0  # attention needs its output as it was
+    if not compiled:  # the norms' quotients, the gate's, and attention's output once more, put together
+        values += 2 * shape.hidden_size + shape.mlp_size + queries
+    return values * size + factors * 4 + masks
+
+
+def _learns(slot: Projection) -> bool:
+    return slot.weight.requires_grad if slot.adapters is None else True
+
+
+def _fused(slot: Projection) -> int:
+    """Values of an adapter's matrices as a product takes them: B in blocks, and several A's below each other."""
+    if not isinstance(slot.adapters, Adapter):
+        return 0
+    pairs = slot.adapters.of()
+    rank = sum(len(pair.down()) for pair in pairs)
+    return rank * (slot.out_features + (slot.in_features if len(pairs) > 1 else 0))
+
+
+def _fixed(settings: TrainSettings, blank: Decoder, world_size: int, activations: int) -> Memory:
+    size, adapted = DTYPES[settings.precision].itemsize, isinstance(settings.tune, LoRA)
+    counts = {(inside, learns): 0 for inside in (False, True) for learns in (False, True)}
+    for name, value in blank.named_parameters():
+        counts[".adapters." in name, value.requires_grad] += value.numel()
+    trained = counts[True, True] + counts[False, True]
+    own = counts[False, False] + (counts[False, True] if size < 4 else 0)  # in float32 masters are computed with
+    quantised = block_parameters(blank.settings) if isinstance(settings.tune, QLoRA) else 0
+    weights = int((own - quantised) * size + quantised * NF4_BITS / 8)
+    adapters = (counts[True, False] + (counts[True, True] if size < 4 else 0)) * size
+    masters, gradients = 4 * trained, 4 * trained
+    moments = int(trained * MOMENTS[settings.optimizer_states])
+    if settings.optimizer == "muon":
+        moments = 8 * trained - 4 * min(trained, block_parameters(blank.settings))
+    if world_size > 1 and settings.sharding not in (None, "none"):
+        replicated = settings.sharding == "optimizer"  # gradients, and float32 weights that are computed with
+        masters = masters if replicated and size == 4 else masters // world_size
+        gradients, moments = gradients if replicated else gradients // world_size, moments // world_size
+        if settings.sharding == "full" and not adapted:  # two layers and both ends at a time, and their gradients
+            layer = block_parameters(blank.settings) // len(blank.blocks)
+            ends = sum(value.numel() for value in blank.parameters()) - layer * len(blank.blocks)
+            weights = 2 * size * (2 * layer + ends)
+    return Memory(weights, adapters, masters, gradients, moments, activations, 0)
 
 
 def fitting_rows(settings: TrainSettings, shape: ModelSettings, stream: Stream, world: World) -> int:
     """Rows of a micro-batch: near as many as memory holds, and such that the last of a step leave little padding."""
     least = 2 if stream.unit == "pair" else 1
+    whole = -(-most_rows(settings, stream.unit) // world.size)
     if world.device.type == "cuda":
-        free = torch.cuda.mem_get_info(world.device)[0] * SHARE - state_bytes(settings, shape, world.size)
-        room = int((free - 2 * chunk_bytes(world.device)) / (activation_bytes(settings, shape) * stream.length))
+        free, gpu = torch.cuda.mem_get_info(world.device)
+        # What this process holds already, such as a frozen base, is counted among the needs.
+        room = int((free + torch.cuda.memory_reserved(world.device)) * USABLE)
+        fitting = needs(settings, shape, gpu, world.size).rows_in(stream.length, room, whole)
     else:
-        room = CPU_TOKENS // stream.length
-    examples = settings.batch * (2 if stream.unit == "pair" else 1)
-    most = max(least, min(room, -(-examples // world.size)))
-    return stream.fullest_rows(settings.batch, world.size, most)
+        fitting = CPU_TOKENS // stream.length
+    return stream.fullest_rows(settings.batch, world.size, world.least(max(least, min(fitting, whole))))
+
+
+def most_rows(settings: TrainSettings, unit: str) -> int:
+    """The most rows that a step can fill."""
+    return settings.batch * (2 if unit == "pair" else 1)
+
+
+def room_of(gpu: int) -> int:
+    """Bytes that a run may take of a GPU that is not here."""
+    return int((gpu - DRIVER) * USABLE)
 
 
 def with_sharding(settings: TrainSettings, shape: ModelSettings, world: World) -> TrainSettings:
     """`settings` with a level of sharding where they leave it open."""
+    gpu = world.least(torch.cuda.mem_get_info(world.device)[1]) if world.device.type == "cuda" else None
+    return sharded(settings, shape, gpu, world.size)
+
+
+def sharded(settings: TrainSettings, shape: ModelSettings, gpu: int | None, world_size: int) -> TrainSettings:
+    """The same for so many GPUs with `gpu` bytes each; None: for processes on a CPU."""
     if settings.sharding is not None:
         return settings
     level = "none"
-    if world.size > 1 and world.device.type == "cuda":
-        whole = state_bytes(settings, shape, 1)
-        level = "none" if whole <= torch.cuda.mem_get_info(world.device)[1] / 2 else "full"
+    if world_size > 1 and gpu is not None:
+        level = "none" if needs(settings, shape, gpu).of(0).total <= gpu / 2 else "full"
     return settings.model_copy(update={"sharding": level})
-
-
-def state_bytes(settings: TrainSettings, shape: ModelSettings, world_size: int) -> int:
-    """Bytes on one device of weights, gradients and moments; on several what `sharding` gathers besides."""
-    if isinstance(settings.tune, Full):
-        return _trained_bytes(settings, parameters(shape), shape.layers, world_size)
-    trained, compute = trained_parameters(settings.tune, shape), DTYPES[settings.precision].itemsize
-    quantised = block_parameters(shape) if isinstance(settings.tune, QLoRA) else 0
-    frozen = parameters(shape) - quantised - (0 if isinstance(settings.tune, LoRA) else trained)
-    return int(frozen * compute + quantised * NF4_BITS / 8) + _trained_bytes(settings, trained, shape.layers, 1)
-
-
-def _trained_bytes(settings: TrainSettings, count: int, layers: int, world_size: int) -> int:
-    compute = DTYPES[settings.precision].itemsize
-    masters = 0 if compute == 4 else compute
-    adamw = 2 if settings.optimizer_states == "8bit" else 8
-    moments = adamw if settings.optimizer == "adamw" else 5
-    if world_size == 1 or settings.sharding == "none":
-        return count * (4 + 4 + moments + 2 * masters)
-    gathered = 4 * compute * (count // layers) if settings.sharding == "full" else compute * count
-    whole = 4 * count if settings.sharding == "optimizer" else 0  # gradients
-    return count * (4 + 4 + moments) // world_size + gathered + whole
-
-
-def activation_bytes(settings: TrainSettings, shape: ModelSettings) -> int:
-    """Bytes a token that the backward pass needs, as counted from the decoder's operations."""
-    width, heads = shape.hidden_size, (2 * shape.heads + 2 * shape.kv_heads) * shape.head_size
-    block = 6 * width + 2 * heads + 4 * shape.mlp_size
-    kept = width * shape.layers + block if settings.recompute else block * shape.layers
-    return DTYPES[settings.precision].itemsize * (kept + 6 * width)

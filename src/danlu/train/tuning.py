@@ -37,7 +37,19 @@ def adapter_shape(tune: LoRA) -> AdapterShape:
 
 
 def tune(decoder: Decoder, how: Full | Layers | LoRA | QLoRA, dtype: torch.dtype, seed: int) -> None:
-    """Freezes what is not trained, in `dtype`, and puts an adapter on where one is asked for.
+    """Freezes what is not trained, in `dtype` or 4 bits, and puts an adapter on where one is asked for.
+
+    Raises UserError as `freeze` does.
+    """
+    freeze(decoder, how, dtype, seed)
+    if isinstance(how, QLoRA):
+        for _, _, slot in slots(decoder):
+            if slot.quantised is None:
+                slot.quantise(quantise(slot.weight.data))
+
+
+def freeze(decoder: Decoder, how: Full | Layers | LoRA | QLoRA, dtype: torch.dtype, seed: int) -> None:
+    """The same, with what will be in 4 bits still in `dtype`; on a decoder without values, too.
 
     An adapter that the decoder brings is trained on where `how` asks for one of its rank, and else merged.
     Raises UserError for an adapter of another rank and for more layers than there are.
@@ -63,10 +75,6 @@ def tune(decoder: Decoder, how: Full | Layers | LoRA | QLoRA, dtype: torch.dtype
     for parameter in decoder.parameters():
         if not parameter.requires_grad and dtype.itemsize < parameter.dtype.itemsize:
             parameter.data = parameter.data.to(dtype)
-    if isinstance(how, QLoRA):
-        for _, _, slot in slots(decoder):
-            if slot.quantised is None:
-                slot.quantise(quantise(slot.weight.data))
 
 
 def base_of(decoder: Decoder, out: Path, world: World, tokenizer: Tokenizer) -> Base:

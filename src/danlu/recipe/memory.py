@@ -1,0 +1,105 @@
+"""What the training stages of a recipe will take on a GPU, whether there is one here or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from rich.console import Console
+from rich.table import Table
+
+from danlu.recipe.plan import starting_shape
+from danlu.recipe.settings import Recipe
+from danlu.tokens.settings import StageName
+from danlu.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from danlu.train.memory import Memory
+
+PARTS = {
+    "weights": "weights",
+    "adapters": "adapters",
+    "masters": "float32 copies",
+    "gradients": "gradients",
+    "moments": "moments",
+    "activations": "activations",
+    "loss": "loss",
+}
+"""How the table calls what `Memory` counts."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A step of a training stage on one device: rows of a micro-batch, whether they fit, and what they take."""
+
+    rows: int
+    fits: bool
+    memory: Memory
+
+
+def gpu_here() -> int | None:
+    """Bytes of memory of this machine's GPU; None where it has none."""
+    import torch
+
+    return torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else None
+
+
+def planned(recipe: Recipe, name: str, gpu: int | None, recompute: bool | None = None) -> Planned:
+    """One training stage on GPUs with `gpu` bytes each, or on a CPU, with the rows that it names or the most that fit.
+
+    `recompute` is taken in the place of its own.
+    """
+    import torch
+
+    from danlu.model.pour import free_bytes
+    from danlu.model.reward_head import reward_shape
+    from danlu.train.memory import CPU_TOKENS, most_rows, needs, room_of, sharded
+
+    section = recipe.training()[name]
+    unit = section.data.unit(cast(StageName, name))
+    shape = starting_shape(recipe)
+    shape = reward_shape(shape) if name == "reward" else shape
+    processes = _processes(recipe)
+    train = section.train if recompute is None else section.train.model_copy(update={"recompute": recompute})
+    found = needs(sharded(train, shape, gpu, processes), shape, gpu, processes)
+    length, least = section.data.length, 2 if unit == "pair" else 1
+    room = free_bytes(torch.device("cpu")) if gpu is None else room_of(gpu)
+    whole = -(-most_rows(train, unit) // processes)
+    fitting = min(whole, CPU_TOKENS // length) if gpu is None else found.rows_in(length, room, whole)
+    rows = train.rows or max(least, fitting - fitting % least)
+    memory = found.of(rows * length)
+    return Planned(rows, memory.total <= room, memory)
+
+
+def print_memory(recipe: Recipe, gpu: int | None, console: Console) -> None:
+    """A table a training stage: memory by part with and without recomputation, and the largest micro-batch of each."""
+    where = "a CPU" if gpu is None else f"a GPU of {gpu / 2**30:.0f} GiB"
+    processes = _processes(recipe)
+    where += f", one of {processes}" if processes > 1 else ""
+    for name, section in recipe.training().items():
+        both = {recompute: planned(recipe, name, gpu, recompute) for recompute in (False, True)}
+        named = {False: "recompute: false", True: "recompute: true"}
+        named[section.train.recompute] += " (as set)"
+        table = Table("GiB", *named.values(), title=f"{name}: what a step takes on {where}")
+        for part, meaning in PARTS.items():
+            values = [getattr(one.memory, part) for one in both.values()]
+            if any(values):
+                table.add_row(meaning, *(f"{value / 2**30:.2f}" for value in values), end_section=part == "loss")
+        table.add_row("in all", *(f"{one.memory.total / 2**30:.2f}" for one in both.values()))
+        table.add_row("micro-batch", *(_said(one, section.train, section.data.length) for one in both.values()))
+        console.print(table)
+        if section.train.optimizer_states == "paged":
+            console.print(f"{name}: the moments, 8 bytes for a trained weight, are paged: they give way to the host")
+
+
+def _said(one: Planned, train: TrainSettings, length: int) -> str:
+    rows = f"{one.rows} × {length:,} tokens"
+    if not one.fits:
+        return f"{rows} does not fit"
+    return rows if train.rows else f"{rows}, the most"
+
+
+def _processes(recipe: Recipe) -> int:
+    import torch
+
+    return recipe.processes or max(1, torch.cuda.device_count())

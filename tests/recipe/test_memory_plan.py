@@ -1,0 +1,49 @@
+"""What `danlu doctor --gpu` and `--dry-run` say of memory, on the recipes for open models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from danlu.recipe.doctor import plan_for
+from danlu.recipe.memory import planned
+from danlu.recipe.settings import Recipe, load_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+GIB = 2**30
+
+
+def recipe(name: str, *more: str) -> Recipe:
+    """With data and a model that are not there."""
+    return load_recipe(RECIPES / f"{name}.yaml", ["data=absent", "out=absent/run", *more])
+
+
+def test_doctor_needs_neither_data_nor_model_nor_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan_for(recipe("firefly_baichuan_7b_qlora"), 11)
+    said = capsys.readouterr().out
+    assert "a GPU of 11 GiB" in said and "recompute: true (as set)" in said and "does not fit" in said
+    assert all(part in said for part in ("weights", "adapters", "gradients", "activations", "loss"))
+    assert "are paged" in said, "its moments are paged"
+    assert not plan_for(recipe("firefly_baichuan_7b_qlora", "sft.train.tune={method: full}"), 48)
+
+
+def test_a_method_takes_what_it_is_known_for() -> None:
+    full, lora = "sft.train.tune={method: full}", "sft.train.tune={method: lora, rank: 16}"
+    found = {
+        name: planned(recipe("llama2_7b_qlora", "sft.train.rows=1", *more), "sft", 80 * GIB).memory
+        for name, more in {"full": [full], "lora": [lora], "qlora": []}.items()
+    }
+    assert found["full"].masters == pytest.approx(6_738_415_616 * 4, rel=1e-3) and found["full"].adapters == 0
+    assert found["lora"].weights == pytest.approx(6_738_415_616 * 2, rel=1e-3)
+    assert found["lora"].masters < found["full"].masters / 100 < found["lora"].weights
+    assert found["qlora"].weights < found["lora"].weights / 3
+
+
+def test_rows_follow_the_gpu_and_the_unit() -> None:
+    rows = [planned(recipe("qwen_dpo_lora"), "dpo", size * GIB).rows for size in (40, 60, 80)]
+    assert rows == sorted(set(rows))
+    assert all(count % 2 == 0 for count in rows), "a pair lies whole in a micro-batch"
+    assert not planned(recipe("qwen_dpo_lora"), "dpo", 12 * GIB).fits
+    several = planned(recipe("qwen_dpo_lora", "processes=8", "dpo.train.sharding=full"), "dpo", 80 * GIB)
+    assert several.memory.masters < planned(recipe("qwen_dpo_lora"), "dpo", 80 * GIB).memory.masters

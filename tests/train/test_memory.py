@@ -1,0 +1,225 @@
+"""What a step takes: against what autograd and the compiler keep, what a run holds, and peaks measured on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.library import custom_op
+
+from danlu.model import decoder as decoders
+from danlu.model.adapt import slots
+from danlu.model.decoder import Decoder
+from danlu.model.families.published import PUBLISHED
+from danlu.model.nf4 import quantise
+from danlu.model.parts import initialise
+from danlu.model.settings import ModelSettings
+from danlu.train import parallel
+from danlu.train.memory import Memory, Needs, needs, room_of
+from danlu.train.network import block_matrices, build
+from danlu.train.optim import Optimizer
+from danlu.train.settings import TrainSettings
+from danlu.train.tune_settings import Full, Layers, LoRA, QLoRA
+from danlu.train.tuning import tune
+
+GPU = int(139.8 * 2**30)
+WIDE = {"vocab_size": 64, "hidden_size": 64, "layers": 2, "heads": 4, "mlp_size": 160}
+QWEN2 = ModelSettings(**WIDE, kv_heads=2)
+QWEN3 = ModelSettings(**WIDE, kv_heads=2, family="qwen3")
+ALIBI = ModelSettings(**WIDE, family="baichuan", positions="alibi")
+
+
+# What the kernels of a GPU keep for their backward passes, without what they compute.
+@custom_op("danlu_test::attention", mutates_args=())
+def attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    return q.new_zeros(q.shape), q.new_zeros(q.shape[:-1], dtype=torch.float32)
+
+
+@custom_op("danlu_test::attention_backward", mutates_args=())
+def attention_backward(
+    d: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_zeros(q.shape), k.new_zeros(k.shape), v.new_zeros(v.shape)
+
+
+@custom_op("danlu_test::swiglu", mutates_args=())
+def swiglu(gate_up: Tensor) -> Tensor:
+    return gate_up.new_zeros(*gate_up.shape[:-1], gate_up.shape[-1] // 2)
+
+
+@custom_op("danlu_test::swiglu_backward", mutates_args=())
+def swiglu_backward(gate_up: Tensor, d: Tensor) -> Tensor:
+    return gate_up.new_zeros(gate_up.shape)
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(*inputs, *output)
+
+
+def _save_input(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+for op in (attention, attention_backward, swiglu, swiglu_backward):
+    op.register_fake(op._init_fn)
+attention.register_autograd(
+    lambda ctx, d, _: attention_backward(d.contiguous(), *ctx.saved_tensors), setup_context=_save
+)
+swiglu.register_autograd(lambda ctx, d: swiglu_backward(*ctx.saved_tensors, d.contiguous()), setup_context=_save_input)
+
+
+def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return attention(*(x.flatten(0, 1) for x in (q, k, v)))[0].view_as(q)
+
+
+TOKENS = 97  # a size that nothing else has
+
+
+def kept(shape: ModelSettings, how: Any) -> float:
+    """Bytes a token that a compiled block keeps beside its parameters."""
+    torch.compiler.reset()
+    made = Decoder.empty(shape)
+    initialise(made, 0)
+    tune(made, how, torch.bfloat16, 0)
+    block = made.to(torch.bfloat16).train().blocks[0]
+    places = made.places(torch.arange(TOKENS)[None], torch.bfloat16)
+    x = torch.randn(1, TOKENS, shape.hidden_size, dtype=torch.bfloat16, requires_grad=True)
+    held = [*block.parameters(), *block.buffers(), *places]
+    own, found = {tensor.untyped_storage().data_ptr() for tensor in held}, dict[int, Tensor]()
+
+    def keep(tensor: Tensor) -> Tensor:
+        if TOKENS in tensor.shape:
+            found[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    block.compile(backend="aot_eager_decomp_partition", fullgraph=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        y = block(x, places, attend, 0)
+    assert y.requires_grad
+    return sum(tensor.untyped_storage().nbytes() for pointer, tensor in found.items() if pointer not in own) / TOKENS
+
+
+@pytest.mark.parametrize(
+    ("shape", "how"),
+    [
+        (QWEN3, Full()),
+        (ALIBI, LoRA(rank=4)),
+        (QWEN2, LoRA(rank=8, dropout=0.1)),
+        (QWEN2, LoRA(rank=8, targets=["q_proj", "down_proj"])),
+    ],
+)
+def test_a_block_keeps_what_the_compiler_keeps(shape: ModelSettings, how: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate: Callable[[Tensor, str], Tensor] = lambda gate_up, activation: swiglu(gate_up)  # noqa: E731
+    monkeypatch.setattr(decoders, "gated", gate)
+    counted = needs(TrainSettings(precision="bf16", tune=how), shape, GPU).kept / shape.layers
+    assert counted == pytest.approx(kept(shape, how), rel=0.01)
+
+
+def nbytes(tensors: Any) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+@pytest.mark.parametrize(
+    ("how", "more"),
+    [
+        (Full(), {}),
+        (Full(), {"precision": "float32"}),
+        (Full(), {"optimizer": "muon"}),
+        (Layers(last=1), {}),
+        (LoRA(rank=4, dora=True, targets=["q_proj", "up_proj"]), {}),
+        (LoRA(rank=4, start="pissa"), {"precision": "float32"}),
+        (QLoRA(rank=8), {}),
+    ],
+)
+def test_what_stands_in_memory(how: Any, more: dict[str, Any]) -> None:
+    settings = TrainSettings(**{"precision": "bf16", "compile": False, **more}, tune=how)
+    found = needs(settings, QWEN2, GPU).fixed
+    made = Decoder.empty(QWEN2)
+    initialise(made, 0)
+    network, masters = build(made, settings, parallel.World(0, 1, torch.device("cpu")))
+    optimizer = Optimizer(settings, masters.parameters, block_matrices(Decoder.empty(QWEN2, device="meta")))
+    for master in masters.parameters.values():
+        master.grad = torch.ones_like(master)
+    optimizer.step(1e-3)
+    copies = {
+        name: value for name, value in network.decoder.named_parameters() if value is not masters.parameters.get(name)
+    }
+    weights = [value for name, value in copies.items() if ".adapters." not in name]
+    small = [slot.quantised for _, _, slot in slots(network.decoder) if slot.quantised is not None]
+    packed = [
+        buffer for form in small for name, buffer in form.named_buffers() if name not in ("levels", "code", "mean")
+    ]
+    assert found.weights == pytest.approx(nbytes(weights) + nbytes(packed), rel=1e-3)
+    assert found.adapters == nbytes(value for name, value in copies.items() if ".adapters." in name)
+    assert found.masters == nbytes(masters.parameters.values())
+    assert found.gradients == nbytes(masters.gradients())
+    assert found.moments == nbytes(value for values in optimizer.moments().values() for value in values.values())
+
+
+def test_moments_in_8_bits_and_what_is_paged() -> None:
+    parts = {
+        kind: needs(TrainSettings(optimizer_states=kind), QWEN2, GPU).fixed for kind in ("float32", "8bit", "paged")
+    }
+    assert parts["8bit"].moments == pytest.approx(parts["float32"].moments / 4, rel=0.02)
+    assert parts["paged"].moments == 0 < parts["paged"].masters
+
+
+def test_nf4_of_a_real_layer_is_counted() -> None:
+    weight = torch.randn(256, 512)
+    shape = ModelSettings(vocab_size=8, hidden_size=512, layers=1, heads=4, kv_heads=4, mlp_size=256)
+    held = sum(buffer.nbytes for name, buffer in quantise(weight).named_buffers() if name not in ("levels", "code"))
+    small, whole = (needs(TrainSettings(tune=how), shape, GPU).fixed.weights for how in (QLoRA(), LoRA()))
+    layers = 512 * 512 * 4 + 3 * 512 * 256
+    assert (whole - small) / layers == pytest.approx(4 - held / weight.numel(), rel=1e-3)
+
+
+ONE_BILLION = ModelSettings(vocab_size=151_936, hidden_size=1_024, layers=48, heads=16, kv_heads=4, mlp_size=4_864)
+SEVEN_BILLION = PUBLISHED["baichuan-7b"].shape
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "length", "more", "measured"),
+    [
+        (ONE_BILLION, 24, 1_024, {}, 70.7),
+        (ONE_BILLION, 27, 1_024, {}, 76.9),
+        (SEVEN_BILLION, 1, 4_096, {"optimizer_states": "8bit"}, 97.7),
+    ],
+)
+def test_peaks_measured_on_an_h200(
+    shape: ModelSettings, rows: int, length: int, more: dict[str, Any], measured: float
+) -> None:
+    found = needs(TrainSettings(precision="bf16", **more), shape, GPU).of(rows * length)
+    assert found.total / 2**30 == pytest.approx(measured, rel=0.01)
+
+
+def test_recomputation_and_adapters_save_what_they_are_for() -> None:
+    def total(**more: Any) -> Memory:
+        return needs(TrainSettings(precision="bf16", **more), SEVEN_BILLION, GPU).of(1_024)
+
+    full, lora = total(), total(tune=LoRA(rank=16))
+    small, least = total(tune=QLoRA()), total(tune=QLoRA(), recompute=True, optimizer_states="paged")
+    assert full.total > lora.total > small.total > least.total
+    assert least.total < room_of(8 * 2**30) < small.total
+
+
+@settings(max_examples=40, deadline=None)
+@given(room=st.integers(0, 80 * 2**30), most=st.integers(1, 300), recompute=st.booleans(), length=st.integers(1, 9_000))
+def test_the_most_rows_fit_and_one_more_does_not(room: int, most: int, recompute: bool, length: int) -> None:
+    found = FOUND[recompute]
+    rows = found.rows_in(length, room, most)
+    assert 0 <= rows <= most
+    assert rows == 0 or found.of(rows * length).total <= room
+    assert rows == most or found.of((rows + 1) * length).total > room
+
+
+FOUND: dict[bool, Needs] = {
+    recompute: needs(TrainSettings(precision="bf16", recompute=recompute), tiny.SHAPE, GPU)
+    for recompute in (False, True)
+}
