@@ -20,6 +20,7 @@ from danlu.report.inspection import inspections
 from danlu.report.reasons import reason_in
 from danlu.report.runs import Run, Stage
 from danlu.report.scores import Table, Tile, answers, tables, tiles
+from danlu.report.speed import speed_table
 from danlu.report.words import Language, clock, number, say, sentence
 
 SINGLE = ("learning_rate", "grad_norm", "tokens_per_second", "rewards_accuracy", "rewards_margin")
@@ -60,7 +61,14 @@ class _View:
     def content(self) -> dict[str, Any]:
         views = [self.run(run) for run in self.runs]
         overlays = self.overlays()
-        cards = [{"name": self.title(run, stage), "charts": self.charts(stage)} for run, stage in self.trained]
+        cards = [
+            {
+                "name": self.title(run, stage),
+                "charts": self.charts(stage),
+                "speed": speed_table(stage.manifest, self.language),
+            }
+            for run, stage in self.trained
+        ]
         shown = {
             "overview": True,
             "findings": bool(self.trained),

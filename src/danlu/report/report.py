@@ -61,6 +61,8 @@ def _stage(stage: Stage, language: Language) -> dict[str, Any]:
     content: dict[str, Any] = {"seconds": stage.seconds}
     if stage.parameters:
         content["parameters"] = stage.parameters
+    if speed := stage.manifest.get("speed"):
+        content["speed"] = speed
     if stage.curve:
         content |= _ends(stage.curve)
         content["findings"] = [

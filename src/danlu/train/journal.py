@@ -14,7 +14,7 @@ from danlu.train.settings import TrainSettings
 from danlu.train.trackers import Trackers
 
 METRICS = "metrics.jsonl"
-SHOWN = ("loss", "bits_per_byte", "rewards_accuracy", "learning_rate", "tokens_per_second", "mfu")
+SHOWN = ("loss", "bits_per_byte", "rewards_accuracy", "learning_rate", "tokens_per_second", "mfu", "ceiling_share")
 
 SCHEMA = {
     "consumed": Metric("examples", "total", "position in the stream after the step"),

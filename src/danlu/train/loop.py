@@ -31,6 +31,7 @@ from danlu.train.journal import Journal
 from danlu.train.memory import fitting_rows, with_sharding
 from danlu.train.meter import Meter
 from danlu.train.network import Network, block_matrices, build
+from danlu.train.next_setting import next_setting
 from danlu.train.objectives.base import Objective
 from danlu.train.optim import Optimizer
 from danlu.train.precision import DTYPES, LossScale
@@ -353,6 +354,7 @@ class Run:
                 "there was nothing to train on", where=str(self.out), do="look at `skip` and the pack stage's counts"
             )
         if self.world.main:
+            speed = self._speed()
             write_manifest(
                 self.out,
                 {
@@ -363,6 +365,7 @@ class Run:
                     "held_out_loss": self.at.held_out_loss,
                     "cut_or_dropped": dict(self.at.reasons),
                     "checkpoint": self.last.name,
+                    "speed": speed,
                     "best": retention.best_first(self.out)[0].name if self.settings.save.load_best else None,
                     "fingerprints": self.fingerprints,
                     "settings": self.settings.model_dump(mode="json"),
@@ -370,6 +373,16 @@ class Run:
             )
         self.world.wait()
         return self.last
+
+    def _speed(self) -> dict[str, Any] | None:
+        """How fast the run was and what to turn next; told on standard error, too."""
+        speed = self.stepper.meter.speed()
+        if speed is None:
+            return None
+        turn = next_setting(speed, self.settings, self.world)
+        told = f"{speed}; next to turn: {turn.setting} ({turn.en})" if turn else str(speed)
+        print(told, file=sys.stderr, flush=True)
+        return {**asdict(speed), "next": asdict(turn) if turn else None}
 
 
 def _with_reference(task: Task, network: Network, weights: str, rows: int, world: parallel.World) -> Task:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
@@ -75,8 +75,15 @@ class Speed:
     ceiling_share: float | None
     peak_memory: int | None
 
-    def as_dict(self) -> dict[str, object]:
-        return asdict(self)
+    def __str__(self) -> str:
+        known = {
+            "MFU by documents": self.mfu_documents,
+            "MFU": self.mfu,
+            "of this machine's products": self.ceiling_share,
+        }
+        told = [f"{share:.1%} {name}" for name, share in known.items() if share is not None]
+        parts = ", ".join(f"{name} {share:.1%}" for name, share in self.shares.items())
+        return "; ".join([f"{self.tokens_per_second:,.0f} tokens/s", *told, parts])
 
 
 class Meter:
