@@ -1,7 +1,8 @@
 """The head: from hidden states to log-probabilities of labels, without ever holding all logits.
 
 Logits come a chunk of tokens at a time. For a sum of losses the gradients are made in the forward pass, while the
-chunk's logits are there; for separate log-probabilities the backward pass computes the logits again.
+chunk's logits are there; for separate log-probabilities few logits are kept, and many computed again by the backward
+pass.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from danlu.model.softmax import residual, statistics, wide
 CPU_CHUNK_BYTES = 256_000_000
 CUDA_CHUNK_SHARE = 1 / 60
 """Of the device's memory, for logits: large products are fast products. 2.5 GB on an H200, 0.4 GB on a 24 GB card."""
+
+KEPT_CHUNKS = 3
+"""So many chunks of logits are kept from the forward to the backward pass, which spares one product of four."""
 
 
 def chunk_bytes(device: torch.device) -> int:
@@ -98,7 +102,8 @@ class Head(nn.Module):
             weights = torch.ones_like(labels_N, dtype=wide(hidden_ND.dtype)) if weights_N is None else weights_N
             nll, logp, lse, correct = _WeightedNLL.apply(hidden_ND, weight, labels_N, weights, chunk)
             return HeadOutput(nll, logp, lse, correct, None)
-        logp, lse, correct, entropy = _LogP.apply(hidden_ND, weight, labels_N, chunk)
+        keep = learns and 0 < len(labels_N) <= KEPT_CHUNKS * chunk
+        logp, lse, correct, entropy = _LogP.apply(hidden_ND, weight, labels_N, len(labels_N) if keep else chunk, keep)
         nll = None
         if needs == "nll":
             nll = -(logp.sum() if weights_N is None else torch.dot(logp, weights_N.to(logp.dtype)))
@@ -135,15 +140,16 @@ class _WeightedNLL(torch.autograd.Function):
 
 
 class _LogP(torch.autograd.Function):
-    """Logit of the label - lse, for each token; the backward pass computes the logits again."""
+    """Logit of the label - lse, for each token; the backward pass computes the logits again unless they are kept."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int
+        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int, keep: bool
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        found = _Found(hidden)
+        found, ctx.kept = _Found(hidden), None
         for rows, logits in _chunks(hidden, weight, chunk):
             found.take(rows, statistics(logits, labels[rows]))
+            ctx.kept = (rows, logits) if keep else None
         ctx.save_for_backward(hidden, weight, labels)
         ctx.chunk = chunk
         lse, correct, entropy = found.lse, found.correct, found.entropy
@@ -152,13 +158,14 @@ class _LogP(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_logp: Tensor, *_: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+    def backward(ctx: Any, d_logp: Tensor, *_: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         hidden, weight, labels = ctx.saved_tensors
-        gradients = _Gradients(hidden, weight, ctx.needs_input_grad[1])
-        for rows, logits in _chunks(hidden, weight, ctx.chunk):
+        gradients, kept = _Gradients(hidden, weight, ctx.needs_input_grad[1]), ctx.kept
+        ctx.kept = None  # what is kept becomes the gradient; a second pass computes it again
+        for rows, logits in _chunks(hidden, weight, ctx.chunk) if kept is None else [kept]:
             residual(logits, labels[rows], -d_logp[rows])
             gradients.add(rows, logits)
-        return *gradients.scaled(None), None, None
+        return *gradients.scaled(None), None, None, None
 
 
 class _Found:
