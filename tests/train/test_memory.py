@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -195,7 +196,8 @@ SEVEN_BILLION = PUBLISHED["baichuan-7b"].shape
 def test_peaks_measured_on_an_h200(
     shape: ModelSettings, rows: int, length: int, more: dict[str, Any], measured: float
 ) -> None:
-    found = needs(TrainSettings(precision="bf16", **more), shape, GPU).of(rows * length)
+    counted = needs(TrainSettings(precision="bf16", **more), shape, GPU)
+    found = replace(counted, chunk=GPU // 28).of(rows * length)  # the head took larger chunks then
     assert found.total / 2**30 == pytest.approx(measured, rel=0.01)
 
 
