@@ -25,6 +25,7 @@ from danlu.train import parallel
 from danlu.train.memory import Memory, Needs, needs, room_of
 from danlu.train.network import block_matrices, build
 from danlu.train.optim import Optimizer
+from danlu.train.preference_settings import DPOTrainSettings
 from danlu.train.settings import TrainSettings
 from danlu.train.tune_settings import Full, Layers, LoRA, QLoRA
 from danlu.train.tuning import tune
@@ -197,8 +198,20 @@ def test_peaks_measured_on_an_h200(
     shape: ModelSettings, rows: int, length: int, more: dict[str, Any], measured: float
 ) -> None:
     counted = needs(TrainSettings(precision="bf16", **more), shape, GPU)
-    found = replace(counted, chunk=GPU // 28).of(rows * length)  # the head took larger chunks then
+    found = replace(counted, chunk=GPU // 28, whole=GPU // 28).of(rows * length)  # the head took larger chunks then
     assert found.total / 2**30 == pytest.approx(measured, rel=0.01)
+
+
+def test_preferences_keep_the_logits_of_their_answers() -> None:
+    plain, pairs = (
+        needs(kind.model_validate({"precision": "bf16"}), ONE_BILLION, GPU)
+        for kind in (TrainSettings, DPOTrainSettings)
+    )
+    for tokens in (1_000, 20_000, 30_000):
+        logits, head = 151_936 * 2 * tokens, 151_936 * 1_024 * 2
+        kept = pairs.of(tokens).loss - pairs.ends * tokens
+        assert (kept == logits + head) == (logits <= 3 * plain.chunk)
+        assert kept >= plain.of(tokens).loss - plain.ends * tokens - 2 * head
 
 
 def test_recomputation_and_adapters_save_what_they_are_for() -> None:

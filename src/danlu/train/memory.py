@@ -17,12 +17,13 @@ from danlu.model.adapt import slots
 from danlu.model.adapters import LoRA as Adapter
 from danlu.model.alibi import EXTRA
 from danlu.model.decoder import Decoder
-from danlu.model.head import chunk_bytes, chunk_bytes_of
+from danlu.model.head import KEPT_CHUNKS, chunk_bytes, chunk_bytes_of
 from danlu.model.nf4 import BITS as NF4_BITS
 from danlu.model.projection import Projection
 from danlu.model.settings import ModelSettings, block_parameters
 from danlu.train.parallel import World
 from danlu.train.precision import DTYPES
+from danlu.train.preference_settings import PreferenceTrainSettings
 from danlu.train.settings import TrainSettings
 from danlu.train.tune_settings import LoRA, QLoRA
 from danlu.train.tuning import freeze
@@ -70,7 +71,9 @@ class Needs:
     row: int
     """Bytes of one token's logits; 0 where there are none."""
     chunk: int
-    """Bytes of logits that are held at once."""
+    """Bytes of logits that are held at once where they come in chunks."""
+    whole: int
+    """Bytes of all logits up to which there is but one chunk."""
     head: tuple[int, int]
     """Bytes of the head's gradient made in one chunk, and of one that is summed over several."""
 
@@ -78,7 +81,7 @@ class Needs:
         """With micro-batches of so many tokens, all of them in the loss."""
         loss = 0
         if self.row and tokens:
-            chunks = -(-tokens // max(16, self.chunk // self.row))
+            chunks = 1 if tokens * self.row <= self.whole else -(-tokens // max(16, self.chunk // self.row))
             loss = -(-tokens // chunks) * self.row + self.head[chunks > 1]
         loss += self.ends * tokens
         beyond = max(0, self.block * tokens - loss)  # the loss is over when the first block goes back
@@ -112,13 +115,15 @@ def needs(settings: TrainSettings, shape: ModelSettings, gpu: int | None, world_
     adapting = fused * (1 if settings.recompute else len(trained)) + opened
     vocabulary = shape.vocab_size if shape.head == "tokens" else 0
     learns = vocabulary > 0 and blank.head.weight.requires_grad
+    chunk = chunk_bytes(torch.device("cpu")) if gpu is None else chunk_bytes_of(gpu)
     return Needs(
         _fixed(settings, blank, world_size, adapting),
         kept,
         block,
         4 * width * size,
         vocabulary * size,
-        chunk_bytes(torch.device("cpu")) if gpu is None else chunk_bytes_of(gpu),
+        chunk,
+        chunk * (KEPT_CHUNKS if isinstance(settings, PreferenceTrainSettings) else 1),
         (vocabulary * width * size, vocabulary * width * 4) if learns else (0, 0),
     )
 
