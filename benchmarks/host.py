@@ -61,6 +61,12 @@ DATA: list[Column] = [
 WARM = 3
 
 
+class _Run(_Timed):
+    """The loop with a clock behind each step, and its saving."""
+
+    _save = loop.Run._save
+
+
 def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
     return _data(float(way.split()[1]), given) if way.startswith("data") else _loop(way, given)
 
@@ -78,7 +84,7 @@ def _loop(way: str, given: argparse.Namespace) -> dict[str, Any]:
         ],
     )
     (found,) = (one for one in build_stages(recipe) if one.name == "pretrain")
-    loop.Run = _Timed  # type: ignore[misc]
+    loop.Run = _Run  # type: ignore[misc]
     if bare:
         _without_clocks()
     run_job(check(TrainingJob, found.settings), out)

@@ -12,7 +12,7 @@ from danlu.train import parallel
 from danlu.train.float8 import use_float8
 from danlu.train.muon import Matrix
 from danlu.train.objectives.base import Needs
-from danlu.train.precision import DTYPES, Masters
+from danlu.train.precision import DTYPES, Masters, require_format
 from danlu.train.settings import TrainSettings
 from danlu.train.tuning import tune
 
@@ -80,6 +80,7 @@ def build(
 
     `dtype` None means that of `settings.precision`; `kind` how the head is computed; `seed` makes a new adapter.
     """
+    require_format(settings.precision, world.device)
     dtype = dtype or DTYPES[settings.precision]
     decoder.to(world.device).train()
     tune(decoder, settings.tune, dtype, seed)

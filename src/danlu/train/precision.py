@@ -9,12 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from danlu.ledger.errors import UserError
 from danlu.train.keepers import Keepers
 from danlu.train.parallel import World, whole
 from danlu.train.settings import Sharding
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "float8": torch.bfloat16}
 """Of everything but the blocks' products, which `float8` rounds further."""
+
+NATIVE_BF16 = (8, 0)
+"""The least compute capability of a GPU with products in bf16: Ampere and later."""
+
+
+def require_format(precision: str, device: torch.device) -> None:
+    """Raises UserError for bf16 on a GPU that only imitates it, many times slower than fp16."""
+    if precision != "bf16" or device.type != "cuda" or torch.cuda.get_device_capability(device) >= NATIVE_BF16:
+        return
+    raise UserError(
+        f"{torch.cuda.get_device_name(device)} has no products in bf16",
+        where="train.precision",
+        do="set fp16: the loss is scaled, so that small gradients survive; or float32",
+    )
 
 
 class Masters:
