@@ -3,8 +3,9 @@
     python benchmarks/clean_memory.py [RESULT.json] [--sizes 0.2,4] [--data DATA] [--folder FOLDER]
 
 The shared pretraining text is repeated up to each size (GB) as one plain .jsonl file and as one .jsonl.zst file, and
-cleaned with steps of all sorts that need no model, two workers. The figure is the largest resident set of any worker
-and of the process that hands out the tasks; a page of a library that processes share counts in each.
+cleaned with steps of all sorts that need no model, two workers; decontamination looks for every set of DATA/eval. The
+figure is the largest resident set of any worker and of the process that hands out the tasks; a page of a library that
+processes share counts in each.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from collections.abc import Iterator
 from itertools import chain, cycle
 from pathlib import Path
+from typing import Any
 
 import zstandard
 from rich.console import Console
@@ -31,7 +33,7 @@ from danlu.text.settings import CleanSettings
 from danlu.text.streams import byte_chunks
 
 LIMIT_MB = 400
-STEPS = [
+STEPS: list[dict[str, Any]] = [
     {"op": "normalise"},
     {"op": "length", "min": 10},
     {"op": "language"},
@@ -43,7 +45,13 @@ STEPS = [
     {"op": "exact_dedup"},
     {"op": "near_dedup"},
     {"op": "line_dedup"},
+    {"op": "decontaminate"},
 ]
+
+
+def steps(data: Path) -> list[dict[str, Any]]:
+    """All steps, with the sets that decontamination looks for."""
+    return [{**step, "tests": [str(data / "eval")]} if step["op"] == "decontaminate" else step for step in STEPS]
 
 
 def corpus(data: Path, path: Path, size: int) -> None:
@@ -67,18 +75,18 @@ def corpus(data: Path, path: Path, size: int) -> None:
             handle.writelines(lines())
 
 
-def measured(path: Path, out: Path) -> dict[str, float]:
+def measured(path: Path, out: Path, data: Path) -> dict[str, float]:
     """Cleans in a process of its own and gives its figures."""
     start = time.monotonic()
-    command = [sys.executable, __file__, "--clean", str(path), str(out)]
+    command = [sys.executable, __file__, "--clean", str(path), str(out), str(data)]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
     main, workers = map(int, answer.stdout.split())
     return {"main_mb": main / 1024, "worker_mb": workers / 1024, "seconds": time.monotonic() - start}
 
 
-def clean_here(path: str, out: str) -> None:
+def clean_here(path: str, out: str, data: str) -> None:
     """What the process of its own does."""
-    settings = {"sources": [{"path": path, "name": "repeated"}], "steps": STEPS, "workers": 2}
+    settings = {"sources": [{"path": path, "name": "repeated"}], "steps": steps(Path(data)), "workers": 2}
     clean(check(CleanSettings, settings), Path(out))
     print(*(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
 
@@ -100,7 +108,7 @@ def main() -> None:
             folder = Path(tempfile.mkdtemp(dir=given.folder))
             try:
                 corpus(given.data, folder / f"raw.{form}", int(size * 1e9))
-                found = measured(folder / f"raw.{form}", folder / "out")
+                found = measured(folder / f"raw.{form}", folder / "out", given.data)
             finally:
                 shutil.rmtree(folder)
             figures[f"{form} {size:g} GB"] = found

@@ -11,8 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from plain import PIECES, class_of, lines_of, sentences_of, words_of
 
-from danlu.text.kernels import Batch, Class, Codes, Spans, codes_of, ngrams, rolling_hashes, seen_before, sums
+from danlu.text.kernels import Batch, Class, Codes, Spans, codes_of, ngrams, rolling_hashes, sums
 from danlu.text.records import Conversation, Document
+from danlu.text.seen import seen_before
 
 TEXT = st.lists(st.sampled_from(PIECES) | st.characters(codec="utf-8"), max_size=30).map("".join)
 TEXTS = st.lists(TEXT, max_size=6)

@@ -23,7 +23,7 @@ _INVERSE = pow(_BASE, -1, 1 << 64)
 _MIX = np.uint64(0xD6E8FEB86659FD93)
 _STRIDE_BITS = 10
 _STRIDE = 1 << _STRIDE_BITS
-_NEAR = 1 << 15  # hashes whose table the processor's cache holds
+_BLOCK = 1 << 16  # characters or units whose intermediate values are in memory at a time
 
 
 class Class(IntEnum):
@@ -105,9 +105,14 @@ class Codes:
     @cached_property
     def class_counts(self) -> np.ndarray:
         """[records, CLASSES]: how many characters of each class a record has."""
-        rows = len(self.lengths)
-        cells = np.repeat(np.arange(rows) * CLASSES, self.lengths + 1) + self.classes
-        counts = np.bincount(cells, minlength=rows * CLASSES).reshape(rows, CLASSES)
+        counts = np.zeros((len(self.lengths), CLASSES), np.int64)
+        for start in range(0, len(self.points), _BLOCK):
+            classes = self.classes[start : start + _BLOCK]
+            stop = start + len(classes)
+            first, last = np.searchsorted(self.bounds, (start, stop - 1), "right") - 1
+            inside = np.diff(np.clip(self.bounds[first : last + 2], start, stop))
+            cells = np.repeat(np.arange(len(inside)) * CLASSES, inside) + classes
+            counts[first : last + 1] += np.bincount(cells, minlength=len(inside) * CLASSES).reshape(-1, CLASSES)
         counts[:, Class.NEWLINE] -= 1
         return counts
 
@@ -193,9 +198,12 @@ def _sums(points: np.ndarray) -> np.ndarray:
     """Sums of the characters before each place, times powers: hashes of spans are differences of two."""
     size = len(points)
     low, high = _powers(_BASE, size)
-    terms = np.zeros(size + 1, np.uint64)
-    np.multiply((high[:, None] * low).reshape(-1)[:size], points, out=terms[1:])
-    return np.cumsum(terms, out=terms)
+    before = np.zeros(size + 1, np.uint64)
+    terms, whole = before[1:], size >> _STRIDE_BITS << _STRIDE_BITS
+    np.multiply(high[:-1, None], low, out=terms[:whole].reshape(-1, _STRIDE))
+    np.multiply(high[-1], low[: size - whole], out=terms[whole:])
+    terms *= points
+    return np.cumsum(before, out=before)
 
 
 def _span_hashes(before: np.ndarray, spans: Spans) -> np.ndarray:
@@ -209,21 +217,34 @@ def _span_hashes(before: np.ndarray, spans: Spans) -> np.ndarray:
 
 
 def ngrams(units: np.ndarray, bounds: np.ndarray, n: int) -> Ngrams:
-    """The n-grams of units, given as uint64 code points or hashes; none across records."""
+    """The n-grams of units, given as code points or hashes; none across records."""
     hashes = rolling_hashes(units, n)
     inside = np.ones(len(hashes), bool)
-    across = (bounds[1:-1, None] - np.arange(1, n)).reshape(-1)
-    inside[across[(across >= 0) & (across < len(hashes))]] = False
+    inside[across_records(bounds, n, len(hashes))] = False
     first = np.flatnonzero(inside)
     return Ngrams(first, hashes[first], np.searchsorted(first, bounds))
 
 
+def across_records(bounds: np.ndarray, n: int, count: int) -> np.ndarray:
+    """Which of `count` n-grams reach from one record into the next."""
+    across = (bounds[1:-1, None] - np.arange(1, n)).reshape(-1)
+    return across[(across >= 0) & (across < count)]
+
+
 def rolling_hashes(units: np.ndarray, n: int) -> np.ndarray:
-    """The polynomial hash of every n neighbours among uint64 units, modulo 2^64: doubled from half of n."""
-    if n == 1 or len(units) < n:
-        return units[: max(0, len(units) - n + 1)]
+    """uint64: the polynomial hash of every n neighbours among units, modulo 2^64."""
+    hashes = np.empty(max(0, len(units) - n + 1), np.uint64)
+    for start in range(0, len(hashes), _BLOCK):
+        hashes[start : start + _BLOCK] = _rolled(units[start : start + _BLOCK + n - 1].astype(np.uint64), n)
+    return hashes
+
+
+def _rolled(units: np.ndarray, n: int) -> np.ndarray:
+    """Doubled from half of n."""
+    if n == 1:
+        return units
     half = n // 2
-    hashes = rolling_hashes(units, half)
+    hashes = _rolled(units, half)
     whole = hashes[:-half] * np.uint64(pow(_BASE, half, 1 << 64)) + hashes[half:]
     return whole[:-1] * np.uint64(_BASE) + units[n - 1 :] if n % 2 else whole
 
@@ -233,51 +254,6 @@ def mixed(values: np.ndarray) -> np.ndarray:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
-
-
-def seen_before(hashes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """Which hashes stood earlier in their record."""
-    records = np.arange(len(bounds) - 1, dtype=np.uint64) * _MIX  # equals in two records shall differ
-    keys = hashes + np.repeat(records, np.diff(bounds))
-    pieces, begin = [np.zeros(0, bool)], 0
-    while begin < len(keys):
-        near = np.searchsorted(bounds, begin + _NEAR, "right") - 1
-        end = bounds[near] if bounds[near] > begin else bounds[np.searchsorted(bounds, begin, "right")]
-        pieces.append(_seen(keys[begin:end]) if end - begin <= 8 * _NEAR else _seen_in_shares(keys[begin:end]))
-        begin = end
-    return np.concatenate(pieces)
-
-
-def _seen_in_shares(keys: np.ndarray) -> np.ndarray:
-    """`_seen` of many keys in little memory: share by share, equals in the same one."""
-    bits = min(16, (len(keys) // _NEAR).bit_length())
-    share = (keys * _MIX >> np.uint64(16)).astype(np.uint16) >> (16 - bits)  # other bits than those of the places
-    order = np.argsort(share, kind="stable")
-    seen = np.empty(len(keys), bool)
-    for mine in np.split(order, np.cumsum(np.bincount(share))[:-1]):
-        seen[mine] = _seen(keys[mine])
-    return seen
-
-
-def _seen(keys: np.ndarray) -> np.ndarray:
-    """A hash table filled by all keys at once: the first key on a place takes it, and its equals find it there.
-
-    Keys that find another on their place go on to the next round, with other places.
-    """
-    bits = max(1, (2 * len(keys) - 1).bit_length())
-    table = np.empty(1 << bits, np.uint32)
-    seen = np.zeros(len(keys), bool)
-    left, spread, asked = np.arange(len(keys), dtype=np.uint32), keys * _MIX, keys
-    while len(left):
-        place = (spread >> np.uint64(64 - bits)).view(np.int64)
-        table[place[::-1]] = left[::-1]  # the last one written stays, which is the first key
-        first = table[place]
-        equal = keys[first] == asked
-        seen[left[equal]] = (first != left)[equal]
-        other = np.flatnonzero(~equal)
-        left, asked = left[other], asked[other]
-        spread = (spread[other] ^ spread[other] >> np.uint64(29)) * _MIX
-    return seen
 
 
 def sums(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Container, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from danlu.text.problems import BadRow
 from danlu.text.settings import DocumentUnit
@@ -35,6 +37,20 @@ class Piece:
     first_line: int = 1
 
 
+class Lines:
+    """Numbers of rows, one at least: a byte for each from the first to the last, as a packed file has millions."""
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        self._first = int(numbers.min())
+        flags = np.zeros(int(numbers.max()) + 1 - self._first, np.uint8)
+        flags[numbers - self._first] = 1
+        self._flags = flags.tobytes()
+
+    def __contains__(self, number: object) -> bool:
+        place = number - self._first if isinstance(number, int) else -1
+        return 0 <= place < len(self._flags) and self._flags[place] == 1
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What of a file is read: `document` says what one row of a .txt or .md file is."""
@@ -42,7 +58,7 @@ class Wanted:
     document: DocumentUnit = "file"
     columns: Set[str] | None = None
     """Where known, it spares parquet files the decoding of nested columns that nobody asks for."""
-    lines: Set[int] | None = None
+    lines: Container[int] | None = None
     """The numbers of the rows to read; None for all."""
     longest: int = MAX_ROW
     """Bytes; a longer row is a bad row, of which little is ever in memory."""

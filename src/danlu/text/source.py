@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Container, Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,7 +49,7 @@ def read_places(
     kind: Kind,
     pieces: Iterable[Piece],
     counts: Counts,
-    lines: Mapping[int, Set[int]] | None = None,
+    lines: Mapping[int, Container[int]] | None = None,
 ) -> Iterator[tuple[Place, Record]]:
     """The records with their places; with `lines`, by piece, only those of these rows: others are hardly looked at."""
     reading = _Reading(source, kind, counts)
@@ -67,7 +67,7 @@ def read_places(
     reading.finish()
 
 
-def wanted_of(source: SourceSettings, columns: Set[str] | None = None, lines: Set[int] | None = None) -> Wanted:
+def wanted_of(source: SourceSettings, columns: Set[str] | None = None, lines: Container[int] | None = None) -> Wanted:
     """What is read of a source's files."""
     return Wanted(source.document, columns, lines, source.max_row_bytes, tree_root(source))
 
@@ -82,7 +82,7 @@ class _Reading:
         self._rows, self._bad, self._first_bad = 0, 0, ""
         self._columns = NESTED | {part for c in self._conditions for part in (c.column, c.column.split(".")[0])}
 
-    def wanted(self, lines: Set[int] | None) -> Wanted:
+    def wanted(self, lines: Container[int] | None) -> Wanted:
         """What is read of a piece."""
         return wanted_of(self._source, self._columns, lines)
 

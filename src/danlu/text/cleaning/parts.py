@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from danlu.text.ops.contents import characters_of
 from danlu.text.ops.language import language_of
 from danlu.text.ops.operator import Operator
 from danlu.text.ops.table import OPERATORS
-from danlu.text.readers import Piece
+from danlu.text.pieces import Lines, Piece
 from danlu.text.records import Record
 from danlu.text.settings import CleanSource, Step
 from danlu.text.source import Place, read_places
@@ -24,7 +24,7 @@ from danlu.text.steps.basic import LanguageStep
 from danlu.text.survey import check_unchanged
 
 BATCH = 256  # records in memory
-BATCH_CHARACTERS = 1 << 19  # with more, a batch's arrays leave the processor's cache and statistics get slower
+BATCH_CHARACTERS = 1 << 19  # or one record; with more, arrays leave the processor's cache and statistics get slower
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,32 +54,32 @@ class Part:
 
     def batches_of(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, list[Record]]]:
         """The records of `rows`, which rise; lines without any are passed over unread."""
-        places = ColumnReader(self.records, ["piece", "line", "item"]).take(rows).to_pydict()
-        wanted = list(map(Place, places["piece"], places["line"], places["item"]))
-        lines: dict[int, set[int]] = {}
-        for place in wanted:
-            lines.setdefault(place.piece, set()).add(place.line)
-        at = 0
+        places = ColumnReader(self.records, ["piece", "line", "item"]).take(rows)
+        pieces, numbers = places["piece"].to_numpy(), places["line"].to_numpy()
+        lines = {piece: Lines(numbers[pieces == piece]) for piece in np.unique(pieces).tolist()}
+        wanted = _each(places)
+        next_one, at = next(wanted, None), 0
         for found, records in self._batches(Counts(), lines):
             start, mine = at, []
             for place, record in zip(found, records, strict=True):
-                if at < len(wanted) and place == wanted[at]:
+                if place == next_one:
                     mine.append(record)
-                    at += 1
+                    next_one, at = next(wanted, None), at + 1
             yield rows[start:at], mine
 
-    def _batches(self, counts: Counts, lines: dict[int, set[int]] | None) -> Iterator[tuple[list[Place], list[Record]]]:
+    def _batches(self, counts: Counts, lines: Mapping[int, Lines] | None) -> Iterator[tuple[list[Place], list[Record]]]:
         self._check_files()
         places: list[Place] = []
         records: list[Record] = []
         size = 0
         for place, record in read_places(self.source, self.kind, self.pieces, counts, lines):
-            places.append(place)
-            records.append(record)
-            size += characters_of(record)
-            if len(records) == BATCH or size >= BATCH_CHARACTERS:
+            more = characters_of(record)
+            if records and (len(records) == BATCH or size + more > BATCH_CHARACTERS):
                 yield places, records
                 places, records, size = [], [], 0
+            places.append(place)
+            records.append(record)
+            size += more
         if records:
             yield places, records
         self._check_files()
@@ -87,6 +87,12 @@ class Part:
     def _check_files(self) -> None:
         for file, stamp in self.stamps.items():
             check_unchanged(Path(file), stamp)
+
+
+def _each(places: Any) -> Iterator[Place]:
+    """The rows of an arrow table of places, a stretch of them as objects at a time: a packed file has millions."""
+    for batch in places.to_batches():
+        yield from map(Place, *(batch.column(name).to_pylist() for name in Place._fields))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from danlu.text.cleaning.gathering import Gathering
     from danlu.text.cleaning.live import LivePart
 
-_BATCH = 1 << 20  # characters
+_BATCH = 1 << 19  # characters
 _SHOWN = 300  # characters of a passage
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from mmap import MADV_DONTNEED, mmap
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from danlu.text.steps.duplicates import DecontaminateStep
 
 ITEMS = 16  # that one n-gram can name; a phrase that stands in more is of the test's form
 TOO_SHORT = "too short to check"
-_BATCH = 1 << 20  # characters
+_BATCH = 1 << 19  # characters
+_SLICE_BYTES = 1 << 24  # of hashes that are mapped at a time
 _SLICES = 64  # in which the index is sorted, one after the other
 
 
@@ -132,6 +134,16 @@ class _Table:
         byte, bit = _bits(self.filter, grams)
         at = np.flatnonzero(self.filter.take(byte) & bit)
         at = at[at + length <= bounds[np.searchsorted(bounds, at, "right")]]
+        at = at[np.argsort(grams[at])]
+        slices = 1 + self.hashes.nbytes // _SLICE_BYTES
+        lows = np.array([hash_range(part, slices)[0] for part in range(1, slices)], np.uint64)
+        found = [self._within(some, grams) for some in np.split(at, np.searchsorted(grams[at], lows))]
+        at, owners = map(np.concatenate, zip(*found, strict=True))
+        order = np.argsort(at, kind="stable")
+        return at[order], np.full(len(at), length), grams[at[order]], owners[order]
+
+    def _within(self, at: np.ndarray, grams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The places of n-grams that are here, and the item of each; the n-grams lie in a slice of all hashes."""
         low = np.searchsorted(self.hashes, grams[at])
         there = low < len(self.hashes)
         there[there] = self.hashes[low[there]] == grams[at[there]]
@@ -139,7 +151,11 @@ class _Table:
         times = np.searchsorted(self.hashes, grams[at], "right") - low
         at = at.repeat(times)
         places = np.repeat(low - (np.cumsum(times) - times), times) + np.arange(len(at))
-        return at, np.full(len(at), length), grams[at], self.owners[places].astype(np.int64)
+        owners = self.owners[places].astype(np.int64)
+        for mapped in (self.hashes, self.owners):
+            if isinstance(mapped.base, mmap):
+                mapped.base.madvise(MADV_DONTNEED)  # else all pages count as this process's after a few batches
+        return at, owners
 
 
 class _Batch:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from danlu.text.kernels import Class, Codes, Spans, codes_of, seen_before, sums
+from danlu.text.kernels import Class, Codes, Spans, codes_of, sums
 from danlu.text.ops.operator import Column
 from danlu.text.records import Record
+from danlu.text.seen import seen_before
 from danlu.text.steps.statistics import LinesStep
 
 _BULLETS = np.array([ord(character) for character in "•‣▶►▸◦◆◇■□▪▫●○★☆➢➤✓✔·∙⁃"], np.uint32)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from danlu.text.kernels import Class, Codes, codes_of, ngrams, seen_before, sums
+from danlu.text.kernels import Class, Codes, codes_of, sums
 from danlu.text.ops.operator import Column
 from danlu.text.records import Record
+from danlu.text.seen import repeated_ngrams
 from danlu.text.steps.statistics import RepetitionStep
 
 
@@ -25,22 +26,15 @@ def measure(records: list[Record], step: RepetitionStep) -> dict[str, Column]:
 
 
 def _characters(codes: Codes, n: int) -> np.ndarray:
-    dark = np.flatnonzero(codes.classes > Class.BLANK)
-    bounds = np.searchsorted(dark, codes.bounds)
-    first, cuts = _repeated(codes.points[dark].astype(np.uint64), bounds, n)
-    return _covered(first, first + n, cuts) / np.maximum(np.diff(bounds), 1)
+    counts = codes.class_counts[:, Class.BLANK + 1 :].sum(1)
+    bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    first, cuts = repeated_ngrams(codes.points[codes.classes > Class.BLANK], bounds, n)
+    return _covered(first, first + n, cuts) / np.maximum(counts, 1)
 
 
 def _words(codes: Codes, n: int) -> np.ndarray:
-    first, cuts = _repeated(codes.word_hashes, codes.words.bounds, n)
+    first, cuts = repeated_ngrams(codes.word_hashes, codes.words.bounds, n)
     return _covered(codes.words.start[first], codes.words.end[first + n - 1], cuts) / np.maximum(codes.lengths, 1)
-
-
-def _repeated(units: np.ndarray, bounds: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where among units the n-grams begin that stood earlier, and where records begin and end among those."""
-    grams = ngrams(units, bounds, n)
-    again = np.flatnonzero(seen_before(grams.hashes, grams.bounds))
-    return grams.first[again], np.searchsorted(again, grams.bounds)
 
 
 def _covered(start: np.ndarray, end: np.ndarray, cuts: np.ndarray) -> np.ndarray:

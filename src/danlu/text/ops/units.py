@@ -94,7 +94,9 @@ def letters_before(codes: Codes) -> np.ndarray:
     points, classes = codes.points, codes.classes
     sizes = (points >= 0x80).astype(np.int8) + (points >= 0x800) + (points >= 0x10000) + 1
     sizes[(classes < Class.LETTER) | (classes > Class.FUNCTION)] = 0
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
+    before = np.zeros(len(points) + 1, np.int64)
+    np.cumsum(sizes, out=before[1:])
+    return before
 
 
 def _whole_lines(codes: Codes, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
