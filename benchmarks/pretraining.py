@@ -15,6 +15,7 @@ At 7B that is 117 GiB, and leaves room for activations on 139 GiB only with reco
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from itertools import pairwise
@@ -39,11 +40,12 @@ WAYS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "7B": {
         "danlu recompute=true rows=4": {},
+        "danlu float8": {"recompute": True, "rows": 4, "precision": "float8"},
         "transformers + compile, 2 rows": {"rows": 2, "compile": True},
         "transformers + Liger, 2 rows": {"rows": 2, "liger": True},
         "transformers + Liger, 4 rows, checkpointing": {"rows": 4, "liger": True, "recompute": True},
     },
-    "tiny": {"danlu rows=2": {}, "transformers": {"rows": 2}},
+    "tiny": {"danlu rows=2": {}, "danlu float8": {"precision": "float8"}, "transformers": {"rows": 2}},
 }
 BATCH = {"1B": 96, "7B": 32, "tiny": 4}
 COLUMNS: list[Column] = [
@@ -61,7 +63,7 @@ COLUMNS: list[Column] = [
 def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
     case = CASES[given.shape]
     settings = WAYS[given.shape].get(way, {})
-    found = ours(way, case, given) if is_ours(way) else theirs(case, given, **settings)
+    found = ours(way, case, given, **settings) if is_ours(way) else theirs(case, given, **settings)
     ends = found["ends"]
     seconds = statistics.median(b - a for a, b in pairwise(ends[2:]))
     rate = given.batch * case.length / seconds
@@ -75,10 +77,11 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def ours(way: str, case: Case, given: argparse.Namespace) -> dict[str, Any]:
+def ours(way: str, case: Case, given: argparse.Namespace, **settings: Any) -> dict[str, Any]:
     start = time.perf_counter()
     precision = [] if given.device == "cuda" else ['precision="float32"']
-    with Run(settings_from_arguments([f"batch={given.batch}", *precision, *way.split()[1:]]), case, given.steps) as run:
+    named = [f"{key}={json.dumps(value)}" for key, value in settings.items()] or way.split()[1:]
+    with Run(settings_from_arguments([f"batch={given.batch}", *precision, *named]), case, given.steps) as run:
         seconds = []
         for _ in run:
             _wait(given.device)
