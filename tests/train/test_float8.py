@@ -13,6 +13,7 @@ from danlu.ledger.errors import UserError
 from danlu.ledger.metrics import read_metrics
 from danlu.model.decoder import Decoder
 from danlu.train.float8 import use_float8
+from danlu.train.precision import require_format
 from danlu.train.settings import TrainSettings
 from danlu.train.tune_settings import LoRA, QLoRA
 
@@ -52,11 +53,15 @@ def test_a_base_in_4_bits_is_refused() -> None:
         TrainSettings(precision="float8", tune=QLoRA())
 
 
-def test_sizes_and_cards_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_odd_sizes_are_refused() -> None:
     odd = Decoder.empty(tiny.SHAPE.model_copy(update={"mlp_size": 36}))
     with pytest.raises(UserError, match=r"layer 0\.gate_up has a weight of 72 × 16"):
-        use_float8(odd.blocks, torch.device("cpu"))
+        use_float8(odd.blocks)
+
+
+def test_cards_without_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA A100")
     with pytest.raises(UserError, match="A100 has no products in float8"):
-        use_float8(tiny.decoder().blocks, torch.device("cuda"))
+        require_format("float8", torch.device("cuda"))
+    require_format("bf16", torch.device("cuda"))

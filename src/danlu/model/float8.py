@@ -16,8 +16,6 @@ from torch.autograd.function import once_differentiable
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
 ALIGNED = 16
 """What each dimension of a product must be a multiple of."""
-CAPABILITY = (8, 9)
-"""The least compute capability of a GPU that has these products: Ada, Hopper and later."""
 _SMALLEST = 1e-30  # of a largest value, so that zeros are divided by something
 
 

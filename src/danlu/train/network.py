@@ -86,7 +86,7 @@ def build(
     tune(decoder, settings.tune, dtype, seed)
     decoder.recompute = settings.recompute
     if settings.precision == "float8":
-        use_float8(decoder.blocks, world.device)
+        use_float8(decoder.blocks)
     on_gpu = world.device.type == "cuda"
     if on_gpu if settings.compile is None else settings.compile:
         torch.compiler.reset()  # what earlier runs in this process compiled counts against a limit

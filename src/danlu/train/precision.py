@@ -17,18 +17,22 @@ from danlu.train.settings import Sharding
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "float8": torch.bfloat16}
 """Of everything but the blocks' products, which `float8` rounds further."""
 
-NATIVE_BF16 = (8, 0)
-"""The least compute capability of a GPU with products in bf16: Ampere and later."""
+NATIVE = {"bf16": (8, 0), "float8": (8, 9)}
+"""The least compute capability of a GPU with products in a format: Ampere and later; Ada, Hopper and later."""
 
 
 def require_format(precision: str, device: torch.device) -> None:
-    """Raises UserError for bf16 on a GPU that only imitates it, many times slower than fp16."""
-    if precision != "bf16" or device.type != "cuda" or torch.cuda.get_device_capability(device) >= NATIVE_BF16:
+    """Raises UserError for a format on a GPU that only imitates it, many times slower, or has not got it."""
+    if device.type != "cuda":
         return
+    capability = torch.cuda.get_device_capability(device)
+    if capability >= NATIVE.get(precision, (0, 0)):
+        return
+    fp16 = "set fp16: the loss is scaled, so that small gradients survive; or float32"
     raise UserError(
-        f"{torch.cuda.get_device_name(device)} has no products in bf16",
+        f"{torch.cuda.get_device_name(device)} has no products in {precision}",
         where="train.precision",
-        do="set fp16: the loss is scaled, so that small gradients survive; or float32",
+        do=fp16 if capability < NATIVE["bf16"] else "set bf16",
     )
 
 
