@@ -3,7 +3,9 @@
     python benchmarks/classifier_quality.py [DATA] [RESULT.json]
 
 Each task is tested on texts that it did not learn from: `textbook` on other books and other sources than it learned
-from, `harmful` (first turns of red teams against ordinary ones) and `junk` (real text against the bad texts of the
+from, `harmful zh` on other conversations than it learned from (what users say in MOSS's conversations of the sort
+harmless, where they try to get harm out of it, against all its others), `harmful en` (first turns of red teams against
+ordinary ones) and `junk` (real text against the bad texts of the
 self-test) on a fifth held out, `new junk` on categories of junk and sources of text that it has not seen, `listed` on
 sentences that hold a word of the lists, which stand for labels that a list gives.
 """
@@ -61,12 +63,24 @@ def textbook(data: Path) -> Task:
     return "textbook", learn, test, "textbook"
 
 
-def harmful(data: Path) -> Task:
+def harmful_zh(data: Path) -> Task:
+    learn: Rows = []
+    test: Rows = []
+    found = [row for row in fields(data, "sft/moss_chat", 9999) if row["lang"] == "zh"]
+    harmless = [row for row in found if "/harmless_conversations/" in row["source"]]
+    for label, rows in (("harmful", harmless), ("ordinary", [row for row in found if row not in harmless])):
+        for number, row in enumerate(rows):  # whole conversations, as the turns of one have one subject
+            said = [message["content"] for message in row["messages"] if message["role"] == "user"]
+            (learn if number % 3 else test).extend(labelled(said, label))
+    return "harmful zh", learn, test, "harmful"
+
+
+def harmful_en(data: Path) -> Task:
     red = [row["prompt"][0]["content"] for row in fields(data, "preference/hh_rlhf_harmless_en", 9999)]
     calm = [
         row["messages"][0]["content"] for name in ("alpaca_en", "sgd_en") for row in fields(data, f"sft/{name}", 2000)
     ]
-    return "harmful", labelled(red, "harmful") + labelled(calm, "ordinary"), [], "harmful"
+    return "harmful en", labelled(red, "harmful") + labelled(calm, "ordinary"), [], "harmful"
 
 
 def junk(data: Path, language: SelfTestLanguage, *, new: bool) -> Task:
@@ -120,7 +134,12 @@ def worth(task: Task, folder: Path) -> dict[str, Any]:
 def main() -> None:
     data = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data")
     both: tuple[SelfTestLanguage, ...] = ("zh", "en")
-    tasks = [textbook(data), harmful(data), *(junk(data, one, new=new) for new in (False, True) for one in both)]
+    tasks = [
+        textbook(data),
+        harmful_zh(data),
+        harmful_en(data),
+        *(junk(data, one, new=new) for new in (False, True) for one in both),
+    ]
     tasks += [listed(data, language) for language in both]
     with TemporaryDirectory() as folder:
         result = {task[0]: worth(task, Path(folder)) for task in tasks}
