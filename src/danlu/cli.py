@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from danlu.infer.settings import QUANTIZE, Quantize
 from danlu.recipe.clean_commands import clean_app
 from danlu.recipe.export_command import ModelPath, export, forms
 from danlu.recipe.training_commands import TRAINING_COMMANDS
@@ -191,7 +192,7 @@ def generate(
     prompts: Annotated[Path, typer.Argument(help="Prompts: .txt, one a line; or .jsonl with `prompt` or `messages`.")],
     out: Annotated[Path, typer.Argument(help="The .jsonl file of answers; an unfinished one is gone on with.")],
     overrides: Overrides = None,
-    quantize: Annotated[Literal["int8", "int4"] | None, typer.Option(help="Weights in fewer bits.")] = None,
+    quantize: Annotated[Quantize | None, typer.Option(help=QUANTIZE)] = None,
 ) -> None:
     """Answers a file of prompts."""
     from danlu.infer.generate import generate_file

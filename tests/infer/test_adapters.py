@@ -161,6 +161,14 @@ def test_a_merge_from_4_bits_is_said_and_measured(folders: dict[str, Path], tmp_
     a_RI, b_OR = own.blocks[0].qkv.adapters.low_rank(own.blocks[0].qkv)
     assert torch.allclose(merged.blocks[0].qkv.weight, was + b_OR @ a_RI, atol=1e-6)
 
+    opened = load(tmp_path)
+    assert opened.quantised == "nf4" and ids(opened, None) == ids(load(tmp_path / "as_trained"), None)
+    assert load(folders["base"], adapters=[tmp_path]).quantised == "nf4", "the one adapter was trained over it"
+    assert load(folders["base"], adapters=[tmp_path, folders["law"]]).quantised is None
+    assert load(tmp_path, quantize="int8").quantised == "int8"
+    whole = load(tmp_path, quantize="full")
+    assert whole.quantised is None and whole.decoder.blocks[0].qkv.quantised is None
+
 
 def test_agreement_sees_another_model(folders: dict[str, Path]) -> None:
     one, other = (InEngine(Engine(load_decoder(folders["base"]))) for _ in range(2))

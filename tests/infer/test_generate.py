@@ -46,7 +46,7 @@ def test_answers_come_in_order_and_bad_rows_are_counted(
         (ANSWER[:12], "stop"), ("∞" * 12, "length"), ("👋！", "stop"), (ANSWER[:12], "stop")
     ]  # fmt: skip
     assert out[1] == {
-        "line": 3, "prompt": "∞", "answer": "∞" * 20, "finish": "length", "model": "reciting",
+        "line": 3, "prompt": "∞", "answer": "∞" * 20, "finish": "length", "model": "reciting", "quantize": None,
         "sampling": {"max_tokens": 20},
     }  # fmt: skip
     found = {reason: entry["count"] for reason, entry in counts.as_dict().items()}
@@ -56,7 +56,7 @@ def test_answers_come_in_order_and_bad_rows_are_counted(
     assert "16 new answers" in said and "prompts.jsonl:4" in said
 
 
-def test_an_unfinished_file_is_gone_on_with(model: Model, prompts: Path, tmp_path: Path) -> None:
+def test_an_unfinished_file_is_gone_on_with(model: Model, prompts: Path, tmp_path: Path, reciting_model: Path) -> None:
     whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
     generate_file(model, prompts, whole, SAMPLING)
     content = whole.read_bytes()
@@ -66,6 +66,8 @@ def test_an_unfinished_file_is_gone_on_with(model: Model, prompts: Path, tmp_pat
         assert cut.read_bytes() == content
     with pytest.raises(UserError, match="other settings"):
         generate_file(model, prompts, cut, SamplingSettings(max_tokens=21))
+    with pytest.raises(UserError, match="other settings"):
+        generate_file(load(reciting_model, quantize="int8"), prompts, cut, SAMPLING)
     assert cut.read_bytes() == content
     for own in ("a file of mine\n", "a file of mine", '{"line": "1"}\n', "{}\n", '{"line": 1\n'):
         cut.write_text(own)

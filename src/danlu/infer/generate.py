@@ -29,15 +29,19 @@ def generate_file(model: Model, prompts: Path, out: Path, sampling: SamplingSett
     """Answers each row of `prompts` into the JSON-lines file `out` and says on standard error what was skipped.
 
     A row has `messages` (asked through the chat template), or `prompt` or `text` (continued as it is); in a .txt file
-    each line is a row. Out come `line`, the row's prompt, `answer`, `finish` ("stop" or "length"), `model` and
-    `sampling`. An unfinished `out` is gone on with after its last whole line. Gives what could not be asked, by
-    reason. Raises UserError when `out` holds answers to something else, Stopped after Ctrl-C.
+    each line is a row. Out come `line`, the row's prompt, `answer`, `finish` ("stop" or "length"), `model`,
+    `quantize` and `sampling`. An unfinished `out` is gone on with after its last whole line. Gives what could not be
+    asked, by reason. Raises UserError when `out` holds answers to something else, Stopped after Ctrl-C.
     """
     if prompts.is_dir():
         raise UserError("a folder, not a file of prompts", where=str(prompts), do="name one file in it")
     counts, answered = Counts(), 0
     last = _last_row(out)
-    common = {"model": model.name, "sampling": sampling.model_dump(exclude_defaults=True)}
+    common = {
+        "model": model.name,
+        "quantize": model.quantised,
+        "sampling": sampling.model_dump(exclude_defaults=True),
+    }
     asked = _asked(model, prompts, out, last, common, counts)
     out.parent.mkdir(parents=True, exist_ok=True)
     with graceful_stop() as stop:

@@ -14,7 +14,7 @@ import torch
 
 from danlu.config import check
 from danlu.infer.engine import Engine, Event, Finish, Request
-from danlu.infer.settings import SamplingSettings
+from danlu.infer.settings import Quantize, SamplingSettings
 from danlu.infer.text import TextStream
 from danlu.infer.voices import Voices, words_of
 from danlu.ledger.checkpoints import resolve_checkpoint
@@ -62,9 +62,12 @@ class Model:
         template: Template | None,
         name: str,
         others: Mapping[str, int] | None = None,
+        quantised: Quantisation | None = None,
     ) -> None:
         require_rows(engine.decoder.settings, tokenizer.vocab_size)
         self.engine, self.tokenizer, self.template, self.name = engine, tokenizer, template, name
+        self.quantised = quantised
+        """The form of the weights in fewer bits; None where they are whole."""
         self.voices = {name: engine.first, **(others or {})}
         """The engine's number of each adapter by name, and of the base; the first answers where none is named."""
         ends = (tokenizer.eos_id, *tokenizer.generation_stops, *(template.stop_ids if template else ()))
@@ -199,7 +202,7 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     *,
-    quantize: Quantisation | None = None,
+    quantize: Quantize | None = None,
     adapters: Mapping[str, Path | str] | Sequence[Path | str] = (),
     template: str | None = None,
     max_batch: int = 64,
@@ -210,7 +213,8 @@ def load(
     An adapter's folder is opened over its base. `adapters` are further ones over the same base, by a name or by that of
     their folder; a request may name any of them, or the base.
     By default on a GPU in bf16 where there is one, else on the CPU in float32; dtype is float32, bf16 or fp16.
-    `quantize`: weights in int8 (half of bf16's memory), int4 (a third) or nf4; large ones are faster so on a CPU.
+    `quantize`: weights in int8 (half of bf16's memory), int4 (a third) or nf4; large ones are faster so on a CPU. None:
+    whole, but a base whose adapters were all trained over nf4 is opened as it was then; full: whole there too.
     `template` names a chat template (chatml, baichuan2, ...) for a folder that brings none, or another than its own.
     `max_batch` and `max_tokens_in_cache` are the engine's.
     """
@@ -219,8 +223,8 @@ def load(
     dtype = dtype or ("float32" if device == "cpu" else "bf16")
     if dtype not in DTYPES:
         raise UserError(f"there is no dtype {dtype!r}", do="choose one of " + ", ".join(DTYPES))
-    if quantize not in (None, *get_args(Quantisation)):
-        raise UserError(f"there is no form {quantize!r}", do="choose one of " + ", ".join(get_args(Quantisation)))
+    if quantize not in (None, *get_args(Quantize)):
+        raise UserError(f"there is no form {quantize!r}", do="choose one of " + ", ".join(get_args(Quantize)))
     tokenizer = Tokenizer.load(words_of(folder))
     if (folder / "config.json").is_file():
         require_tokenizer(folder, tokenizer.vocab_size, tokenizer.origin)
@@ -232,7 +236,8 @@ def load(
     voices = Voices.of(folder, Path(path).resolve().name, {name: Path(one) for name, one in named.items()})
     for one in voices.adapters:
         _require_trained_with(one.folder, tokenizer, chosen)
-    decoder = voices.open(DTYPES[dtype], torch.device(device), quantize)
+    form = voices.over if quantize is None else None if quantize == "full" else quantize
+    decoder = voices.open(DTYPES[dtype], torch.device(device), form)
     engine = Engine(
         decoder,
         max_batch=max_batch,
@@ -240,7 +245,7 @@ def load(
         adapters=len(voices.adapters),
         first=voices.first,
     )
-    return Model(engine, tokenizer, chosen, voices.name, voices.others)
+    return Model(engine, tokenizer, chosen, voices.name, voices.others, form)
 
 
 def _require_trained_with(folder: Path, tokenizer: Tokenizer, template: Template | None) -> None:

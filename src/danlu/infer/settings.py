@@ -9,6 +9,12 @@ from pydantic import Field
 
 from danlu.config import Settings
 
+Quantize = Literal["nf4", "int8", "int4", "full"]
+QUANTIZE = (
+    "Weights in 8 bits (int8: half of bf16's memory) or 4 (int4, nf4: a third); null: whole, but under QLoRA adapters "
+    "as these were trained, in nf4; full: whole there too."
+)
+
 
 class SamplingSettings(Settings):
     """How the next token is chosen and when an answer ends. The filters apply in the order in which they are listed."""
@@ -72,9 +78,7 @@ class ChatSettings(Settings):
     language: Literal["en", "zh"] = Field(default="en", description="Language of the chat's own texts.")
     system: str | None = Field(default=None, description="System prompt; null leaves it to the model's template.")
     adapter: Path | None = Field(default=None, description="An adapter over the model, to talk with in its place.")
-    quantize: Literal["int8", "int4"] | None = Field(
-        default=None, description="Weights in 8 bits (half of bf16's memory) or 4 (a third)."
-    )
+    quantize: Quantize | None = Field(default=None, description=QUANTIZE)
     template: str | None = Field(
         default=None, description="Chat template by name (chatml, baichuan2, ...), for a model that brings none."
     )

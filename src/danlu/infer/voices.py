@@ -11,8 +11,16 @@ import torch
 from danlu.infer.engine import BASE
 from danlu.ledger.checkpoints import resolve_checkpoint
 from danlu.ledger.errors import UserError
-from danlu.model.adapt import load_several
-from danlu.model.adapter_folder import Base, StoredAdapter, base_folder, is_adapter, loras, read_adapter
+from danlu.model.adapt import load_several, trained
+from danlu.model.adapter_folder import (
+    Base,
+    StoredAdapter,
+    attach_stored,
+    base_folder,
+    is_adapter,
+    loras,
+    read_adapter,
+)
 from danlu.model.decoder import Decoder
 from danlu.model.open import Quantisation, open_decoder
 
@@ -42,14 +50,25 @@ class Voices:
             return cls(folder, list(stored.values()), name, BASE, others)
         main = read_adapter(folder)
         base, last = base_folder(main), len(stored)
+        if main.score is not None and stored:
+            raise UserError("a reward model takes no further adapters", where=str(folder), do="load each by itself")
         called = base.name if base.name not in (*others, name) else str(base)
         return cls(base, [*stored.values(), main], name, last, {**others, called: BASE})
+
+    @property
+    def over(self) -> Quantisation | None:
+        """What the base was held in when its adapters were trained; None for its own format, or where they differ."""
+        return "nf4" if self.adapters and all(one.shape.over == "nf4" for one in self.adapters) else None
 
     def open(self, dtype: torch.dtype, device: torch.device, quantisation: Quantisation | None = None) -> Decoder:
         """The base's decoder with the adapters on it. Raises UserError for an adapter of another base."""
         decoder = open_decoder(self.base, dtype, device, quantisation=quantisation)
-        if self.adapters:
-            base = Base.of(self.base)
+        base = Base.of(self.base) if self.adapters else None
+        if self.adapters and self.adapters[-1].score is not None:
+            attach_stored(decoder, self.adapters[-1], base)
+            for _, _, adapter in trained(decoder):
+                adapter.to(dtype)
+        elif self.adapters:
             load_several(decoder, [loras(decoder, one, base) for one in self.adapters], dtype)
         return decoder
 
@@ -64,4 +83,8 @@ def _read(path: Path) -> StoredAdapter:
     folder = resolve_checkpoint(path)
     if not is_adapter(folder):
         raise UserError("a whole model, not an adapter", where=str(folder), do="load it by itself")
-    return read_adapter(folder)
+    stored = read_adapter(folder)
+    if stored.score is not None:
+        do = "load it by itself"
+        raise UserError("an adapter of a reward model, which writes no answers", where=str(folder), do=do)
+    return stored

@@ -20,6 +20,7 @@ from danlu.model.adapt import AdapterShape, known_targets, packed_in, slots, tra
 from danlu.model.adapters import LoRA, Pair
 from danlu.model.families.table import FAMILIES
 from danlu.model.projection import Projection
+from danlu.model.reward_head import reward_decoder
 from danlu.model.tensors import write_tensors
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
+_SCORE = _PREFIX + "score.weight"
 _A, _B, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
 
 
@@ -60,6 +62,8 @@ class StoredAdapter:
     shape: AdapterShape
     base: Base
     modules: Mapping[str, Module]
+    score: Tensor | None = None
+    """Of a reward model, its head [1, D]."""
 
 
 def is_adapter(folder: Path) -> bool:
@@ -97,6 +101,7 @@ def write_adapter(
 ) -> None:
     """Writes the decoder's adapter into a folder that is there, so that PEFT opens it over the base.
 
+    A reward model's head is written beside it, as PEFT writes `modules_to_save`.
     `tensors` {parameter name: tensor} are taken in the place of the adapter's own. What PiSSA began with becomes a
     second half of the rank, as in PEFT's own conversion, so that the base stays as it was.
     """
@@ -104,7 +109,7 @@ def write_adapter(
     family = FAMILIES[decoder.settings.family]
     names = {id(parameter): name for name, parameter in decoder.named_parameters()}
 
-    def value(parameter: nn.Parameter) -> Tensor:
+    def value(parameter: Tensor) -> Tensor:
         found = parameter if tensors is None else tensors[names[id(parameter)]]
         return found.detach().cpu()
 
@@ -124,11 +129,13 @@ def write_adapter(
                 state[_PREFIX + module + _A], state[_PREFIX + module + _B] = a, b_own
                 if magnitude is not None:
                     state[_PREFIX + module + _MAGNITUDE] = magnitude
+    if decoder.reward is not None:
+        state[_SCORE] = value(decoder.reward.score.weight)
     rank = shape.rank * (2 if shape.start == "pissa" else 1)
     alpha = shape.scale() * (rank**0.5 if shape.rank_stabilised else rank)
     config = {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": "CAUSAL_LM" if decoder.reward is None else "SEQ_CLS",
         "base_model_name_or_path": base.folder if base else None,
         "r": rank,
         "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
@@ -140,7 +147,7 @@ def write_adapter(
         "fan_in_fan_out": False,
         "inference_mode": True,
         "init_lora_weights": True,
-        "modules_to_save": None,
+        "modules_to_save": None if decoder.reward is None else ["score"],
     }
     write_tensors(folder / WEIGHTS, state, metadata={"base": base.mark if base else "", "over": shape.over})
     with atomic_file(folder / CONFIG) as handle:
@@ -165,6 +172,9 @@ def read_adapter(folder: Path) -> StoredAdapter:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise UserError(f"damaged or cut short ({error})", where=str(path), do="copy this file again") from error
+    score = tensors.pop(_SCORE, None)
+    if (score is None) != (not config.get("modules_to_save")):
+        raise UserError("modules_to_save and what is saved do not agree", where=str(path), do="copy both files again")
     shape = AdapterShape(
         rank=config["r"],
         alpha=config["lora_alpha"],
@@ -188,7 +198,7 @@ def read_adapter(folder: Path) -> StoredAdapter:
         strange = ", ".join(sorted(tensors)[:3]) or "no LoRA pair"
         raise UserError(f"tensors that are not LoRA's on projections: {strange}", where=str(path), do=_MERGE_THERE)
     return StoredAdapter(
-        folder, shape, Base(config.get("base_model_name_or_path") or "", metadata.get("base", "")), modules
+        folder, shape, Base(config.get("base_model_name_or_path") or "", metadata.get("base", "")), modules, score
     )
 
 
@@ -233,8 +243,18 @@ def loras(decoder: Decoder, stored: StoredAdapter, base: Base | None = None) -> 
 
 
 def attach_stored(decoder: Decoder, stored: StoredAdapter, base: Base | None = None) -> None:
-    """Puts a stored adapter on the decoder, whose own weights are frozen; raises UserError as `loras` does."""
+    """Puts a stored adapter on the decoder, whose own weights are frozen; one of a reward model makes it one.
+
+    Raises UserError as `loras` does.
+    """
     found = loras(decoder, stored, base)
+    if stored.score is not None:
+        if stored.score.shape != (1, decoder.settings.hidden_size):
+            rows, width = stored.score.shape
+            raise _other_base(stored, f"its head is {rows} × {width}, not 1 × {decoder.settings.hidden_size}")
+        reward = reward_decoder(decoder, seed=0).reward
+        assert reward is not None
+        reward.score.weight.data.copy_(stored.score)
     decoder.requires_grad_(False)
     for layer, name, slot in slots(decoder):
         adapter = found.get((layer, name))
@@ -268,7 +288,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "bias": ("none",),
     "fan_in_fan_out": (False,),
     "lora_bias": (False,),
-    "modules_to_save": (None, []),
+    "modules_to_save": (None, [], ["score"], ["classifier", "score"]),
     "layer_replication": (None,),
     "alora_invocation_tokens": (None,),
     "target_parameters": (None, []),

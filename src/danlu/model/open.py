@@ -15,6 +15,7 @@ from danlu.model.folder import decoder_settings, load_decoder
 from danlu.model.integers import INT4_BITS, INT8_BITS, quantise_ends, to_int4, to_int8
 from danlu.model.nf4 import BITS, quantise
 from danlu.model.projection import Quantised
+from danlu.model.reward_head import reward_shape
 from danlu.model.settings import ModelSettings
 
 Quantisation = Literal["nf4", "int8", "int4"]
@@ -56,4 +57,8 @@ def open_decoder(
 
 def shape_of(folder: Path) -> ModelSettings:
     """The shape of the decoder that `open_decoder` would give."""
-    return decoder_settings(base_folder(read_adapter(folder)) if is_adapter(folder) else folder)
+    if not is_adapter(folder):
+        return decoder_settings(folder)
+    stored = read_adapter(folder)
+    shape = decoder_settings(base_folder(stored))
+    return shape if stored.score is None else reward_shape(shape)

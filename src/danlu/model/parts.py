@@ -107,8 +107,9 @@ def load_unfused(decoder: Decoder, state: Mapping[str, Tensor]) -> None:
         part.write(part.parameter.detach(), _fitting(state, part))
 
 
-def initialise(decoder: Decoder, seed: int) -> None:
-    """Random weights: normal with `init_std` for matrices, 0 for biases, 1 for norms, as transformers' own.
+def initialise(decoder: Decoder, seed: int, within: str = "") -> None:
+    """Random weights: normal with `init_std` for matrices, 0 for biases, 1 for norms, as transformers' own; of those
+    parts only whose name begins with `within`.
 
     A weight depends on the seed and its name alone, not on device, dtype, order or what else there is.
     """
@@ -117,7 +118,7 @@ def initialise(decoder: Decoder, seed: int) -> None:
         part.write(part.parameter.detach(), _initial(part, decoder.settings.init_std, seed))
 
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        list(threads.map(fill, decoder.parts()))
+        list(threads.map(fill, (part for part in decoder.parts() if part.name.startswith(within))))
 
 
 def _initial(part: Part, std: float, seed: int) -> Tensor:

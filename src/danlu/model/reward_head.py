@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from danlu.model.parts import initialise, load_unfused, unfused_state
+from danlu.model.head import Head
+from danlu.model.parts import initialise
 
 if TYPE_CHECKING:
     from danlu.model.decoder import Decoder
@@ -33,14 +34,16 @@ def reward_shape(settings: ModelSettings) -> ModelSettings:
 
 
 def reward_decoder(decoder: Decoder, seed: int) -> Decoder:
-    """The same decoder with a reward head in place of its own, float32 on the CPU; one that has it stays as it is.
+    """The decoder itself with a reward head in place of its own; one that has it stays as it is.
 
-    The head is random, normal with `init_std`, as transformers' own.
+    The head is random, normal with `init_std`, as transformers' own, and in float32; the weights, an adapter among
+    them, stay what and where they are.
     """
     if decoder.reward is not None:
         return decoder
-    made = type(decoder).empty(reward_shape(decoder.settings))
-    initialise(made, seed)
-    own, taken = unfused_state(made), unfused_state(decoder)
-    load_unfused(made, own | {name: taken[name] for name in own if name in taken})
-    return made
+    settings = reward_shape(decoder.settings)
+    decoder.settings = settings
+    decoder.head = Head(settings.hidden_size, settings.vocab_size, decoder.embed)
+    decoder.reward = RewardHead(settings.hidden_size).to(decoder.embed.weight.device)
+    initialise(decoder, seed, within="reward.")
+    return decoder

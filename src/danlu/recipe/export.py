@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from danlu.infer.voices import Voices
     from danlu.model.decoder import Decoder
     from danlu.model.gguf.file import GGUFForm
-    from danlu.model.open import Quantisation
     from danlu.tokens.tokenizer import Tokenizer
 
 DTYPES = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -100,10 +99,9 @@ def export_model(
 
 @dataclass(frozen=True)
 class _Source:
-    """What is to be written: a model, or one adapter over its base, which was trained over `over`."""
+    """What is to be written: a model, or one adapter over its base."""
 
     voices: Voices
-    over: Quantisation | None
 
     @classmethod
     def of(cls, folder: Path, adapter: Path | None) -> _Source:
@@ -116,7 +114,7 @@ class _Source:
         voices = Voices.of(folder, "source", {"adapter": adapter} if adapter else {})
         if adapter is not None:
             voices = replace(voices, first=0)
-        return cls(voices, "nf4" if voices.adapters and voices.adapters[0].shape.over == "nf4" else None)
+        return cls(voices)
 
     @property
     def words(self) -> Path:
@@ -125,7 +123,7 @@ class _Source:
 
     @property
     def what(self) -> str:
-        return f"adapter over {self.over or 'full'} weights merged, " if self.voices.adapters else ""
+        return f"adapter over {self.voices.over or 'full'} weights merged, " if self.voices.adapters else ""
 
     def merged(self, dtype: torch.dtype | None, onto_original: bool) -> Decoder:
         """The decoder in `dtype`, its adapter in its weights; None keeps the folder's own, float32 after a merge."""
@@ -139,7 +137,7 @@ class _Source:
         base, adapters = self.voices.base, self.voices.adapters
         own = getattr(torch, stored_dtype(base))
         held = own if adapters else dtype or own
-        decoder = open_decoder(base, held, quantisation=None if onto_original else self.over)
+        decoder = open_decoder(base, held, quantisation=None if onto_original else self.voices.over)
         if adapters:
             attach_stored(decoder, adapters[0], Base.of(base))
             merge(decoder, dtype or torch.float32)
@@ -152,7 +150,7 @@ class _Source:
 
         device, voices = _device(), self.voices
         exact = torch.bfloat16 if device.type == "cuda" else torch.float32
-        decoder = voices.open(exact, device, self.over)
+        decoder = voices.open(exact, device, voices.over)
         return _in_engine(decoder, adapters=len(voices.adapters), first=voices.first)
 
 

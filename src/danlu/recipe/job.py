@@ -102,12 +102,6 @@ def _decoder(job: TrainingJob, tokenizer: Tokenizer) -> Decoder:
     from danlu.train import parallel
     from danlu.train.precision import DTYPES
 
-    if job.stage == "reward" and isinstance(job.train.tune, LoRA):
-        raise UserError(
-            "a reward model's head is new and must be trained, and an adapter leaves all but itself frozen",
-            where="reward.train.tune",
-            do="set it to {method: full} or {method: layers}",
-        )
     if job.start is not None:
         # A frozen base goes straight where it is computed with, as it is; what is trained begins in float32 on the CPU.
         frozen = isinstance(job.train.tune, LoRA)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, model_validator
 
 from danlu.config import Settings
+from danlu.infer.settings import QUANTIZE, Quantize
 
 
 class ServeSettings(Settings):
@@ -28,9 +28,7 @@ class ServeSettings(Settings):
         default={},
         description="Adapters over the model by the names that requests give as `model`: adapters.poet=PATH.",
     )
-    quantize: Literal["int8", "int4"] | None = Field(
-        default=None, description="Weights in 8 bits (half of bf16's memory) or 4 (a third)."
-    )
+    quantize: Quantize | None = Field(default=None, description=QUANTIZE)
     template: str | None = Field(
         default=None, description="Chat template by name (chatml, baichuan2, ...), for a model that brings none."
     )

@@ -239,5 +239,7 @@ def _fused(blank: Decoder, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _parts(blank: Decoder) -> list[Part]:
-    """What a checkpoint's state is made of: the parts of an adapter, where there is one, else those of all weights."""
-    return list(adapter_parts(blank) if has_adapter(blank) else blank.parts())
+    """What a checkpoint's state is made of: the parts of all weights, or of an adapter and, with it, a reward head."""
+    if not has_adapter(blank):
+        return list(blank.parts())
+    return [*adapter_parts(blank), *(part for part in blank.parts() if part.name.startswith("reward."))]

@@ -85,15 +85,6 @@ class RewardTrainSettings(PreferenceTrainSettings):
         "(Eisenstein et al. 2023, arXiv 2312.09244; there 0.01).",
     )
 
-    @model_validator(mode="after")
-    def _head_is_kept(self) -> Self:
-        if self.tune.method in ("lora", "qlora"):
-            raise ValueError(
-                "a reward model's new head is trained too, and an adapter's folder has no place for it: set tune to "
-                "{method: full} or {method: layers}."
-            )
-        return self
-
 
 TRAIN_SETTINGS: dict[str, type[TrainSettings]] = {
     "pretrain": TrainSettings,

@@ -59,6 +59,8 @@ def freeze(decoder: Decoder, how: Full | Layers | LoRA | QLoRA, dtype: torch.dty
             _go_on(decoder, how)
         else:
             attach(decoder, adapter_shape(how), seed)
+        if decoder.reward is not None:  # a head that begins at random is trained as it is
+            decoder.reward.requires_grad_(True)
     elif has_adapter(decoder):
         merge(decoder, torch.float32)
         decoder.requires_grad_(True)
