@@ -22,6 +22,7 @@ from danlu.recipe.graph import Stage, state
 from danlu.recipe.settings import Recipe, TrainingStage
 from danlu.text.files import source_files
 from danlu.text.settings import SourceSettings
+from danlu.text.survey import text_bytes
 from danlu.tokens.mixing import Portion, portions
 from danlu.tokens.pack import folder_names
 from danlu.tokens.settings import DataSettings
@@ -80,7 +81,7 @@ def print_plan(recipe: Recipe) -> None:
     console.print(_mix_table(mixes))
     console.print(
         f"Times assume {USEFUL_SHARE:.0%} of the {rate / 1e9:.0f} GFLOP/s that a matrix product reached here just now; "
-        "tokens marked ≈ are the files' size over "
+        "tokens marked ≈ are the text's size, as the files' sizes let expect it, over "
         f"{BYTES_A_TOKEN} bytes; memory is that of a step on one device here. `danlu doctor` says it part by part, "
         "for other GPUs too (--gpu), and measures the heaviest batch."
     )
@@ -172,9 +173,9 @@ def _input(stage: Stage) -> str:
 
 
 def _size(source: SourceSettings) -> int:
-    """Bytes of a source's files; 0 while an earlier stage has yet to write them."""
+    """About how many bytes of text a source has; 0 while an earlier stage has yet to write it."""
     try:
-        return sum(file.stat().st_size for file in source_files(source, None, Counts()))
+        return sum(map(text_bytes, source_files(source, None, Counts())))
     except UserError:
         return 0
 
