@@ -145,14 +145,37 @@ def test_the_doctor_finds_nothing(out: Path, capsys: pytest.CaptureFixture[str])
     assert "heaviest batch" in capsys.readouterr().out
 
 
-def test_two_processes_train_alike(out: Path, tmp_path: Path) -> None:
-    """The same recipe under torchrun: the losses of one process, to float32's rounding."""
-    danlu.run(load_recipe(SMALL, [f"out={tmp_path / 'two'}", "processes=2"]), until="pretrain")
+OUT_OF_MEMORY = """
+import os
+if os.environ.get("RANK") == "1":
+    import torch
+    from danlu.train.objectives.next_token import NextToken
+    compute = NextToken.compute
+    def heavy(self, network, batch, factor=1.0):
+        if len(batch.tokens) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate much.")
+        return compute(self, network, batch, factor)
+    NextToken.compute = heavy
+"""
+
+
+def test_two_processes_train_alike(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The same recipe with all weights shared out: the losses of one process, to float32's rounding; and where one runs
+    out of memory while the other waits for its shards, both start again with fewer rows.
+    """
+    (tmp_path / "sitecustomize.py").write_text(OUT_OF_MEMORY)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    overrides = [f"out={tmp_path / 'two'}", "processes=2", "pretrain.train.sharding=full", "pretrain.train.rows=4"]
+    danlu.run(load_recipe(SMALL, overrides), until="pretrain")
     one, two = (
         [row["loss"] for row in read_metrics(folder / "pretrain" / "metrics.jsonl") if "loss" in row]
         for folder in (out, tmp_path / "two")
     )
     assert two == pytest.approx(one, rel=1e-5)
+    assert "starting again with a smaller micro-batch" in capfd.readouterr().err
+    assert json.loads((tmp_path / "two/pretrain/job.json").read_text())["train"]["rows"] == 2
 
 
 def test_a_source_of_a_stage_that_is_not_there(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 from danlu.config import Settings, check, read_yaml
 from danlu.ledger.checkpoints import resolve_checkpoint
 from danlu.ledger.errors import Stopped, UserError
+from danlu.ledger.files import atomic_file
 from danlu.model.settings import ModelSettings
 from danlu.tokens.settings import DataSettings, StageName
 from danlu.train.preference_settings import TRAIN_SETTINGS, RewardTrainSettings
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 FILE = "job.json"
 STOPPED = 130  # the exit code of a process that was asked to stop and saved
+AGAIN = 75  # of one that did not fit into memory, and changed the job so that it will when it is started again
 
 
 class TrainingJob(Settings):
@@ -142,13 +145,30 @@ def held_out_streams(job: TrainingJob) -> Mapping[str, Stream]:
 
 def main() -> None:
     """Runs the job file that the command line names, in its folder."""
+    from danlu.train.fewer_rows import StartAgain
+
     path = Path(sys.argv[1])
     content, places = read_yaml(path)
+    job = check(TrainingJob, content, places)
     try:
-        run_job(check(TrainingJob, content, places), path.parent)
+        run_job(job, path.parent)
     except (UserError, Stopped) as error:
-        print(f"danlu: {error}", file=sys.stderr)
-        sys.exit(STOPPED if isinstance(error, Stopped) else 2)
+        print(f"danlu: {error}", file=sys.stderr, flush=True)
+        if isinstance(error, Stopped):
+            sys.exit(STOPPED)
+        if isinstance(error, StartAgain):
+            resume = "auto" if job.train.resume == "never" else job.train.resume
+            changed = job.train.model_copy(update={"rows": error.rows, "resume": resume})
+            write_job(job.model_copy(update={"train": changed}), path.parent)
+        # Others may wait for this process in an exchange, and it for them where its group is taken down in order.
+        os._exit(AGAIN if isinstance(error, StartAgain) else 2)
+
+
+def write_job(job: TrainingJob, out: Path) -> Path:
+    """Writes `out`/job.json and gives its path."""
+    with atomic_file(out / FILE) as handle:
+        handle.write(job.model_dump_json(indent=1, by_alias=True))
+    return out / FILE
 
 
 if __name__ == "__main__":

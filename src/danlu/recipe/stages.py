@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +12,9 @@ from rich.console import Console
 from danlu.ledger.checkpoints import resolve_checkpoint
 from danlu.ledger.counts import Counts
 from danlu.ledger.errors import Stopped, UserError
-from danlu.ledger.files import atomic_file
 from danlu.ledger.manifest import write_manifest
-from danlu.recipe.job import FILE, STOPPED, TrainingJob, run_job
+from danlu.recipe.job import AGAIN, STOPPED, TrainingJob, run_job, write_job
+from danlu.recipe.processes import run_together
 from danlu.tokens.settings import StageName
 
 if TYPE_CHECKING:
@@ -107,18 +106,18 @@ def train(job: TrainingJob, out: Path, processes: int | None = None) -> None:
     """
     import torch
 
-    with atomic_file(out / FILE) as handle:
-        handle.write(job.model_dump_json(indent=1, by_alias=True))
+    path = write_job(job, out)
     count = processes or max(1, torch.cuda.device_count())
     if count == 1:
         run_job(job, out)
         return
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    ended = subprocess.run([*launch, "-m", "danlu.recipe.job", str(out / FILE)], check=False)
-    if ended.returncode == STOPPED:
+    command = [sys.executable, "-m", "danlu.recipe.job", str(path)]
+    while AGAIN in (codes := run_together(command, count, calm=(0, STOPPED))):
+        Console(stderr=True, highlight=False).print("starting again with a smaller micro-batch, the same global batch")
+    if STOPPED in codes:
         raise Stopped("stopped and saved; the same command goes on from there")
-    if ended.returncode:
-        raise UserError(f"training on {count} processes ended with code {ended.returncode}", where=str(out / FILE))
+    if any(codes):
+        raise UserError(f"training on {count} processes ended with codes {codes}", where=str(path))
 
 
 def evaluate(settings: EvaluateSettings, models: Mapping[str, Path], out: Path) -> dict[str, Any]:

@@ -9,20 +9,29 @@ from danlu.train.parallel import World
 from danlu.train.step import DoesNotFit
 
 
+class StartAgain(UserError):
+    """The run goes on from its last checkpoint once it is started again, with `rows` rows a micro-batch."""
+
+    def __init__(self, what: str, rows: int, *, where: str, do: str) -> None:
+        super().__init__(what, where=where, do=do)
+        self.rows = rows
+
+
 def fewer_rows(error: DoesNotFit, rows: int, least: int, step: int, world: World) -> int:
     """The rows of a micro-batch with which `step` is repeated, half of what they were; told on standard error.
 
-    Raises UserError where `rows` is the `least` already, and where the other processes wait for this one inside of the
-    network.
+    Raises UserError where `rows` is the `least` already, and StartAgain where the other processes wait for this one
+    inside of the network.
     """
     fewer = max(least, rows // 2)
-    if not error.agreed:
-        raise UserError(
+    if not error.agreed and rows > least:
+        raise StartAgain(
             f"out of memory in step {step} with {rows} rows a micro-batch, in the midst of an exchange of weights or "
             "gradients that the other processes wait for, so that the step cannot be repeated here",
+            fewer,
             where=f"process {world.rank} of {world.size}",
-            do=f"go on from the last checkpoint with train.rows={fewer}, train.recompute=true or data.length lower; "
-            "with sharding none or optimizer a run goes on by itself",
+            do=f"go on from the last checkpoint with train.rows={fewer}; with sharding none or optimizer the step is "
+            "repeated",
         ) from error
     if rows <= least:
         raise UserError(

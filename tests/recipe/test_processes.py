@@ -1,0 +1,53 @@
+"""Processes that train together: what they are told, how they stop, and that none is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from danlu.recipe.processes import run_together
+
+TELLS = "import os, pathlib, sys; pathlib.Path(sys.argv[1], os.environ['RANK']).write_text(' '.join(os.environ[n] for n"
+TELLS += " in ('LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')))"
+STOPS = """
+import os, pathlib, signal, sys, time
+got = []
+signal.signal(signal.SIGINT, lambda *_: got.append(1))
+pathlib.Path(sys.argv[1], os.environ["RANK"]).touch()
+while not got: time.sleep(0.01)
+time.sleep(0.3)
+sys.exit(130 if len(got) == 1 else 3)
+"""
+FAILS = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+sys.exit(7) if os.environ["RANK"] == "1" else time.sleep(60)
+"""
+
+
+def test_each_is_told_its_place(tmp_path: Path) -> None:
+    assert run_together([sys.executable, "-c", TELLS, str(tmp_path)], 3) == [0, 0, 0]
+    told = [(tmp_path / str(rank)).read_text().split() for rank in range(3)]
+    assert [one[0] for one in told] == ["0", "1", "2"]
+    assert {tuple(one[1:3]) for one in told} == {("3", "127.0.0.1")} and len({one[3] for one in told}) == 1
+
+
+def test_a_request_to_stop_reaches_each_once(tmp_path: Path) -> None:
+    def ask() -> None:
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=ask).start()
+    assert run_together([sys.executable, "-c", STOPS, str(tmp_path)], 2, calm=(0, 130)) == [130, 130]
+
+
+def test_none_is_left_where_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("danlu.recipe.processes.GRACE", 0.2)
+    assert run_together([sys.executable, "-c", FAILS], 2) == [-signal.SIGKILL, 7]
