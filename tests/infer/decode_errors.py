@@ -44,7 +44,7 @@ def errors(shape: dict[str, object], places: list[int], window: int | None) -> l
         for cache in caches:
             cache.layers.append((held[0].clone(), held[1].clone()))
     tokens, positions = torch.arange(len(places), device=DEVICE), torch.tensor(places, device=DEVICE)
-    attend = caches[0].decode(positions[:, None], max(places))
+    attend = caches[0].decode(positions[:, None], places)
     plain = decoder.head.logits(decoder(tokens[:, None], positions[:, None], attend)[:, 0])
     pairs = [(next_logits(decoder, caches[1], tokens, positions), plain)]
     for usual, ours in zip(caches[0].layers, caches[1].layers, strict=True):

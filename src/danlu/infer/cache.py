@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -66,21 +68,24 @@ class Cache:
             keys, values = self._write(layer, rows_B[:, None], positions_BT, k_BTKD, v_BTKD)
             if visible is None:
                 return causal(layer, q_BTHD, k_BTKD, v_BTKD)
-            return masked_attention(q_BTHD, keys[rows_B, :length], values[rows_B, :length], visible)
+            seen = keys[rows_B, :length].to(q_BTHD.dtype), values[rows_B, :length].to(q_BTHD.dtype)
+            return masked_attention(q_BTHD, *seen, visible)
 
         return attend
 
-    def decode(self, positions_B1: Tensor, longest: int) -> Attend:
-        """Attention for the next token of rows 0 … B-1, of which the furthest is at position `longest`."""
+    def decode(self, positions_B1: Tensor, places: Sequence[int]) -> Attend:
+        """Attention for the next token of rows 0 … B-1; `places` are their positions again, for the host."""
         rows_B1 = torch.arange(len(positions_B1), device=positions_B1.device)[:, None]
-        length = min(-(-(longest + 1) // READ) * READ, self.length)
+        longest = max(places)
+        even = self.window is None and min(places) == longest and not positions_B1.is_cuda  # none sees less than all
+        length = longest + 1 if even else min(-(-(longest + 1) // READ) * READ, self.length)
         mask: Tensor | None = None
 
         def attend(layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor) -> Tensor:
             nonlocal mask
-            if mask is None:
-                mask = _mask(positions_B1, length, self.window, q_BTHD.dtype)
             keys, values = self._write(layer, rows_B1, positions_B1, k_BTKD, v_BTKD)
+            if mask is None and not even:
+                mask = _mask(positions_B1, length, self.window, keys.dtype)
             rows = len(rows_B1)
             return next_token_attention(q_BTHD, keys[:rows, :length], values[:rows, :length], mask)
 
@@ -90,12 +95,17 @@ class Cache:
         if layer == len(self.layers):
             self.layers.append((self._empty(k), self._empty(v)))
         keys, values = self.layers[layer]
-        keys[rows, positions], values[rows, positions] = k, v
+        keys[rows, positions], values[rows, positions] = k.to(keys.dtype), v.to(values.dtype)
         return keys, values
 
     def _empty(self, like: Tensor) -> Tensor:
         # Zeros: a masked key has weight 0, and 0 times an uninitialised NaN would be NaN.
-        return like.new_zeros(self.rows, self.length, *like.shape[2:])
+        heads, size = like.shape[2:]
+        if like.is_cuda:
+            return like.new_zeros(self.rows, self.length, heads, size)
+        # A CPU's products want the keys of a head together, and have no quick way with few rows in half precision.
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        return like.new_zeros(self.rows, heads, self.length, size, dtype=dtype).transpose(1, 2)
 
 
 class Causal:
@@ -123,11 +133,21 @@ def causal_attention(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
 
 
-def next_token_attention(q_B1HD: Tensor, k_BLKD: Tensor, v_BLKD: Tensor, mask_B11L: Tensor) -> Tensor:
+def next_token_attention(q_B1HD: Tensor, k_BLKD: Tensor, v_BLKD: Tensor, mask_B11L: Tensor | None) -> Tensor:
     """One query a sequence: o_B1HD. The heads of a group read the same keys, so they are query rows of one head."""
     q_BKGD = q_B1HD.reshape(len(q_B1HD), k_BLKD.shape[2], -1, q_B1HD.shape[3])
-    o_BKGD = F.scaled_dot_product_attention(q_BKGD, k_BLKD.transpose(1, 2), v_BLKD.transpose(1, 2), mask_B11L)
-    return o_BKGD.reshape(q_B1HD.shape)
+    k_BKLD, v_BKLD = k_BLKD.transpose(1, 2), v_BLKD.transpose(1, 2)
+    attention = F.scaled_dot_product_attention if q_B1HD.is_cuda else _in_products
+    return attention(q_BKGD, k_BKLD, v_BKLD, mask_B11L).to(q_B1HD.dtype).reshape(q_B1HD.shape)
+
+
+def _in_products(q_BKGD: Tensor, k_BKLD: Tensor, v_BKLD: Tensor, mask_B11L: Tensor | None) -> Tensor:
+    """SDPA for few queries on a CPU, in the dtype of the keys: its kernel there is made for many."""
+    q_NGD = (q_BKGD * q_BKGD.shape[-1] ** -0.5).to(k_BKLD.dtype).flatten(0, 1)
+    scores_NGL = torch.bmm(q_NGD, k_BKLD.flatten(0, 1).mT)
+    if mask_B11L is not None:
+        scores_NGL.view(*q_BKGD.shape[:3], -1).add_(mask_B11L)
+    return torch.bmm(scores_NGL.softmax(-1), v_BKLD.flatten(0, 1)).view(q_BKGD.shape)
 
 
 def _mask(positions_BT: Tensor, length: int, window: int | None, dtype: torch.dtype) -> Tensor:

@@ -286,7 +286,7 @@ class Engine:
             return self._graphs.logits(tokens, places)
         tokens_B1, positions_B1 = torch.tensor([tokens, places], device=self.device)[:, :, None].unbind(0)
         pick_BN = self.pick([request.adapter for request in self._rows])
-        attend = self._cache.decode(positions_B1, max(places))
+        attend = self._cache.decode(positions_B1, places)
         hidden_BD = self.decoder(tokens_B1, positions_B1, attend, pick_BN)[:, 0]
         return self.decoder.head.logits(hidden_BD).float()
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from danlu.model.linear_cpu import linear
 from danlu.model.projection import Quantised
 from danlu.model.softmax import residual, statistics, wide
 
@@ -77,7 +77,7 @@ class Head(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., V], in the dtype of hidden [..., D]."""
-        return F.linear(hidden, self.weight) if self.quantised is None else self.quantised(hidden, None)
+        return linear(hidden, self.weight) if self.quantised is None else self.quantised(hidden, None)
 
     def quantise(self, quantised: Quantised) -> None:
         """Takes a quantised weight in the place of its own."""

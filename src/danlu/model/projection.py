@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from danlu.model import float8
+from danlu.model.linear_cpu import linear
 
 if TYPE_CHECKING:
     from danlu.model.adapters import Adapters
@@ -56,7 +56,7 @@ class Projection(nn.Linear):
         if self.quantised is not None:
             return self.quantised(x, bias)
         if not self.float8:
-            return F.linear(x, self.weight, bias)
+            return linear(x, self.weight, bias)
         y = float8.linear(x, self.weight)
         return y if bias is None else y + bias
 
