@@ -15,6 +15,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from danlu.model.decoder import RMSNorm, gated
+from danlu.model.integers_cuda import Int4OnGPU
 from danlu.model.projection import Projection
 
 SKINNY = 16
@@ -79,6 +80,8 @@ def normed_product(
     if len(x_BD) == 1 and plain:
         return _normed_row_product(x_BD, parts_SBD, norm, projection, gated=activation is not None)
     normed_BD = add_and_norm(x_BD, parts_SBD, norm)
+    if len(x_BD) == 1 and activation == "silu" and isinstance(projection.quantised, Int4OnGPU):
+        return x_BD, projection.quantised.gated(normed_BD)
     if len(x_BD) > SKINNY or not plain:
         out = projection(normed_BD)
         return x_BD, out if activation is None else gated(out, activation)

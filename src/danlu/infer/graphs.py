@@ -57,7 +57,6 @@ class DecodingGraphs:
             and isinstance(decoder.places, Rope)
             and (scaling is None or scaling.type != "dynamic")
             and decoder.settings.head_size in HEAD_SIZES
-            and decoder.head.quantised is None
             and all(part.adapters is None for block in blocks_of(decoder) for part in projections(block))
         )
 

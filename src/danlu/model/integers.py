@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from danlu.model.attention import HALF
 from danlu.model.decoder import Decoder
 from danlu.model.projection import Quantised
 
 INT8_BITS, INT4_BITS = 8.0, 4.5
 """A value, in large matrices; with groups of 32 values, 5."""
 _GROUPS = (64, 32)
-_FEW = 16  # rows of x up to which a GPU multiplies 8 bits as they are; more are quicker by a weight given back in bf16
 
 
 class Int8(Quantised):
@@ -35,17 +35,19 @@ class Int8(Quantised):
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        if not x.is_cuda:
-            y = self._in_integers(rows)
-        elif len(rows) <= _FEW and _has_cuda_kernel("aten::_weight_int8pack_mm") and x.dtype == torch.bfloat16:
-            y = torch.ops.aten._weight_int8pack_mm(rows, self.values, self.scales.to(x.dtype))
-        else:
-            y = F.linear(rows, self.dequantised(x.dtype))
+        y = self._on_gpu(rows) if x.is_cuda else self._in_integers(rows)
         y = y.to(x.dtype).view(*x.shape[:-1], -1)
         return y if bias is None else y + bias
 
     def dequantised(self, dtype: torch.dtype) -> Tensor:
         return (self.values * self.scales[:, None]).to(dtype)
+
+    def _on_gpu(self, x: Tensor) -> Tensor:
+        from danlu.model.integers_cuda import SKINNY, int8_product
+
+        if len(x) <= SKINNY and x.dtype in HALF:
+            return int8_product(x, self.values, self.scales)
+        return F.linear(x, self.dequantised(x.dtype))
 
     def _in_integers(self, x: Tensor) -> Tensor:
         scale = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True, dtype=torch.float32).div_(127)
@@ -55,9 +57,9 @@ class Int8(Quantised):
 
 
 class Int4(Quantised):
-    """A weight [out, in] in 4 bits, in the order in which torch's kernel for the device reads it.
+    """A weight [out, in] in 4 bits on a CPU, in the order in which torch's kernel reads it; that multiplies in bf16.
 
-    The kernels multiply in bf16. A weight belongs to the device that it was made on.
+    A weight belongs to the device that it was made on; on a GPU it is an `Int4OnGPU`.
     """
 
     packed: Tensor
@@ -72,8 +74,7 @@ class Int4(Quantised):
         )  # bf16 [in / group, out, 2]: scale, and the value that level 8 stands for
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        aten = torch.ops.aten
-        product = aten._weight_int4pack_mm if x.is_cuda else aten._weight_int4pack_mm_for_cpu
+        product = torch.ops.aten._weight_int4pack_mm_for_cpu
         y = product(x.reshape(-1, x.shape[-1]).bfloat16(), self.packed, self.group, self.scales)
         y = y.to(x.dtype).view(*x.shape[:-1], -1)
         return y if bias is None else y + bias
@@ -115,13 +116,13 @@ def to_int4(weight: Tensor) -> Quantised:
     scales = ((high - low) / 15).clamp(min=1e-6).bfloat16()
     middle = (low + 8 * scales.float()).bfloat16()
     levels = torch.round((values - middle.float()[..., None]) / scales.float()[..., None]).add_(8).clamp_(0, 15)
+    if weight.is_cuda:
+        from danlu.model.integers_cuda import pack
+
+        return pack(levels, scales, middle)
     levels = levels.to(torch.int32).view(rows, width)
     kept = torch.stack((scales, middle), dim=-1).transpose(0, 1).contiguous()
-    if not weight.is_cuda:
-        return Int4(torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels, 1), kept, group)
-    pairs = (levels[:, ::2] << 4 | levels[:, 1::2]).to(torch.uint8)
-    tiles = next(tiles for tiles in (8, 4, 2) if width % (16 * tiles) == 0)
-    return Int4(torch.ops.aten._convert_weight_to_int4pack(pairs, tiles), kept, group)
+    return Int4(torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels, 1), kept, group)
 
 
 def quantise_ends(decoder: Decoder) -> None:
@@ -131,7 +132,3 @@ def quantise_ends(decoder: Decoder) -> None:
     tied = head.weight is embed.weight
     decoder.embed = Int8Embedding(table if tied else to_int8(embed.weight.data), embed.weight.dtype)  # type: ignore[assignment]
     head.quantise(table)
-
-
-def _has_cuda_kernel(name: str) -> bool:
-    return torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA")
