@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -117,7 +118,7 @@ def test_a_growing_file_is_refused_and_what_was_measured_stays(tmp_path: Path, m
 @pytest.mark.parametrize("content", [b"", b"\n\n \n"])
 def test_an_empty_corpus_is_an_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "raw.jsonl").write_bytes(content)
-    with pytest.raises(UserError, match=r"no row here fits|hold no record|1 of 1 rows cannot be used.*empty file"):
+    with pytest.raises(UserError, match=r"no row can be read|hold no record|1 of 1 rows cannot be used.*empty file"):
         run(tmp_path / "raw.jsonl", tmp_path / "out")
     with pytest.raises(UserError, match=r"hold no record|1 of 1 rows cannot be used.*empty file"):
         run(tmp_path / "raw.jsonl", tmp_path / "out", kind="document")
@@ -176,3 +177,34 @@ def test_a_disk_that_fills_is_said_and_gone_on_from(tmp_path: Path, monkeypatch:
     assert not [file for file in (tmp_path / "out").rglob("*") if "partial" in file.name]
     assert run(tmp_path / "raw.jsonl", tmp_path / "out", steps)["kept"] == 20
     assert all(file.stat().st_mtime_ns == time for file, time in finished.items())
+
+
+@pytest.mark.parametrize("limit", [600, 2_000, 4_000, 9_000])
+def test_a_file_that_may_not_grow_is_said_and_gone_on_from(tmp_path: Path, limit: int) -> None:
+    """The system itself refuses, so that all ways in which files are written are tried."""
+    rows = [
+        {"text": f"第 {n} 篇：" + "今天天气很好，我们一起去公园散步。" * 3 + "The rest is the same." * 4}
+        for n in range(90)
+    ]
+    (tmp_path / "raw.jsonl").write_bytes(lines(rows))
+    steps = [{"op": op} for op in ("normalise", "words", "near_dedup", "line_dedup", "exact_dedup")]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(UserError, match=r"a file may not become larger here; nothing half-written was left"):
+            run(tmp_path / "raw.jsonl", tmp_path / "out", steps)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    finished = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("columns/**/*.parquet")}
+    assert not [file for file in (tmp_path / "out").rglob("*") if "partial" in file.name]
+    found, whole = (run(tmp_path / "raw.jsonl", tmp_path / name, steps) for name in ("out", "whole"))
+    assert [found[name] for name in ("kept", "dropped", "read")] == [
+        whole[name] for name in ("kept", "dropped", "read")
+    ]
+    assert all(file.stat().st_mtime_ns == time for file, time in finished.items())
+
+
+def test_a_folder_without_files_is_named(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(UserError, match="raw: this folder holds no file"):
+        run(tmp_path / "raw", tmp_path / "out")

@@ -170,13 +170,19 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turns a full disk, or a place that cannot be written, into a UserError about `path`."""
+    """Turns a full disk, a limit on files, or a place that cannot be written into a UserError about `path`."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
                 "the disk is full; nothing half-written was left", where=str(path), do="free some space, then run again"
+            ) from error
+        if error.errno == errno.EFBIG:
+            raise UserError(
+                "a file may not become larger here; nothing half-written was left",
+                where=str(path),
+                do="raise the limit (ulimit -f), or write to another file system, then run again",
             ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT):
             raise UserError(

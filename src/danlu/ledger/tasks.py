@@ -140,14 +140,13 @@ def record_tasks(
         if entry and entry["key"] == keys[index] and all(path.exists() for path in task.outputs):
             finished[index] = entry["result"]
     pending = [index for index in range(len(tasks)) if index not in finished]
-    with progress(title, len(tasks), "tasks") as bar, ledger.open("a", encoding="utf-8") as record:
+    with progress(title, len(tasks), "tasks") as bar:
         bar.advance(len(finished))
         for place, (result, seconds) in results([tasks[index] for index in pending]):
             index = pending[place]
             entry = {"name": tasks[index].name, "key": keys[index], "seconds": round(seconds, 4), "result": result}
-            with explained(ledger):
+            with explained(ledger), ledger.open("a", encoding="utf-8") as record:
                 record.write(json.dumps(entry, ensure_ascii=False) + "\n")
-                record.flush()
             finished[index] = result
             bar.advance(1)
     if len(finished) < len(tasks):

@@ -99,6 +99,8 @@ def _matches(path: str, pattern: str) -> bool:
 
 
 def _nothing(path: Path) -> UserError:
+    if path.is_dir():
+        return UserError("this folder holds no file", where=str(path), do="put files into it, or name another")
     near = path.parent
     names = [file.name for file in near.iterdir()] if near.is_dir() else []
     close = difflib.get_close_matches(path.name, names, 3, 0.5)

@@ -122,9 +122,10 @@ def kind_of(source: CleanSource) -> Kind:
     """What a source's first readable row holds. Raises UserError where that is nothing, or two things."""
     if source.format == "code":
         return "document"
+    empty = True
     for file in source_files(source, None, Counts()):
         for row in read_rows(file, lambda problem, where: None, document=source.document):
-            found = kinds(row.fields)
+            empty, found = False, kinds(row.fields)
             if len(found) > 1:
                 raise UserError(
                     f"a row here can be read as {' or '.join(found)}",
@@ -133,6 +134,12 @@ def kind_of(source: CleanSource) -> Kind:
                 )
             if found:
                 return found[0]
+    if empty:
+        raise UserError(
+            "no row can be read here",
+            where=source.path,
+            do="add `kind:` to the source to see why",
+        )
     raise UserError(
         "no row here fits any known schema", where=source.path, do="add `kind:` to the source to see what its rows lack"
     )

@@ -19,7 +19,7 @@ import numpy as np
 
 from danlu.ledger.files import atomic_file
 from danlu.text.kernels import Codes, Ngrams, mixed, ngrams
-from danlu.text.ops.sorted_files import distinct, fresh, hash_range, read_range, sorted_file, stretches
+from danlu.text.ops.sorted_files import distinct, fresh, hash_range, read_range, save, sorted_file, stretches
 from danlu.text.ops.stages import PART, parts_of, place_range, places_of, rows_of, write_findings
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def join(near: list[str], links: list[str], groups: str, candidates: str) -> lis
                 sizes += np.bincount(group, minlength=len(places))
                 add(places[group], mine, keys)
     with atomic_file(Path(candidates), "wb") as handle:
-        np.save(handle, places)
+        save(handle, places)
     found = np.flatnonzero(sizes)
     work = (np.cumsum(sizes[found]) - sizes[found]) // _GROUP
     cuts = places[found[np.unique(work, return_index=True)[1]]].tolist()
@@ -130,7 +130,7 @@ def write_sets(part: LivePart, candidates: str, ngram: int, sets: str, places: s
                 size += len(unique)
                 ends.append(size)
     with atomic_file(Path(places), "wb") as handle:
-        np.save(handle, np.stack([mine, np.array(ends, np.uint64)]))
+        save(handle, np.stack([mine, np.array(ends, np.uint64)]))
 
 
 def decide(groups: str, low: int, high: int, stored: dict[int, tuple[str, str]], threshold: float, out: str) -> int:
