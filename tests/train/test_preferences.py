@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from pydantic import ValidationError
 from safetensors.numpy import load_file
 
 from danlu.ledger.errors import UserError
@@ -22,7 +21,6 @@ from danlu.train.preference_settings import (
     KTOTrainSettings,
     ORPOTrainSettings,
     PreferenceTrainSettings,
-    RewardTrainSettings,
     SimPOTrainSettings,
 )
 
@@ -78,8 +76,3 @@ def test_padding_that_ends_answers_is_refused() -> None:
     same = Tokenizer(made.backend, {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}, source)
     with pytest.raises(UserError, match="the padding token too"):
         require_own_padding(Template(same))
-
-
-def test_a_reward_head_has_no_place_in_an_adapter() -> None:
-    with pytest.raises(ValidationError, match="head is trained too"):
-        RewardTrainSettings(tune=LORA)
