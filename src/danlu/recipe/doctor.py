@@ -17,6 +17,7 @@ from danlu.recipe.advice import advice
 from danlu.recipe.build import build_stages
 from danlu.recipe.job import TrainingJob, training_stream
 from danlu.recipe.memory import gpu_here, planned, print_memory
+from danlu.recipe.missing import missing
 from danlu.recipe.run import run_recipe
 from danlu.recipe.settings import Recipe
 
@@ -29,8 +30,16 @@ def plan_for(recipe: Recipe, gigabytes: float) -> bool:
 
 
 def examine(recipe: Recipe) -> bool:
-    """Packs the recipe's data, then checks every training stage; prints it all and says whether all checks passed."""
+    """Says what is missing; packs the recipe's data, then checks every training stage. Prints it all and says whether
+    nothing is missing and all checks passed."""
     console = Console(highlight=False)
+    if lacking := missing(recipe):
+        for problem in lacking:
+            console.print(f"✗ {problem}", markup=False, soft_wrap=True)
+        return False
+    if not recipe.training():
+        console.print("nothing is missing; this recipe trains nothing, so there is nothing more to check")
+        return True
     print_memory(recipe, gpu_here(), console)
     run_recipe(recipe, until="pack")
     jobs = [check(TrainingJob, stage.settings) for stage in build_stages(recipe) if stage.name in recipe.training()]
