@@ -41,7 +41,6 @@ NAMES = [
     "qwen_dpo_lora",
     "continue_pretrain",
 ]
-IN_CI = ("firefly_baichuan2_7b_qlora", "baichuan_13b_alpaca_zh_qlora", "qwen_dpo_lora")
 FIREFLY = {
     "epochs": 1.0, "batch": 32, "learning_rate": 2e-4, "schedule": "constant", "warmup": 1000.0, "clip": 0.3,
     "weight_decay": 0.0, "optimizer_states": "paged", "recompute": True, "tune.method": "qlora", "tune.rank": 64,
@@ -97,9 +96,7 @@ def test_published_shapes_have_the_published_size(name: PublishedName, count: in
     assert parameters(PUBLISHED[name].shape) == count
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in IN_CI else pytest.param(name, marks=pytest.mark.prove) for name in NAMES]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_recipe_smokes(name: str, shared_data: Path, tmp_path: Path) -> None:
     run = recipe(name, shared_data, tmp_path / "run")
     small = smoked(run)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 STAND_IN = "stand_in"
 _ENTRIES = {True: 1024, False: 8192}
-_BYTES = 4_000_000
+_BYTES = {True: 400_000, False: 4_000_000}
 _RESERVED = 110
 
 
@@ -47,9 +47,8 @@ def write_stand_in(settings: StandInSettings, sources: list[SourceSettings], kin
     from danlu.model.settings import in_family
 
     published = PUBLISHED[settings.published]
-    entries = _ENTRIES[settings.small]
     with atomic_folder(out, replace=True) as folder:
-        words = _write_words(published.words, entries, _texts(sources, kind), folder)
+        words = _write_words(published.words, settings.small, _texts(sources, kind), folder)
         ids = {"bos_token_id": words.bos_id, "eos_token_id": words.eos_id, "pad_token_id": words.pad_id}
         config = published.config | ids
         config = small(config, words.vocab_size) | {"torch_dtype": "float32"} if settings.small else config
@@ -75,19 +74,20 @@ def _texts(sources: list[SourceSettings], kind: Kind) -> Iterator[str]:
                 yield from (message["content"] or "" for message in record.messages)
 
 
-def _write_words(form: Words, entries: int, texts: Iterator[str], folder: Path) -> Tokenizer:
+def _write_words(form: Words, small: bool, texts: Iterator[str], folder: Path) -> Tokenizer:
     """A tokenizer in its published form."""
     from danlu.tokens.settings import TokenizerTrainSettings
     from danlu.tokens.tokenizer import Tokenizer
     from danlu.tokens.train import train_tokenizer
 
+    entries, most = _ENTRIES[small], _BYTES[small]
     if form == "qwen":
-        return train_tokenizer(TokenizerTrainSettings(vocab_size=entries, max_bytes=_BYTES), texts, folder)
+        return train_tokenizer(TokenizerTrainSettings(vocab_size=entries, max_bytes=most), texts, folder)
     from danlu.tokens.sentencepiece import backend_of, train_sentencepiece
 
     symbols = [f"<reserved_{number}>" for number in range(_RESERVED)] if form == "baichuan" else []
     learn = TokenizerTrainSettings(kind="sentencepiece", vocab_size=entries, symbols=symbols)
-    model = train_sentencepiece(learn, ["<s>", "</s>"], _first(texts, _BYTES))
+    model = train_sentencepiece(learn, ["<s>", "</s>"], _first(texts, most))
     (folder / "tokenizer.model").write_bytes(model)
     named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<unk>"}
     if form == "baichuan":
