@@ -14,6 +14,7 @@ from danlu.ledger.checkpoints import checkpoint_folder, list_checkpoints
 from danlu.ledger.metrics import read_metrics
 from danlu.train.preference_settings import DPOTrainSettings, KTOTrainSettings, RewardTrainSettings
 from danlu.train.settings import SaveSettings, TrainSettings
+from danlu.train.tune_settings import LoRA
 
 COMMON = {"batch": 8, "rows": 2, "learning_rate": 3e-3, "save": SaveSettings(every=3, keep_last=9)}
 RUNS: dict[str, TrainSettings] = {
@@ -28,6 +29,8 @@ RUNS: dict[str, TrainSettings] = {
     "gradients": TrainSettings(**COMMON, sharding="gradients", steps=6),
     "full": TrainSettings(**COMMON, sharding="full", steps=6),
     "none, bf16": TrainSettings(**COMMON, sharding="none", precision="bf16", steps=6),
+    "lora": TrainSettings(**COMMON, sharding="optimizer", tune=LoRA(rank=2), steps=6),
+    "8bit": TrainSettings(**COMMON, sharding="optimizer", optimizer_states="8bit", steps=6),
 }
 
 
