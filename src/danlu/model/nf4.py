@@ -54,7 +54,13 @@ class NF4(Quantised):
             self.register_buffer(name, value.to(held["packed"].device))
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        y: Tensor = _Product.apply(x, *self._held, self.size)
+        y: Tensor
+        if x.is_cuda:
+            from danlu.model.nf4_cuda import nf4_product
+
+            y = nf4_product(x, *self._held, self.size[0], False)
+        else:
+            y = _Product.apply(x, *self._held, self.size)
         return y if bias is None else y + bias
 
     def dequantised(self, dtype: torch.dtype) -> Tensor:

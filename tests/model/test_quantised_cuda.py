@@ -1,0 +1,47 @@
+"""The kernels for quantised weights, run by Triton's interpreter where there is no GPU, against float64."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ON_GPU = torch.cuda.is_available()
+WITH_TRITON = pytest.mark.skipif(
+    find_spec("triton") is None, reason="Triton, which torch's CUDA builds bring, is not here"
+)
+
+
+def printed(program: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name(program))],
+        env=os.environ if ON_GPU else {**os.environ, "TRITON_INTERPRET": "1"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@WITH_TRITON
+def test_products_with_4_and_8_bits() -> None:
+    found = printed("integers_errors.py")
+    assert len(found) == 3
+    for case, errors in found.items():
+        assert errors["given back"] < 1e-6, case
+        assert max(errors.values()) < 2e-3, (case, errors)  # a GPU multiplies several rows in tf32
+
+
+@WITH_TRITON
+def test_products_with_nf4_and_their_gradients() -> None:
+    found = printed("nf4_errors.py")
+    assert len(found) == 2
+    assert max(error for errors in found.values() for error in errors) < (2e-3 if ON_GPU else 1e-6), found
