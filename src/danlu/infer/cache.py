@@ -83,15 +83,19 @@ class Cache:
 
         def attend(layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor) -> Tensor:
             nonlocal mask
-            keys, values = self._write(layer, rows_B1, positions_B1, k_BTKD, v_BTKD)
-            if mask is None and not even:
-                mask = _mask(positions_B1, length, self.window, keys.dtype)
             rows = len(rows_B1)
+            if even:  # slices are quicker to write than places
+                keys, values = self._write(layer, slice(rows), slice(longest, length), k_BTKD, v_BTKD)
+            else:
+                keys, values = self._write(layer, rows_B1, positions_B1, k_BTKD, v_BTKD)
+                mask = _mask(positions_B1, length, self.window, keys.dtype) if mask is None else mask
             return next_token_attention(q_BTHD, keys[:rows, :length], values[:rows, :length], mask)
 
         return attend
 
-    def _write(self, layer: int, rows: Tensor, positions: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def _write(
+        self, layer: int, rows: Tensor | slice, positions: Tensor | slice, k: Tensor, v: Tensor
+    ) -> tuple[Tensor, Tensor]:
         if layer == len(self.layers):
             self.layers.append((self._empty(k), self._empty(v)))
         keys, values = self.layers[layer]
@@ -143,8 +147,9 @@ def next_token_attention(q_B1HD: Tensor, k_BLKD: Tensor, v_BLKD: Tensor, mask_B1
 
 def _in_products(q_BKGD: Tensor, k_BKLD: Tensor, v_BKLD: Tensor, mask_B11L: Tensor | None) -> Tensor:
     """SDPA for few queries on a CPU, in the dtype of the keys: its kernel there is made for many."""
-    q_NGD = (q_BKGD * q_BKGD.shape[-1] ** -0.5).to(k_BKLD.dtype).flatten(0, 1)
-    scores_NGL = torch.bmm(q_NGD, k_BKLD.flatten(0, 1).mT)
+    q_NGD, k_NDL = q_BKGD.to(k_BKLD.dtype).flatten(0, 1), k_BKLD.flatten(0, 1).mT
+    scale = q_BKGD.shape[-1] ** -0.5
+    scores_NGL = torch.baddbmm(q_NGD.new_empty(()), q_NGD, k_NDL, beta=0, alpha=scale)
     if mask_B11L is not None:
         scores_NGL.view(*q_BKGD.shape[:3], -1).add_(mask_B11L)
     return torch.bmm(scores_NGL.softmax(-1), v_BKLD.flatten(0, 1)).view(q_BKGD.shape)

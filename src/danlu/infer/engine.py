@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from danlu.infer.cache import Cache
+from danlu.infer.decode_cpu import fits, next_hidden
 from danlu.infer.graphs import DecodingGraphs
 from danlu.infer.sampling import History, choose, refuse_nan
 from danlu.infer.score import ContinuationScore, require_tokens, score
@@ -106,6 +107,7 @@ class Engine:
         self.window = decoder.settings.max_positions
         self._cache = Cache(max_batch, max_tokens_in_cache, decoder.settings.sliding_window)
         self._graphs = DecodingGraphs(decoder, self._cache) if DecodingGraphs.fit(decoder) else None
+        self._on_cpu = fits(decoder)
         self._waiting: deque[Request] = deque()
         self._rows: list[Request] = []
         self._begun: list[Request] = []  # the rows whose next step the GPU is at already
@@ -284,10 +286,13 @@ class Engine:
     def _next_logits(self, tokens: list[int], places: list[int]) -> Tensor:
         if self._graphs is not None:
             return self._graphs.logits(tokens, places)
-        tokens_B1, positions_B1 = torch.tensor([tokens, places], device=self.device)[:, :, None].unbind(0)
-        pick_BN = self.pick([request.adapter for request in self._rows])
-        attend = self._cache.decode(positions_B1, places)
-        hidden_BD = self.decoder(tokens_B1, positions_B1, attend, pick_BN)[:, 0]
+        tokens_B, positions_B = torch.tensor([tokens, places], device=self.device).unbind(0)
+        attend = self._cache.decode(positions_B[:, None], places)
+        if self._on_cpu:
+            hidden_BD = next_hidden(self.decoder, tokens_B, positions_B, attend)
+        else:
+            pick_BN = self.pick([request.adapter for request in self._rows])
+            hidden_BD = self.decoder(tokens_B[:, None], positions_B[:, None], attend, pick_BN)[:, 0]
         return self.decoder.head.logits(hidden_BD).float()
 
     def _extend(self, requests: list[Request], logits_BV: Tensor) -> list[Event]:

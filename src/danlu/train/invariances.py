@@ -42,7 +42,7 @@ EXAMPLES = 8
 TOKENS = 24  # of a text: enough for every kind of target, few enough for a minute
 SPARE = 64  # rows of the vocabulary that no text uses
 LIMITS = {torch.float64: 1e-9, torch.float32: 1e-5}
-BF16_SLACK = 1.01  # of the plain way's distance: sums in another order round a little differently
+BF16_SLACK = 1.03  # of the plain way's distance: sums in another order round a little differently
 
 
 @dataclass(frozen=True)
