@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from heavy import heavy
 
+from danlu.ledger.errors import UserError
 from danlu.model.adapt import slots
 from danlu.model.settings import ModelSettings
 from danlu.train.heaviest import heaviest, lacking_memory, random_decoder
@@ -36,3 +38,11 @@ def test_it_is_tried_on_what_the_run_holds(how: Any, tmp_path: Path) -> None:
     assert all((slot.quantised is not None) == small for _, _, slot in slots(made))
     load = heaviest(settings, NextToken(), made, tiny.stream(tmp_path, "document"))
     assert load.rows == 2 and load.tokens_per_second > 0
+
+
+def test_rows_are_halved_until_they_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stream, settings = tiny.stream(tmp_path, "document"), TrainSettings(rows=8, compile=False)
+    assert heaviest(settings, heavy(NextToken(), 2), tiny.decoder(), stream).rows == 2
+    assert "with 8 rows a micro-batch: going on with 4" in capsys.readouterr().err
+    with pytest.raises(UserError, match="a micro-batch of 1 rows does not fit"):
+        heaviest(settings, heavy(NextToken(), 0), tiny.decoder(), stream)

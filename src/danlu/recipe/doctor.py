@@ -72,10 +72,11 @@ def _examine(job: TrainingJob, recipe: Recipe, console: Console) -> bool:
         return all(one.passed for one in checks)
     try:
         load = heaviest(job.train, objective, random_decoder(job.train, shape, job.seed), stream)
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, UserError) as error:
+        told = error.what if isinstance(error, UserError) else "its weights do not fit"
         console.print(
-            f"✗ {job.stage}: the heaviest batch does not fit: set {job.stage}.train.rows lower, or "
-            f"{job.stage}.train.recompute=true"
+            f"✗ {job.stage}: {told}: set {job.stage}.train.recompute=true, {job.stage}.data.length lower, or another "
+            f"{job.stage}.train.tune"
         )
         return False
     packed = read_manifest(job.packed) or {}

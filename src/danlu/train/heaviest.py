@@ -18,6 +18,7 @@ from danlu.model.settings import ModelSettings
 from danlu.tokens.batch import Placed, make_batch
 from danlu.tokens.encode import Encoded
 from danlu.tokens.stream import Step, Stream
+from danlu.train.fewer_rows import fewer_rows
 from danlu.train.memory import fitting_rows, most_rows, needs
 from danlu.train.meter import Meter
 from danlu.train.network import block_matrices, build
@@ -26,7 +27,7 @@ from danlu.train.optim import Optimizer
 from danlu.train.parallel import World
 from danlu.train.precision import DTYPES, LossScale
 from danlu.train.settings import TrainSettings
-from danlu.train.step import Stepper
+from danlu.train.step import DoesNotFit, Stepper
 from danlu.train.tune_settings import LoRA, QLoRA
 
 ROUNDS = 2  # timed, after one that pays for compilation and the first allocations
@@ -75,27 +76,35 @@ def random_decoder(settings: TrainSettings, shape: ModelSettings, seed: int) -> 
 
 
 def heaviest(settings: TrainSettings, objective: Objective, decoder: Decoder, stream: Stream) -> Load:
-    """Trains a throw-away step on full rows, on the device that would train; `decoder` is used up.
+    """Trains throw-away steps on full rows, on the device that would train; `decoder` is used up.
 
-    A step that takes several micro-batches takes two here: the second meets the gradients of the first.
-    Raises torch.OutOfMemoryError where it does not fit.
+    A step that takes several micro-batches takes two here: the second meets the gradients of the first. Where one does
+    not fit, rows are halved, as training would.
+    Raises UserError where not even the fewest rows fit, torch.OutOfMemoryError where the weights do not.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    world, shape = World(0, 1, device), decoder.settings
+    world, shape, dtype = World(0, 1, device), decoder.settings, DTYPES[settings.precision]
     rows = settings.rows or fitting_rows(settings, shape, stream, world)
-    count = 2 if most_rows(settings, stream.unit) > rows else 1
-    step = _full(stream, rows, shape.vocab_size, count)
     blank = Decoder.empty(shape, device="meta")
     network, masters = build(decoder, settings, world)
+    optimizer = Optimizer(settings, masters.parameters, block_matrices(blank))
+    meter = Meter(shape, stream.length, world)
+    stepper = Stepper(network, objective, masters, optimizer, LossScale(dtype), world, meter)
+    while True:
+        try:
+            return _load(stepper, settings, shape, stream, rows)
+        except DoesNotFit as error:
+            rows = fewer_rows(error, rows, 2 if stream.unit == "pair" else 1, 1, world)
+
+
+def _load(stepper: Stepper, settings: TrainSettings, shape: ModelSettings, stream: Stream, rows: int) -> Load:
+    count, device = 2 if most_rows(settings, stream.unit) > rows else 1, stepper.world.device
+    step = _full(stream, rows, shape.vocab_size, count)
     expected = None
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         gpu = torch.cuda.mem_get_info(device)[1]
         expected = needs(settings, shape, gpu).of(rows * stream.length).total
-    optimizer = Optimizer(settings, masters.parameters, block_matrices(blank))
-    meter = Meter(shape, stream.length, world)
-    scale = LossScale(DTYPES[settings.precision])
-    stepper = Stepper(network, objective, masters, optimizer, scale, world, meter)
     stepper.take(step, 0.0, settings.clip)
     start = time.monotonic()
     for _ in range(ROUNDS):
