@@ -22,6 +22,7 @@ from danlu.model.nf4 import quantise
 from danlu.model.parts import initialise
 from danlu.model.settings import ModelSettings
 from danlu.train import parallel
+from danlu.train.float8 import use_float8
 from danlu.train.memory import Memory, Needs, needs, room_of
 from danlu.train.network import block_matrices, build
 from danlu.train.optim import Optimizer
@@ -81,16 +82,18 @@ def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return attention(*(x.flatten(0, 1) for x in (q, k, v)))[0].view_as(q)
 
 
-TOKENS = 97  # a size that nothing else has
+TOKENS = 112  # a size that nothing else has, in whole tiles of float8
 
 
-def kept(shape: ModelSettings, how: Any) -> float:
+def kept(shape: ModelSettings, how: Any, precision: str) -> float:
     """Bytes a token that a compiled block keeps beside its parameters."""
     torch.compiler.reset()
     made = Decoder.empty(shape)
     initialise(made, 0)
     tune(made, how, torch.bfloat16, 0)
     block = made.to(torch.bfloat16).train().blocks[0]
+    if precision == "float8":
+        use_float8(made.blocks)
     places = made.places(torch.arange(TOKENS)[None], torch.bfloat16)
     x = torch.randn(1, TOKENS, shape.hidden_size, dtype=torch.bfloat16, requires_grad=True)
     held = [*block.parameters(), *block.buffers(), *places]
@@ -109,19 +112,22 @@ def kept(shape: ModelSettings, how: Any) -> float:
 
 
 @pytest.mark.parametrize(
-    ("shape", "how"),
+    ("shape", "how", "precision"),
     [
-        (QWEN3, Full()),
-        (ALIBI, LoRA(rank=4)),
-        (QWEN2, LoRA(rank=8, dropout=0.1)),
-        (QWEN2, LoRA(rank=8, targets=["q_proj", "down_proj"])),
+        (QWEN3, Full(), "bf16"),
+        (QWEN3, Full(), "float8"),
+        (ALIBI, LoRA(rank=4), "bf16"),
+        (QWEN2, LoRA(rank=8, dropout=0.1), "bf16"),
+        (QWEN2, LoRA(rank=8, targets=["q_proj", "down_proj"]), "float8"),
     ],
 )
-def test_a_block_keeps_what_the_compiler_keeps(shape: ModelSettings, how: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_keeps_what_the_compiler_keeps(
+    shape: ModelSettings, how: Any, precision: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate: Callable[[Tensor, str], Tensor] = lambda gate_up, activation: swiglu(gate_up)  # noqa: E731
     monkeypatch.setattr(decoders, "gated", gate)
-    counted = needs(TrainSettings(precision="bf16", tune=how), shape, GPU).kept / shape.layers
-    assert counted == pytest.approx(kept(shape, how), rel=0.01)
+    counted = needs(TrainSettings(precision=precision, tune=how), shape, GPU).kept / shape.layers
+    assert counted == pytest.approx(kept(shape, how, precision), rel=0.01)
 
 
 def nbytes(tensors: Any) -> int:

@@ -21,6 +21,7 @@ from danlu.model.head import KEPT_CHUNKS, chunk_bytes, chunk_bytes_of
 from danlu.model.nf4 import BITS as NF4_BITS
 from danlu.model.projection import Projection
 from danlu.model.settings import ModelSettings, block_parameters
+from danlu.train.float8 import use_float8
 from danlu.train.parallel import World
 from danlu.train.precision import DTYPES
 from danlu.train.preference_settings import PreferenceTrainSettings
@@ -102,6 +103,8 @@ def needs(settings: TrainSettings, shape: ModelSettings, gpu: int | None, world_
     """Of a run on GPUs with `gpu` bytes of memory each, or, without, on a CPU."""
     blank, dtype = Decoder.empty(shape, device="meta"), DTYPES[settings.precision]
     freeze(blank, settings.tune, dtype, seed=0)
+    if settings.precision == "float8":
+        use_float8(blank.blocks)
     size, width = dtype.itemsize, shape.hidden_size
     trained = [block for block in blank.blocks if any(value.requires_grad for value in block.parameters())]
     each = max((_kept(block, shape, size, compiled=gpu is not None) for block in trained), default=0)
@@ -132,16 +135,21 @@ def _kept(block: nn.Module, shape: ModelSettings, size: int, compiled: bool) -> 
     """Bytes a token that a block keeps for its backward pass.
 
     Norms keep what goes in and one factor; attention its queries, keys, values, output and the softmax's sums; SwiGLU
-    what goes in; a product whose weight is trained what goes in. Values are a part of qkv's output.
+    what goes in; a product whose weight is trained what goes in, in float8 where it is computed so. Values are a part
+    of qkv's output.
     """
     wider = EXTRA if shape.positions == "alibi" else 0
     queries, shared = shape.heads * (shape.head_size + wider), shape.kv_heads * (shape.head_size + wider)
     own = shape.heads * shape.head_size
-    learning = {name: _learns(slot) for name, slot in block.named_children() if isinstance(slot, Projection)}
     values = 2 * shape.hidden_size + 2 * queries + shared + 2 * shape.mlp_size
     values += shared if wider else own + 2 * shape.kv_heads * shape.head_size
     inputs = {"qkv": shape.hidden_size, "o": own if wider else 0, "gate_up": shape.hidden_size, "down": shape.mlp_size}
-    values += sum(inputs[name] for name, learns in learning.items() if learns)
+    learning = {name: slot for name, slot in block.named_children() if isinstance(slot, Projection) and _learns(slot)}
+    in_float8 = {name for name, slot in learning.items() if slot.float8 and slot.adapters is None}
+    values += sum(inputs[name] for name in learning.keys() - in_float8)
+    inputs["o"] = own  # rounded, beside what attention keeps
+    again = {"qkv", "gate_up"} if compiled else set[str]()  # rounded again from what goes into the norm
+    float8 = sum(inputs[name] for name in in_float8 - again)
     factors = 2 + shape.heads + (shape.heads + shape.kv_heads if shape.qk_norm else 0)
     masks = 0
     for name, slot in block.named_children():
@@ -154,7 +162,7 @@ def _kept(block: nn.Module, shape: ModelSettings, size: int, compiled: bool) -> 
             values += own if name == "o" else 0  # attention needs its output as it was
     if not compiled:  # the norms' quotients, the gate's, and attention's output once more, put together
         values += 2 * shape.hidden_size + shape.mlp_size + queries
-    return values * size + factors * 4 + masks
+    return values * size + factors * 4 + masks + float8
 
 
 def _learns(slot: Projection) -> bool:
