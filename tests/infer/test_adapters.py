@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,19 @@ def test_a_merge_from_4_bits_is_said_and_measured(folders: dict[str, Path], tmp_
     assert load(tmp_path, quantize="int8").quantised == "int8"
     whole = load(tmp_path, quantize="full")
     assert whole.quantised is None and whole.decoder.blocks[0].qkv.quantised is None
+
+
+def test_a_base_that_has_changed_is_told(folders: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(folders["base"], tmp_path / "base")
+    own, shape = load_decoder(tmp_path / "base"), AdapterShape(rank=2)
+    attach(own, shape, 0)
+    (tmp_path / "adapter").mkdir()
+    write_adapter(own, tmp_path / "adapter", shape, Base.of(tmp_path / "base"))
+    shutil.rmtree(tmp_path / "base")
+    initialise(own := Decoder.empty(own.settings), 2)
+    save_decoder(own, tmp_path / "base", Tokenizer.load(folders["base"]))
+    with pytest.raises(UserError, match="put its own base back"):
+        load(tmp_path / "adapter")
 
 
 def test_agreement_sees_another_model(folders: dict[str, Path]) -> None:

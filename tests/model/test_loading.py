@@ -126,7 +126,7 @@ def elsewhere(folder: Path) -> None:
     [
         (disguised, "a pickle under the name of safetensors"),
         (plain_pickle, "a pickle under the name of safetensors"),
-        (lambda folder: as_bin(folder, lambda state: state | {"extra": Acts()}), "holds more than tensors"),
+        (lambda folder: as_bin(folder, lambda state: state | {"extra": Acts()}), "holds more than tensors ("),
         (lambda folder: as_bin(folder, lambda state: Acts()), "holds more than tensors"),
         (
             lambda folder: as_bin(folder, lambda state: Acts(), _use_new_zipfile_serialization=False),
@@ -147,7 +147,7 @@ def test_files_that_are_not_weights_are_refused_and_never_run(
     harm(tmp_path / "model")
     with pytest.raises(UserError) as refused:
         load_decoder(tmp_path / "model")
-    assert complaint in str(refused.value)
+    assert complaint in str(refused.value) and "weights_only" not in str(refused.value)
     assert not (tmp_path / "ran").exists()
 
 

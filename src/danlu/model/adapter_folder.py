@@ -221,10 +221,13 @@ def loras(decoder: Decoder, stored: StoredAdapter, base: Base | None = None) -> 
     Raises UserError where the adapter is for another base: another mark, modules or shapes.
     """
     if base and base.mark and stored.base.mark and base.mark != stored.base.mark:
+        moved = stored.base.folder in ("", base.folder)
         raise UserError(
-            f"this adapter was trained on other weights: {stored.base.folder}",
+            "this adapter was trained on other weights" + ("" if moved else f": {stored.base.folder}"),
             where=str(stored.folder),
-            do=f"open it over its own base, not {base.folder}",
+            do=f"put its own base back into {base.folder}"
+            if moved
+            else f"open it over its own base, not {base.folder}",
         )
     places = {(layer, part): (name, slot) for layer, name, slot in slots(decoder) for part in slot.inside}
     names, found = known_targets(decoder), dict[tuple[int, str], list[Pair]]()

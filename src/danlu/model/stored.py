@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from danlu.ledger.errors import UserError
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _OLD_SINGLE, _OLD_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 _AGAIN = "copy or download this file again"
+_NAMED = re.compile(r"GLOBAL:? (?:GLOBAL )?([\w.]+)")
 _PICKLES = (b"\x80", b"PK\x03\x04", b"(")  # protocols 2 to 5, torch's zip file, protocol 0
 
 
@@ -108,11 +111,13 @@ def _unpickled(path: Path) -> _Unpickled:
         if not mapped and file.read(4) == b"PK\x03\x04":
             raise UserError("damaged or cut short (a zip file without its end)", where=str(path), do=_AGAIN)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
-        reason = str(error).partition("\n")[0][:200]
+        named = _NAMED.search(str(error))  # the rest of torch's message says how to run it all the same
         raise UserError(
-            f"holds more than tensors, which could run code, and is not read ({reason})",
+            f"holds more than tensors{f' ({named[1]})' if named else ''}, which could run code, and is not read",
             where=str(path),
             do="get the model's safetensors, or the file from a place that you trust",
         ) from None

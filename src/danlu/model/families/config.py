@@ -12,7 +12,7 @@ from danlu.model.families.baichuan import has_alibi, has_norm_head, own_keys
 from danlu.model.families.family import Family
 from danlu.model.families.nearest import nearest
 from danlu.model.families.table import FAMILIES
-from danlu.model.settings import ModelSettings, RopeScaling, require_rows
+from danlu.model.settings import ModelSettings, RopeScaling
 
 _SHAPE = {
     "vocab_size": "vocab_size",
@@ -75,7 +75,13 @@ def require_tokenizer(folder: Path, tokenizer_size: int, origin: str) -> None:
     embedding rows, or is too small for the tokens with which config.json ends or begins a text.
     """
     config = _read(folder)
-    require_rows(stated(config, folder / "config.json").shape, tokenizer_size)
+    rows = stated(config, folder / "config.json").shape.vocab_size
+    if tokenizer_size > rows:
+        raise UserError(
+            f"the tokenizer has {tokenizer_size} tokens and the embedding {rows} rows: it is another model's",
+            where=origin,
+            do=f"put the model's own tokenizer into {folder}",
+        )
     for key in ("bos_token_id", "eos_token_id"):
         ids = config.get(key)
         for id in ids if isinstance(ids, list) else [ids]:
