@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+from danlu.ledger.errors import UserError
+from danlu.model.settings import ModelSettings
 from danlu.recipe.doctor import plan_for
+from danlu.recipe.job import TrainingJob, run_job
 from danlu.recipe.memory import planned
 from danlu.recipe.settings import Recipe, load_recipe
 
@@ -41,9 +45,27 @@ def test_a_method_takes_what_it_is_known_for() -> None:
 
 
 def test_rows_follow_the_gpu_and_the_unit() -> None:
-    rows = [planned(recipe("qwen_dpo_lora"), "dpo", size * GIB).rows for size in (40, 60, 80)]
+    rows = [planned(recipe("qwen_dpo_lora"), "dpo", size * GIB).rows for size in (40, 60, 140)]
     assert rows == sorted(set(rows))
     assert all(count % 2 == 0 for count in rows), "a pair lies whole in a micro-batch"
     assert not planned(recipe("qwen_dpo_lora"), "dpo", 12 * GIB).fits
     several = planned(recipe("qwen_dpo_lora", "processes=8", "dpo.train.sharding=full"), "dpo", 80 * GIB)
     assert several.memory.masters < planned(recipe("qwen_dpo_lora"), "dpo", 80 * GIB).memory.masters
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="counts the memory of the host")
+def test_a_run_that_cannot_fit_ends_before_anything_is_read(tmp_path: Path) -> None:
+    huge = ModelSettings(vocab_size=150_000, hidden_size=16_384, layers=99, heads=128, kv_heads=8, mlp_size=65_536)
+    job = TrainingJob.model_validate(
+        {
+            "stage": "sft",
+            "train": {"precision": "bf16"},
+            "data": {"sources": [{"path": "absent.jsonl"}], "length": 1024},
+            "packed": tmp_path / "absent",
+            "tokenizer": tmp_path / "absent",
+            "model": huge.model_dump(),
+        }
+    )
+    with pytest.raises(UserError, match=r"a step takes at least .* GiB \(moments .*\), and .* GiB are free"):
+        run_job(job, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

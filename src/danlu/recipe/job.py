@@ -58,6 +58,7 @@ def run_job(job: TrainingJob, out: Path) -> Path:
     from danlu.train.objectives.reward import require_own_padding
     from danlu.train.objectives.table import objective_of
 
+    _require_memory(job)
     tokenizer = Tokenizer.load(job.tokenizer)
     template = Template(tokenizer) if tokenizer.chat_template else None
     if job.stage == "reward" and template is not None:
@@ -92,6 +93,17 @@ def _with_margin(job: TrainingJob, stream: Stream) -> Stream:
     if not isinstance(job.train, RewardTrainSettings) or job.train.margin is None:
         return stream
     return stream.with_columns({MARGIN: margins(stream.sets, job.train.margin)})
+
+
+def _require_memory(job: TrainingJob) -> None:
+    from danlu.model.open import shape_of
+    from danlu.model.reward_head import reward_shape
+    from danlu.train import parallel
+    from danlu.train.memory import require_fit
+
+    shape = job.model or shape_of(resolve_checkpoint(Path(job.start or "")))
+    shape = reward_shape(shape) if job.stage == "reward" else shape
+    require_fit(job.train, shape, job.data.length, job.data.unit(job.stage), parallel.join())
 
 
 def _decoder(job: TrainingJob, tokenizer: Tokenizer) -> Decoder:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from danlu.ledger.errors import UserError
 from danlu.model.adapt import slots
 from danlu.model.adapters import LoRA as Adapter
 from danlu.model.alibi import EXTRA
 from danlu.model.decoder import Decoder
 from danlu.model.head import KEPT_CHUNKS, chunk_bytes, chunk_bytes_of
 from danlu.model.nf4 import BITS as NF4_BITS
+from danlu.model.pour import free_bytes
 from danlu.model.projection import Projection
 from danlu.model.settings import ModelSettings, block_parameters
 from danlu.train.float8 import use_float8
@@ -225,6 +227,26 @@ def most_rows(settings: TrainSettings, unit: str) -> int:
 def room_of(gpu: int) -> int:
     """Bytes that a run may take of a GPU that is not here."""
     return int((gpu - DRIVER) * USABLE)
+
+
+def require_fit(settings: TrainSettings, shape: ModelSettings, length: int, unit: str, world: World) -> None:
+    """Raises UserError, before any weight is read, where not even the smallest micro-batch fits into free memory."""
+    on_gpu = world.device.type == "cuda"
+    gpu = torch.cuda.mem_get_info(world.device)[1] if on_gpu else None
+    free = free_bytes(world.device) // (1 if on_gpu else world.size)
+    rows = 2 if unit == "pair" else 1
+    needed = needs(sharded(settings, shape, gpu, world.size), shape, gpu, world.size).of(rows * length)
+    if needed.total <= free:
+        return
+    most = sorted(vars(needed).items(), key=lambda part: -part[1])[:3]
+    raise UserError(
+        f"a step takes at least {needed.total / 2**30:.1f} GiB ("
+        + ", ".join(f"{name} {value / 2**30:.1f}" for name, value in most)
+        + f", ...), and {free / 2**30:.1f} GiB are free",
+        where=str(world.device),
+        do="train an adapter (tune: {method: lora} or qlora), set recompute: true or a smaller data.length; "
+        "`danlu doctor RECIPE --gpu GIB` says what each takes",
+    )
 
 
 def with_sharding(settings: TrainSettings, shape: ModelSettings, world: World) -> TrainSettings:
