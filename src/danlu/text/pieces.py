@@ -68,9 +68,9 @@ class Wanted:
     def has(self, line: int) -> bool:
         return self.lines is None or line in self.lines
 
-    def too_long(self, advice: str = "") -> BadRow:
-        """What is wrong with a document of more than `longest` bytes."""
-        return BadRow("document too long", f"more than {self.longest / 1e6:g} MB{advice}")
+    def too_long(self, what: str = "document", advice: str = "") -> BadRow:
+        """What is wrong with a line or document of more than `longest` bytes."""
+        return BadRow(f"{what} too long", f"more than max_row_bytes, {self.longest / 1e6:g} MB{advice}")
 
 
 Numbered = Iterator[tuple[int, Any]]

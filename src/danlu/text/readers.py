@@ -84,7 +84,7 @@ def _report(on_bad: OnBad, file: str, bad: BadRow, number: int) -> None:
 def _lines(piece: Piece, bad: BadAt, wanted: Wanted) -> Iterator[Line]:
     for line in lines(byte_chunks(Path(piece.file), piece.start, piece.stop), piece.first_line, wanted.longest):
         if line.too_long:
-            bad(BadRow("line too long", f"more than {wanted.longest / 1e6:g} MB"), line.number)
+            bad(wanted.too_long("line"), line.number)
         elif line.content[:1] == b"\0" and not line.content.strip(b"\0 \t\r"):
             bad(BadRow("only NUL bytes", f"{len(line.content)}, as a crash leaves them"), line.number)
         else:
@@ -163,7 +163,7 @@ def _parquet_rows(batch: Any, number: int, bad: BadAt, wanted: Wanted) -> Number
     for row in range(batch.num_rows):
         one = batch.slice(row, 1)
         if one.nbytes > wanted.longest:
-            bad(BadRow("row too long", f"more than {wanted.longest / 1e6:g} MB"), number + row)
+            bad(wanted.too_long("row"), number + row)
         else:
             yield number + row, one.to_pylist()[0]
 
@@ -178,7 +178,7 @@ def _text(piece: Piece, bad: BadAt, wanted: Wanted) -> Numbered:
             yield from _document(start, parts, bad)
             start, parts, size = line.number + 1, [], 0
         if size > wanted.longest:
-            raise wanted.too_long("; set document: paragraph or line")
+            raise wanted.too_long(advice="; set document: paragraph or line")
     yield from _document(start, parts, bad)
 
 

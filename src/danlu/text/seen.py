@@ -8,7 +8,7 @@ from danlu.text.kernels import across_records, rolling_hashes
 
 _MIX = np.uint64(0xD6E8FEB86659FD93)
 _NEAR = 1 << 15  # hashes whose table the processor's cache holds
-_SHARES = 64  # shares of hashes whose places are in memory at a time
+_PASSES = 16  # in which the places of shares are found
 _BLOCK = 1 << 16
 
 
@@ -27,9 +27,11 @@ def repeated_ngrams(units: np.ndarray, bounds: np.ndarray, n: int) -> tuple[np.n
 
 def seen_before(hashes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """Which hashes stood earlier in their record."""
-    records = np.arange(len(bounds) - 1, dtype=np.uint64) * _MIX  # equals in two records shall differ
-    keys = np.repeat(records, np.diff(bounds))
-    keys += hashes
+    keys = hashes
+    if len(bounds) > 2:
+        records = np.arange(len(bounds) - 1, dtype=np.uint64) * _MIX  # equals in two records shall differ
+        keys = np.repeat(records, np.diff(bounds))
+        keys += hashes
     pieces, begin = [np.zeros(0, bool)], 0
     while begin < len(keys):
         near = np.searchsorted(bounds, begin + _NEAR, "right") - 1
@@ -47,8 +49,9 @@ def _seen_in_shares(keys: np.ndarray) -> np.ndarray:
         share[start : start + _BLOCK] = (keys[start : start + _BLOCK] * _MIX >> np.uint64(16)).astype(np.uint16)
     share >>= 16 - bits
     seen = np.empty(len(keys), bool)
-    for first in range(0, 1 << bits, _SHARES):
-        some = np.flatnonzero((share >= first) & (share < first + _SHARES))
+    together = max(1, (1 << bits) // _PASSES)
+    for first in range(0, 1 << bits, together):
+        some = np.flatnonzero((share >= first) & (share < first + together))
         for mine in _by_value(some, share[some] - np.uint16(first)):
             seen[mine] = _seen(keys[mine])
     return seen

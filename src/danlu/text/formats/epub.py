@@ -86,7 +86,7 @@ def _member(archive: zipfile.ZipFile, name: str, wanted: Wanted) -> bytes:
     except _DAMAGE as error:
         raise BadRow("damaged chapter", f"{name}: {error}") from None
     if len(content) > wanted.longest:
-        raise BadRow("chapter too long", f"more than {wanted.longest / 1e6:g} MB")
+        raise wanted.too_long("chapter")
     return content
 
 
