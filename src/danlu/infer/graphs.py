@@ -135,7 +135,8 @@ def blocks_of(decoder: Decoder) -> list[Block]:
 
 def next_logits(decoder: Decoder, cache: Cache, tokens_B: Tensor, positions_B: Tensor) -> Tensor:
     """float32 [B, V]: what `Decoder.forward` over `Cache.decode` and the head give, by fewer kernels."""
-    from danlu.infer.decode_cuda import add_and_norm, attend_next, normed_product, partial_products
+    from danlu.infer.decode_cuda import attend_next
+    from danlu.infer.products_cuda import add_and_norm, normed_product, partial_products
 
     x_BD, parts = decoder.embed(tokens_B), None
     tickets_BK = torch.zeros(len(x_BD), decoder.settings.kv_heads, dtype=torch.int32, device=x_BD.device)

@@ -1,0 +1,270 @@
+"""Products and norms of a decoding step whose rows have one new token each, in Triton. Imported on a GPU only.
+
+A step of a small batch waits for kernels to start more than for memory, so each does much, fetches its weights while
+the one before still runs, and waits for its results on the multiprocessors (`launch`).
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from danlu.model.decoder import RMSNorm, gated
+from danlu.model.integers_cuda import Int4OnGPU
+from danlu.model.projection import Projection
+
+SKINNY = 16
+"""Products of so many rows are made here: at nearly the rate at which memory gives the weights."""
+
+PROGRAMS = 264  # wanted in all: two a multiprocessor
+_TILE_OF_MANY = (64, 128)
+"""Columns and depth of a weight's tile where several rows are multiplied: the quickest of some ten on an H200."""
+_TILE_OF_ONE = {False: (8, 4), True: (8, 4)}
+"""Columns and warps of one row's products, and of those with a gate."""
+_FOLDS = 4  # times LANES: the depth of a tile of one row's products
+_NORM_INSIDE = {False: True, True: False}
+"""Whether one row's norm is made by each program of the product, by whether that has a gate: its programs are many."""
+LANES: tl.constexpr = tl.constexpr(256)
+"""Of a row in 16-bit numbers, what a warp loads at once: 16 bytes a thread."""
+
+
+def normed_product(
+    x_BD: Tensor,
+    parts_SBD: Tensor | None,
+    norm: RMSNorm,
+    projection: Projection,
+    activation: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """x plus the sum of the parts [B, D], and the projection W of its norm [B, C].
+
+    With an activation, W holds G above U and has no bias: activation(norm G^T) * (norm U^T) [B, C / 2]. x may be
+    overwritten.
+    """
+    plain = projection.quantised is None and activation in (None, "silu")
+    if len(x_BD) == 1 and plain and _NORM_INSIDE[activation is not None]:
+        return _normed_row_product(x_BD, parts_SBD, norm, projection, gated=activation is not None)
+    normed_BD = add_and_norm(x_BD, parts_SBD, norm)
+    if len(x_BD) == 1 and activation == "silu" and isinstance(projection.quantised, Int4OnGPU):
+        return x_BD, projection.quantised.gated(normed_BD)
+    if len(x_BD) > SKINNY or not plain:
+        out = projection(normed_BD)
+        return x_BD, out if activation is None else gated(out, activation)
+    width = len(projection.weight) // (1 if activation is None else 2)
+    out = x_BD.new_empty(len(x_BD), width)
+    _run_product(normed_BD, projection, out, width, gated=activation is not None)
+    return x_BD, out
+
+
+def partial_products(x_BD: Tensor, projection: Projection) -> Tensor:
+    """[S, B, C] that add up to x W^T, float32 where there are several; for a projection without bias."""
+    weight, rows = projection.weight, len(x_BD)
+    if rows > SKINNY or projection.quantised is not None:
+        return projection(x_BD)[None]
+    columns, deep = (_TILE_OF_ONE[False][0], _FOLDS * LANES.value) if rows == 1 else _TILE_OF_MANY
+    splits = max(1, min(4 * PROGRAMS * columns // len(weight), triton.cdiv(weight.shape[1], deep)))
+    out = x_BD.new_empty(splits, rows, len(weight), dtype=torch.float32)
+    _run_product(x_BD, projection, out, len(weight), splits=splits)
+    return out
+
+
+def add_and_norm(x_BD: Tensor, parts_SBD: Tensor | None, norm: RMSNorm) -> Tensor:
+    """Adds the sum of the parts to x in place, and gives `norm` of it."""
+    normed_BD = torch.empty_like(x_BD)
+    rows, width = x_BD.shape
+    block = triton.next_power_of_2(width)
+    parts, count = (x_BD, 0) if parts_SBD is None else (parts_SBD, len(parts_SBD))
+    _add_and_norm[(rows,)](
+        x_BD, parts, norm.weight, normed_BD, rows, width, norm.eps, parts=count, block=block,
+        num_warps=min(8, max(1, block // 256)), **launch(x_BD),
+    )  # fmt: skip
+    return normed_BD
+
+
+def _normed_row_product(
+    x_1D: Tensor, parts_S1D: Tensor | None, norm: RMSNorm, projection: Projection, gated: bool
+) -> tuple[Tensor, Tensor]:
+    """`normed_product` of one row in one kernel: every program adds and norms for itself, which is sooner done than
+    waiting for another kernel."""
+    width = len(projection.weight) // (2 if gated else 1)
+    sum_1D, out = torch.empty_like(x_1D), x_1D.new_empty(1, width)
+    parts, count = (x_1D, 0) if parts_S1D is None else (parts_S1D, len(parts_S1D))
+    _run_row_product(x_1D, projection, out, width, 1, gated, norm=norm, parts=parts, count=count, total=sum_1D)
+    return sum_1D, out
+
+
+def _run_product(
+    x_BD: Tensor, projection: Projection, out: Tensor, columns: int, splits: int = 1, gated: bool = False
+) -> None:
+    if len(x_BD) == 1:
+        return _run_row_product(x_BD, projection, out, columns, splits, gated)
+    (rows, depth), (wide, deep), bias = x_BD.shape, _TILE_OF_MANY, projection.bias
+    _product[(triton.cdiv(columns, wide), splits)](
+        x_BD, projection.weight, bias if bias is not None else x_BD, out, rows, columns, depth,
+        triton.cdiv(triton.cdiv(depth, splits), deep) * deep, gated=gated, biased=bias is not None, wide=wide,
+        deep=deep, num_warps=4, most=SKINNY, num_stages=4, **launch(x_BD),
+    )  # fmt: skip
+    return None
+
+
+def _run_row_product(
+    x_1D: Tensor,
+    projection: Projection,
+    out: Tensor,
+    columns: int,
+    splits: int,
+    gated: bool,
+    norm: RMSNorm | None = None,
+    parts: Tensor | None = None,
+    count: int = 0,
+    total: Tensor | None = None,
+) -> None:
+    depth, (wide, warps), deep, bias = x_1D.shape[1], _TILE_OF_ONE[gated], _FOLDS * LANES.value, projection.bias
+    _row_product[(triton.cdiv(columns, wide), splits)](
+        x_1D, parts, norm.weight if norm else None, total, projection.weight, bias, out, columns, depth,
+        triton.cdiv(triton.cdiv(depth, splits), deep) * deep, norm.eps if norm else 0.0, normed=norm is not None,
+        parts=count, gated=gated, biased=bias is not None, wide=wide, folds=_FOLDS, num_warps=warps, **launch(x_1D),
+    )  # fmt: skip
+
+
+def launch(like: Tensor) -> dict[str, bool]:
+    """Options of a kernel: on Hopper and later it starts while the one before still runs (programmatic dependent
+    launch)."""
+    chained = like.is_cuda and torch.cuda.get_device_capability(like.device)[0] >= 9
+    return {"chained": chained, "launch_pdl": chained} if like.is_cuda else {"chained": chained}
+
+
+@triton.jit
+def _given(  # type: ignore[no-untyped-def]
+    x, pieces, total, at, stop, depth, normed: tl.constexpr, parts: tl.constexpr
+):
+    """The input at the places `at`; where it is to be normed, with the parts added, and the sum written once."""
+    inside = at < stop
+    found = tl.load(x + at, mask=inside, other=0.0)
+    if normed:
+        added = found.to(tl.float32)
+        for part in tl.static_range(parts):
+            added += tl.load(pieces + part * depth + at, mask=inside, other=0.0).to(tl.float32)
+        found = added.to(x.dtype.element_ty)
+        if tl.program_id(0) == 0:
+            tl.store(total + at, found, mask=inside)
+    return found.to(tl.float32)
+
+
+@triton.jit
+def _tile(weight_W1, at, stop, inside_W1, folds: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The weights of some columns from `at` on, as so many tensors [W, LANES]: a warp has columns of its own."""
+    lane = tl.arange(0, LANES)
+    pieces = ()
+    for fold in tl.static_range(folds):
+        place = at + fold * LANES + lane
+        seen = inside_W1 & (place < stop)[None, :]
+        pieces += (tl.load(weight_W1 + place[None, :], mask=seen, other=0.0),)  # type: ignore[assignment]
+    return pieces
+
+
+@triton.jit
+def _row_product(  # type: ignore[no-untyped-def]
+    x, pieces, norm, total, weight, bias, out, columns, depth, share, eps, normed: tl.constexpr, parts: tl.constexpr,
+    gated: tl.constexpr, biased: tl.constexpr, wide: tl.constexpr, folds: tl.constexpr, chained: tl.constexpr,
+):  # fmt: skip
+    """One row: the first weights are on their way before the kernel before this one has ended."""
+    deep: tl.constexpr = folds * LANES
+    column, lane = tl.program_id(0) * wide + tl.arange(0, wide), tl.arange(0, LANES)
+    start = tl.program_id(1) * share
+    stop = tl.minimum(start + share, depth)
+    inside = (column < columns)[:, None]
+    own = weight + column[:, None].to(tl.int64) * depth
+    upper = own + columns.to(tl.int64) * depth
+    if chained:
+        gdc_launch_dependents()
+    tiles = _tile(own, start, stop, inside, folds)
+    seconds = _tile(upper, start, stop, inside, folds) if gated else tiles
+    shift = tl.load(bias + column, mask=column < columns, other=0.0).to(tl.float32) if biased else 0.0
+    if chained:
+        gdc_wait()
+    factor = 1.0
+    if normed:  # the whole depth: such a product is not split
+        squares = tl.zeros((LANES,), tl.float32)
+        for at in range(0, depth, LANES):
+            row = _given(x, pieces, total, at + lane, depth, depth, True, parts)
+            squares += row * row
+        factor = tl.rsqrt(tl.sum(squares, 0) / depth + eps)
+    sums = tl.zeros((wide, LANES), tl.float32)
+    risen = tl.zeros((wide, LANES), tl.float32)
+    for at in range(start, stop, deep):
+        if at != start:
+            tiles = _tile(own, at, stop, inside, folds)
+            seconds = _tile(upper, at, stop, inside, folds) if gated else tiles
+        for fold in tl.static_range(folds):
+            place = at + fold * LANES + lane
+            row = _given(x, pieces, total, place, stop, depth, normed, parts)
+            if normed:
+                scales = tl.load(norm + place, mask=place < stop, other=0.0).to(tl.float32)
+                row = (row * (factor * scales)).to(x.dtype.element_ty).to(tl.float32)
+            sums += tiles[fold].to(tl.float32) * row[None, :]
+            if gated:
+                risen += seconds[fold].to(tl.float32) * row[None, :]
+    found = tl.sum(sums, 1)
+    if gated:
+        found = found * tl.sigmoid(found) * tl.sum(risen, 1)
+    if biased:
+        found += shift
+    tl.store(out + tl.program_id(1) * columns + column, found.to(out.dtype.element_ty), mask=column < columns)
+
+
+@triton.jit
+def _product(  # type: ignore[no-untyped-def]
+    x, weight, bias, out, rows, columns, depth, share, gated: tl.constexpr, biased: tl.constexpr, most: tl.constexpr,
+    wide: tl.constexpr, deep: tl.constexpr, chained: tl.constexpr,
+):  # fmt: skip
+    row, column = tl.arange(0, most), tl.program_id(0) * wide + tl.arange(0, wide)
+    split = tl.program_id(1)
+    present, inside = (row < rows)[:, None], (column < columns)[:, None]
+    start = split * share
+    stop = tl.minimum(start + share, depth)
+    own = weight + column[:, None].to(tl.int64) * depth
+    total = tl.zeros((most, wide), tl.float32)
+    upper = tl.zeros((most, wide), tl.float32)
+    if chained:
+        gdc_launch_dependents()
+        gdc_wait()
+    for at in range(start, stop, deep):
+        lane = at + tl.arange(0, deep)
+        reach = (lane < stop)[None, :]
+        piece = tl.load(x + row[:, None] * depth + lane[None, :], mask=present & reach, other=0.0)
+        tile = tl.load(own + lane[None, :], mask=inside & reach, other=0.0)
+        total = tl.dot(piece, tl.trans(tile), total)
+        if gated:
+            second = tl.load(own + columns.to(tl.int64) * depth + lane[None, :], mask=inside & reach, other=0.0)
+            upper = tl.dot(piece, tl.trans(second), upper)
+    if gated:
+        total = total * tl.sigmoid(total) * upper
+    if biased:
+        total += tl.load(bias + column, mask=column < columns, other=0.0).to(tl.float32)[None, :]
+    spot = out + (split * rows + row[:, None]) * columns + column[None, :]
+    tl.store(spot, total.to(out.dtype.element_ty), mask=present & (column < columns)[None, :])
+
+
+@triton.jit
+def _add_and_norm(  # type: ignore[no-untyped-def]
+    x, y, weight, normed, rows, width, eps, parts: tl.constexpr, block: tl.constexpr, chained: tl.constexpr
+):
+    row, lane = tl.program_id(0), tl.arange(0, block)
+    inside = lane < width
+    scales = tl.load(weight + lane, mask=inside, other=0.0).to(tl.float32)
+    if chained:
+        gdc_launch_dependents()
+        gdc_wait()
+    x += row * width + lane
+    y += row * width + lane
+    added = tl.load(x, mask=inside, other=0.0).to(tl.float32)
+    for part in tl.static_range(parts):
+        added += tl.load(y + part * rows * width, mask=inside, other=0.0).to(tl.float32)
+    stored = added.to(x.dtype.element_ty)
+    tl.store(x, stored, mask=inside)
+    wide = stored.to(tl.float32)
+    wide *= tl.rsqrt(tl.sum(wide * wide, 0) / width + eps) * scales
+    tl.store(normed + row * width + lane, wide.to(normed.dtype.element_ty), mask=inside)
