@@ -14,6 +14,7 @@ from danlu.ledger.metrics import read_metrics
 from danlu.model.decoder import Decoder
 from danlu.train.float8 import use_float8
 from danlu.train.precision import require_format
+from danlu.train.preference_settings import DPOTrainSettings
 from danlu.train.settings import TrainSettings
 from danlu.train.tune_settings import LoRA, QLoRA
 
@@ -65,3 +66,10 @@ def test_cards_without_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="A100 has no products in float8"):
         require_format("float8", torch.device("cuda"))
     require_format("bf16", torch.device("cuda"))
+
+
+def test_a_reference_in_bf16_is_not_taken_for_one_in_float8(tmp_path: Path) -> None:
+    for name in ("bf16", "float8"):
+        settings = DPOTrainSettings(batch=8, rows=4, steps=1, precision=name)
+        tiny.run(tmp_path / name, settings, "pair", cache=tmp_path / "references")
+    assert len(list((tmp_path / "references").glob("*.safetensors"))) == 2 * 2  # of what is trained on, and held out

@@ -33,6 +33,8 @@ class Network(nn.Module):
         self.decoder = decoder
         self.dtype = dtype
         self.neftune = 0.0
+        self.float8 = False
+        """Whether the blocks' products are in float8 (`build` sees to it)."""
 
     def forward(self, batch: Batch[Tensor], needs: Needs, factor: float = 1.0) -> dict[str, Tensor]:
         """Of `batch.targets`: "logp" [N] and "correct" bool [N]; with "nll" that, the weighted sum times `factor`, too,
@@ -85,14 +87,15 @@ def build(
     decoder.to(world.device).train()
     tune(decoder, settings.tune, dtype, seed)
     decoder.recompute = settings.recompute
-    if settings.precision == "float8":
-        use_float8(decoder.blocks)
     on_gpu = world.device.type == "cuda"
     if on_gpu if settings.compile is None else settings.compile:
         torch.compiler.reset()  # what earlier runs in this process compiled counts against a limit
         decoder.compile_blocks()
     network = kind(decoder, dtype)
     network.neftune = settings.neftune
+    network.float8 = settings.precision == "float8"
+    if network.float8:
+        use_float8(decoder.blocks)
     level = settings.sharding or "none"
     if world.size > 1 and level in ("gradients", "full"):
         parallel.shard(network, decoder.blocks, world, dtype, level)

@@ -42,7 +42,7 @@ def with_reference(stream: Stream, network: Network, weights: str, rows: int, wo
     `weights` is the fingerprint of the network's weights. What `cache` holds for the same weights, number format and
     data is read from there; else all processes compute it and the main one writes it.
     """
-    key = fingerprint([weights, str(network.dtype), stream.once().fingerprint])
+    key = fingerprint([weights, "float8" if network.float8 else str(network.dtype), stream.once().fingerprint])
     path = cache / f"{key[:32]}.safetensors"
     found = path.is_file()
     world.wait()  # all have looked before the main process writes
