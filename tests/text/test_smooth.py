@@ -112,6 +112,27 @@ def test_slips_come_from_the_users_table(tmp_path: Path) -> None:
         smooth_text("x", SmoothStep(slips=str(tmp_path / "absent")))
 
 
+def test_common_slips_are_mended_unless_the_talk_is_about_them() -> None:
+    def talk(*texts: str) -> Conversation:
+        roles = ("user", "assistant")
+        return Conversation([{"role": roles[n % 2], "content": text} for n, text in enumerate(texts)])
+
+    def said(*texts: str) -> list[str]:
+        record = smooth(talk(*texts), SmoothStep())
+        assert isinstance(record, Conversation)
+        return [message["content"] for message in record.messages]
+
+    assert said("我迫不急待，recieve了`recieve`。", "Definately, untill tommorow 🙂") == [
+        "我迫不及待，receive了`recieve`。",
+        "Definitely, until tomorrow 🙂",
+    ]
+    right = ["sandwich, sub-wich, 正在说，原因该查", "他一如既往"]
+    assert said(*right) == right
+    for question in ("找出错别字：一愁莫展", "Correct the spelling: recieve"):
+        assert said(question, "迫不急待 recieve") == [question, "迫不急待 recieve"]
+    assert smooth_text("一愁莫展", SmoothStep(slips=None)) == "一愁莫展"
+
+
 _PIECES = (
     "嗯|呃|额|啊|那个|这个|就是|然后|我|我们|他|，|。|、|…|...|！|？|!|?|,| |\n|um|"
     "Um|uh|you know|the|I|and|like|hmm|好|是|"

@@ -30,13 +30,15 @@ class SmoothStep(StepSettings):
     repeats: bool = Field(default=True, description="我我我觉得 to 我觉得, 然后然后 to 然后, the the.")
     punctuation: bool = Field(default=True, description="，， to ，, !!! to !, 。。。 to ……, ，。 to 。.")
     slips: str | None = Field(
-        default=None,
-        description="A text file in UTF-8 of common slips: the wrong words, a tab, the right ones (or nothing) a line.",
+        default="danlu:slips",
+        description="A text file in UTF-8 of common slips: the wrong words, a tab, the right ones (or nothing) a line; "
+        "English ones are whole words in either case. danlu:slips comes with danlu: 迫不急待, 一愁莫展, recieve, "
+        "only what is never right. Null: none. A conversation about slips (错别字, 纠正, spelling) keeps its own.",
     )
     keep: list[str] = Field(default=[], description="Words in which nothing is changed, beside those built in.")
 
     def files(self) -> list[str]:
-        return [self.slips] if self.slips else []
+        return word_lists([self.slips]) if self.slips else []
 
 
 class HistoryStep(StepSettings):
