@@ -115,6 +115,10 @@ def test_similarity_is_jaccards(left: str, right: str) -> None:
         ("我老公和我老婆", {}),  # two that contradict each other
         ("Imagine I'm a teacher. Not that I am a student.", {}),
         ("Rewrite in the third person.\nI am a teacher from Texas", {}),
+        ("我今年28岁，是一名女程序员。", {"age": "25-34", "gender": "female", "group": "programmer"}),
+        ("我是家庭主妇", {"gender": "female"}),
+        ("我是女老师的学生", {}),
+        ("I'm a male high school teacher from Texas.", {"gender": "male", "region": "Texas", "group": "teacher"}),
         ("我想去成都", {}),
         ("", {}),
     ],

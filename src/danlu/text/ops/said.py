@@ -65,7 +65,15 @@ def _always(value: str) -> Callable[[re.Match[str]], str]:
 
 def _gender(found: re.Match[str]) -> str:
     word = found["who"].lower()
-    female = any(sign in word for sign in "女妈母") or word in ("f", "woman", "girl", "female", "lady", "mother", "mom")
+    female = any(sign in word for sign in "女妈母妇") or word in (
+        "f",
+        "woman",
+        "girl",
+        "female",
+        "lady",
+        "mother",
+        "mom",
+    )
     return "female" if female or word in ("mum", "wife", "housewife") else "male"
 
 
@@ -82,13 +90,17 @@ def _say(tag: Tag, confidence: float, value: Value, *pattern: str) -> Saying:
     return Saying(tag, confidence, value, re.compile(source), english="I" in source or "[Mm]y" in source)
 
 
-_WE = rf"我(?:现在|今年|目前|也)?(?:是|还是|就是|作为){_A}"  # I am, and before what
+# I am, and before what; the clause behind one that said how old I am has the same subject.
+_AGED = r"我(?:今年|现在|已经)?[\d二三四五六七八九十]{1,3}岁[了，,]{1,2}"
+_WE = rf"(?:我(?:现在|今年|目前|也)?(?:是|还是|就是|作为)|{_AGED}是){_A}"
 _I = r"\bI(?:['’]m| am)(?: now| currently| recently)?"
 _ZH_PLACE = f"(?P<place>{any_of(PROVINCE_OF).pattern})"
 _EN_PLACE = rf"(?P<place>{any_of(REGION_OF).pattern})\b"
 _ZH_WHO = "(?P<who>男生|男孩|男人|男的|男性|女生|女孩|女人|女的|女性|妈妈|母亲|宝妈|爸爸|父亲|宝爸|家庭主妇)"
 _EN_WHO = r"(?P<who>woman|girl|female|lady|man|guy|boy|male|mother|mom|mum|father|dad|wife|husband|housewife)\b"
 _DOES = "(?:市|省)?(?:工作|上班|上学|读书|读大学|生活|住|打工|这边|定居|租房|买房|开)"
+
+_JOBS = "程序员|老师|教师|医生|护士|司机|大学生|研究生|高中生|学生|工程师|教授|警察|警官|律师|会计|员工|军人"
 
 SAYINGS = (
     _say("age", 0.95, _age, rf"我(?:今年|现在|目前|已经|才|刚|刚满|快|都|也)?{_YEARS}(?:周)?岁{_NOW}"),
@@ -100,6 +112,7 @@ SAYINGS = (
     _say("age", 0.95, _age, r"\b(?:I|[Mm]e) \((?P<age>\d\d) ?[FMfm]\)"),
     _say("gender", 0.95, _gender, r"\b(?:I|[Mm]e) \(\d\d ?(?P<who>[FMfm])\)"),
     _say("gender", 0.95, _gender, rf"{_WE}(?:{_YEARS}岁的?|单身|普通|离异|已婚|未婚|{_STUDENT})?的?", _ZH_WHO),
+    _say("gender", 0.95, _gender, rf"{_WE}(?:普通|年轻)?的?(?P<who>[男女])的?(?:{_JOBS})(?!的)"),
     _say("gender", 0.95, _gender, r"(?:^|\n)(?:本人|我)?[，, ]?(?P<who>[男女])(?:生|孩)?[，, ](?:今年)?\d{2}"),
     _say("gender", 0.85, _always("female"), "我(?:的)?(?:老公|丈夫|男朋友|男友|婆婆|公公)"),
     _say("gender", 0.85, _always("male"), "我(?:的)?(?:老婆|妻子|媳妇|女朋友|女友|岳母|岳父|丈母娘)"),
@@ -114,6 +127,7 @@ SAYINGS = (
     ),
     _say("region", 0.9, _province, f"我在{_ZH_PLACE}", _DOES),
     _say("region", 0.9, _region, rf"{_I}(?: originally)? from {_EN_PLACE}"),
+    _say("region", 0.85, _region, rf"{_I} an? [^.,;:!?\n]{{1,40}} from {_EN_PLACE}"),
     _say("region", 0.9, _region, rf"\bI (?:currently |now )?live in (?:\w+, )?{_EN_PLACE}"),
     _say("region", 0.9, _region, rf"{_I} (?:based|living|located|working|studying) in (?:\w+, )?{_EN_PLACE}"),
     _say("group", 0.95, _always("student"), rf"{_WE}[^，。,\n]{{0,6}}?(?:{_STUDENT})的?学?生"),
@@ -133,11 +147,11 @@ SAYINGS = (
         "group", 0.85, _always("job_seeker"), "我(?:现在|目前|最近|也|还)*(?:正?在找工作|失业|待业)",
         r"(?!了?[一二三四五六七八九十半几两\d])",
     ),
-    _say("group", 0.9, _always("student"), rf"{_I} an? (?:\w+[ -]){{0,3}}student\b"),
+    _say("group", 0.9, _always("student"), rf"{_I} an? (?:\w+[ -]){{0,5}}student\b"),
     _say("group", 0.95, _always("retired"), rf"{_I}(?: an?)? (?:newly |recently )?retired\b"),
     _say("group", 0.8, _always("parent"), r"\b[Mm]y (?:\w+[- ])?(?:son|daughter|kids|children|toddler)\b"),
     _say("group", 0.9, _always("parent"), rf"(?:{_I}|\b[Aa]s) an? (?:\w+ )?(?:mom|mum|mother|father|dad|parent)\b"),
-    _say("group", 0.9, _always("teacher"), rf"{_I} an? (?:\w+[ -]){{0,3}}teacher\b"),
+    _say("group", 0.9, _always("teacher"), rf"{_I} an? (?:\w+[ -]){{0,5}}teacher\b"),
     _say("group", 0.9, _always("medical"), rf"{_I} an? (?:\w+ ){{0,2}}(?:doctor|nurse|physician|pharmacist)\b"),
     _say("group", 0.9, _always("programmer"), rf"{_I} an? (?:\w+ ){{0,2}}(?:programmer|software engineer|developer)\b"),
     _say("group", 0.9, _always("job_seeker"), rf"{_I} (?:unemployed|looking for an? (?:new )?job)\b"),

@@ -75,7 +75,7 @@ OPERATORS = {
     "history": Operator(change=history.cut, measure=history.measure),
     "history_tokens": Operator(score=history.score, gather=history.gather, edit=history.edit),
     "turns": Operator(change=turns.change, measure=turns.measure, judge=turns.judge),
-    "tags": Operator(change=tags.change, measure=tags.measure),
+    "tags": Operator(change=tags.change, measure=tags.measure, version=2),
     "tags_scored": Operator(score=tags.score, gather=tags.gather, edit=tags.edit),
     "unsuitable": Operator(change=unsuitable.change, measure=unsuitable.measure, judge=unsuitable.judge),
     "unsuitable_scored": Operator(
