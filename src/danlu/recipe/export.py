@@ -82,7 +82,7 @@ def export_model(
             made, file = f"gguf {gguf}", write_gguf_folder(decoder, tokenizer, folder, gguf, out.name)
         del decoder
         if rewards:
-            print(f"{source.words} → {out} ({made})")
+            print(f"{source.words} → {out} ({source.what}{made})")
             return
         most = min(PROMPT_TOKENS, settings.max_positions - 1)
         asked = prompts_for(source.words, tokenizer, most, prompts)

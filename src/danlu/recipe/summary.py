@@ -51,7 +51,7 @@ def print_summary(recipe: Recipe, page: Path, console: Console) -> None:
             table.add_row(name, *(column.get(name, "–") for column in columns.values()))
         console.print(table)
     console.print(f"{words['report']}: {page}")
-    trained = [name for name in recipe.training() if list_checkpoints(recipe.out / name)]
+    trained = [name for name in recipe.training() if name != "reward" and list_checkpoints(recipe.out / name)]
     if trained:
         model = recipe.out / trained[-1]
         console.print(f"{words['chat']}: danlu chat {model}")
