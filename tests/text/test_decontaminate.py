@@ -261,6 +261,7 @@ def test_the_cut_into_tasks_changes_nothing(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("danlu.text.ops.sorted_files.STRETCH", 50)
     monkeypatch.setattr("danlu.text.ops.decontaminate._BATCH", 300)
     monkeypatch.setattr(evaluation_index, "_BATCH", 300)
+    monkeypatch.setattr(evaluation_index, "_SLICE_BYTES", 100)
     again = gather(texts, step(exam, action="cut"), tmp_path / "cut", 7)
     assert len(whole) == 60 and whole.keys() == again.keys()
     for at, values in whole.items():

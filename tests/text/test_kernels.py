@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from plain import PIECES, class_of, lines_of, sentences_of, words_of
 
 from danlu.text.kernels import Batch, Class, Codes, Spans, codes_of, ngrams, rolling_hashes, sums
 from danlu.text.records import Conversation, Document
-from danlu.text.seen import seen_before
+from danlu.text.seen import repeated_ngrams, seen_before
 
 TEXT = st.lists(st.sampled_from(PIECES) | st.characters(codec="utf-8"), max_size=30).map("".join)
 TEXTS = st.lists(TEXT, max_size=6)
@@ -113,6 +113,30 @@ def test_seen_before_in_long_records(size: int) -> None:
     for a, b in pairwise(bounds):
         wanted[a + np.unique(hashes[a:b], return_index=True)[1]] = False
     assert np.array_equal(seen_before(hashes, bounds), wanted)
+
+
+@given(st.lists(st.lists(st.integers(0, 2), max_size=12), max_size=5), st.integers(1, 5))
+def test_repeated_ngrams(records: list[list[int]], n: int) -> None:
+    units, bounds = np.array([*chain(*records)], np.uint32), np.cumsum([0, *map(len, records)])
+    grams = [[record[at : at + n] for at in range(len(record) - n + 1)] for record in records]
+    wanted = [
+        [begin + at for at, seen in enumerate(seen_in(own)) if seen]
+        for begin, own in zip(bounds.tolist(), grams, strict=False)
+    ]
+    first, cuts = repeated_ngrams(units, bounds, n)
+    assert [first[a:b].tolist() for a, b in pairwise(cuts.tolist())] == wanted
+
+
+def test_blocks_of_long_records_leave_no_seams() -> None:
+    """What is computed a block at a time, against all at once."""
+    random = np.random.default_rng(0)
+    text = "".join(map(chr, random.choice([32, 10, 97, 49, 0x4E00, 0x7684, 0x1F600], 200_000)))
+    long, short = Codes(["好 a", text, "", "b1"]), [Codes([text[at : at + 1000]]) for at in range(0, len(text), 1000)]
+    assert long.class_counts[1].tolist() == sum(codes.class_counts[0] for codes in short).tolist()
+    assert long.class_counts[[0, 2, 3]].sum(1).tolist() == [3, 0, 2]
+    units = random.integers(0, 1 << 60, 200_000, np.uint64)
+    pairs = [rolling_hashes(units[at : at + 13], 13)[0] for at in range(65_500, 65_600)]
+    assert rolling_hashes(units, 13)[65_500:65_600].tolist() == pairs
 
 
 @given(st.lists(st.lists(st.integers(0, 9), max_size=4), max_size=5))

@@ -152,7 +152,7 @@ class _Table:
         at = at.repeat(times)
         places = np.repeat(low - (np.cumsum(times) - times), times) + np.arange(len(at))
         owners = self.owners[places].astype(np.int64)
-        for mapped in (self.hashes, self.owners):
+        for mapped in (self.hashes, self.owners, self.filter):
             if isinstance(mapped.base, mmap):
                 mapped.base.madvise(MADV_DONTNEED)  # else all pages count as this process's after a few batches
         return at, owners
