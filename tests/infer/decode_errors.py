@@ -10,9 +10,11 @@ import json
 import torch
 
 from danlu.infer.cache import Cache
-from danlu.infer.graphs import next_logits
+from danlu.infer.graphs import blocks_of, next_logits, projections
 from danlu.model.decoder import Decoder
+from danlu.model.integers_cuda import Int4OnGPU, pack
 from danlu.model.parts import initialise
+from danlu.model.projection import Projection
 from danlu.model.settings import ModelSettings
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -22,11 +24,13 @@ CASES = {
     "a window": ({"heads": 6, "kv_heads": 2, "family": "llama"}, [63, 64, 250], 20),
     "one row": ({"heads": 4, "kv_heads": 2}, [130], None),
     "one split": ({"heads": 4, "kv_heads": 4, "family": "llama"}, list(range(40)), None),
+    "one row, 4 bits": ({"heads": 4, "kv_heads": 2, "family": "llama"}, [130], None),
+    "three rows, 4 bits": ({"heads": 4, "kv_heads": 2}, [0, 64, 200], None),
 }
 
 
 @torch.no_grad()
-def errors(shape: dict[str, object], places: list[int], window: int | None) -> list[float]:
+def errors(shape: dict[str, object], places: list[int], window: int | None, in_4_bits: bool) -> list[float]:
     """Relative distances of the logits, and of all keys and values."""
     settings = {"vocab_size": 50, "hidden_size": 32 * int(str(shape["heads"])), "layers": 2, "mlp_size": 64, **shape}
     decoder = Decoder.empty(ModelSettings.model_validate(settings), device=DEVICE)
@@ -34,6 +38,8 @@ def errors(shape: dict[str, object], places: list[int], window: int | None) -> l
     torch.manual_seed(0)
     for parameter in decoder.parameters():
         parameter.add_(torch.randn_like(parameter) * 0.1)
+    slots = [slot for block in blocks_of(decoder) for slot in projections(block)]
+    held_in_4_bits = [in_its_place(slot) for slot in slots] if in_4_bits else []
     caches = []
     for _ in range(2):
         cache = Cache(len(places), 64 * 256, window)
@@ -46,11 +52,22 @@ def errors(shape: dict[str, object], places: list[int], window: int | None) -> l
     tokens, positions = torch.arange(len(places), device=DEVICE), torch.tensor(places, device=DEVICE)
     attend = caches[0].decode(positions[:, None], places)
     plain = decoder.head.logits(decoder(tokens[:, None], positions[:, None], attend)[:, 0])
+    for slot, made in zip(slots, held_in_4_bits, strict=False):
+        slot.quantise(made)
     pairs = [(next_logits(decoder, caches[1], tokens, positions), plain)]
     for usual, ours in zip(caches[0].layers, caches[1].layers, strict=True):
         pairs += list(zip(ours, usual, strict=True))
     return [float((ours - usual).norm() / usual.norm()) for ours, usual in pairs]
 
 
+def in_its_place(slot: Projection) -> Int4OnGPU:
+    """A weight in 4 bits; the projection's own becomes what it stands for."""
+    groups = slot.out_features, slot.in_features // 32
+    scales, middles = (torch.randn(groups, device=DEVICE).mul(size).bfloat16() for size in (0.02, 0.05))
+    made = pack(torch.randint(16, (*groups, 32), device=DEVICE), scales, middles)
+    slot.weight.data = made.dequantised(slot.weight.dtype)
+    return made
+
+
 if __name__ == "__main__":
-    print(json.dumps({name: errors(*case) for name, case in CASES.items()}))
+    print(json.dumps({name: errors(*case, "4 bits" in name) for name, case in CASES.items()}))
