@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from danlu.infer.cache import next_token_attention
 from danlu.model.attention import Documents
+from danlu.model.decoder import RMSNorm, gated
 from danlu.model.linear_cpu import linear
 from danlu.model.rope import rotate
 
@@ -92,3 +93,42 @@ def test_gradients_of_attention_in_half_precision_are_those_of_float32() -> None
         found.append([y, *torch.autograd.grad(y, inputs, seed.to(dtype))])
     for ours, exact in zip(*found, strict=True):
         assert torch.allclose(ours.float(), exact, atol=3e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("part", ["norm", "norm with a frozen weight", "gate"])
+def test_norm_and_gate_have_the_gradients_of_their_formulas(part: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    given = [torch.randn(3, 7, 24, dtype=torch.float64), torch.randn(24, dtype=torch.float64)][: 1 + (part != "gate")]
+    given = [one.to(dtype).double() for one in given]
+    seed = torch.randn(3, 7, 12 if part == "gate" else 24, dtype=torch.float64).to(dtype)
+
+    def ours(x: torch.Tensor, *weight: torch.Tensor) -> torch.Tensor:
+        if not weight:
+            return gated(x, "silu")
+        norm = RMSNorm(24, 0.1)
+        norm.weight = torch.nn.Parameter(weight[0], requires_grad=part == "norm")
+        found["weight"] = norm.weight
+        return norm(x)
+
+    def formula(x: torch.Tensor, *weight: torch.Tensor) -> torch.Tensor:
+        if not weight:
+            return x[..., :12] / (1 + (-x[..., :12]).exp()) * x[..., 12:]
+        return x / (x.square().mean(-1, keepdim=True) + 0.1).sqrt() * weight[0]
+
+    found: dict[str, torch.Tensor] = {}
+    exact_inputs = [one.clone().requires_grad_() for one in given]
+    exact = formula(*exact_inputs)
+    exact.backward(seed.double())
+    x = given[0].to(dtype).requires_grad_()
+    y = ours(x, *(one.to(dtype) for one in given[1:]))
+    y.backward(seed)
+    pairs = [(y, exact), (x.grad, exact_inputs[0].grad)]
+    if part == "norm":
+        pairs.append((found["weight"].grad, exact_inputs[1].grad))
+    elif found:
+        assert found["weight"].grad is None
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 1e-2}[dtype]
+    for own, true in pairs:
+        assert own is not None and own.dtype == dtype
+        assert float((own.detach().double() - true.detach()).norm() / true.detach().norm()) < tolerance

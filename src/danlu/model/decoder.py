@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from danlu.model import pointwise_cpu
 from danlu.model.alibi import Alibi, lean
 from danlu.model.head import Head
 from danlu.model.parts import Part, parts
@@ -33,6 +34,8 @@ def gated(gate_up: Tensor, activation: str) -> Tensor:
         from danlu.model.gate_cuda import swiglu
 
         return swiglu(gate_up)
+    if activation == "silu" and pointwise_cpu.learns_on_cpu(gate_up):
+        return pointwise_cpu.swiglu(gate_up)
     gate, up = gate_up.chunk(2, dim=-1)
     return _GATES[activation](gate) * up
 
@@ -46,6 +49,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if pointwise_cpu.learns_on_cpu(x):
+            return pointwise_cpu.rms_norm(x, self.weight, self.eps)
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
