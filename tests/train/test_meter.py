@@ -14,7 +14,7 @@ from danlu.ledger.manifest import read_manifest
 from danlu.ledger.metrics import read_metrics
 from danlu.model.settings import training_flops
 from danlu.report.report import report
-from danlu.train.ceiling import ceiling_flops
+from danlu.train.ceiling import _measured, ceiling_flops
 from danlu.train.clock import Clock
 from danlu.train.meter import PHASES, WARM, Meter, Speed, Work
 from danlu.train.next_setting import next_setting
@@ -57,7 +57,10 @@ def test_shares_of_a_ceiling_are_operations_over_time() -> None:
 
 
 def test_the_ceiling_is_a_real_rate() -> None:
+    _measured.cache_clear()
+    state = torch.get_rng_state()
     rate = ceiling_flops(HERE.device, torch.float32)
+    assert torch.equal(state, torch.get_rng_state()), "a run's random numbers stay where they are"
     a, b = torch.randn(2, 512, 512)
     begin = time.perf_counter()
     for _ in range(8):
