@@ -1,15 +1,18 @@
 """Does cleaning pay? The same small decoder and token budget on raw and on cleaned text, side by side.
 
-    python benchmarks/cleaning_pays.py [DATA] [RESULT.json] [--tokens 1000000] [--seeds 2] [--work FOLDER]
+    python benchmarks/cleaning_pays.py [DATA] [RESULT.json] [--tokens 1200000] [--seeds 2] [--junk 0.4] [--work FOLDER]
 
 Text of DATA/pretrain in Chinese and English, half each, with junk planted by a seed: copies (exact, and with one word
 in a hundred another), pages of nothing but menus and notices, garbage (wrong encodings, mixed-up letters, mashed keys,
-random characters, base64) and spam; and menus and notices around a third of the real documents. JUNK is the junk's
-share of the bytes.
-`raw` trains on all of it, `cleaned` on what the preset `mixed` leaves. The tokenizer (learned from the raw text), the
-decoder, seeds, tokens and the languages' shares are the same, and there is text enough that neither sees a document
-twice. Held out are other real documents of the same files, without anything planted; bits per byte are those of
-danlu's engine, over the beginnings of all of them.
+random characters, base64) and spam; and menus and notices around a third of the real documents. `--junk` is the
+junk's share of the bytes.
+`raw` trains on all of it, `cleaned` on what the preset `mixed` leaves, `real` on the documents before anything was
+planted: what the junk costs is raw - real, and cleaning can win back no more than that. The tokenizer (learned from
+the raw text), the decoder, seeds, tokens and the languages' shares are the same, and there is text enough that none
+sees a document twice. Held out are other real documents of the same files, without anything planted; bits per byte are
+those of danlu's engine, over the beginnings of all of them.
+Batch and learning rate are the best of a few on `real` alone: a batch so large that tokens are plentiful would hide
+what junk costs, as it then only makes a step's gradient a little noisier.
 """
 
 from __future__ import annotations
@@ -40,16 +43,17 @@ from danlu.text.ops.contents import text_of
 from danlu.text.readers import read_rows
 from danlu.text.settings import SourceSettings
 from danlu.text.source import read_records
+from danlu.tokens.tokenizer import Tokenizer
 
 LANGUAGES = ("zh", "en")
-JUNK = 0.4
+TEXTS = ("real", "raw", "cleaned")
 WRAPPED = 1 / 3
 BYTES_A_TOKEN = 3.0  # of the small tokenizer, less than it has: so that there is text enough
 LONGEST = 6000  # characters of a document: many short ones teach a small model more than a few books
 HELD_OUT, HELD_OUT_CHARACTERS = 100, 1000  # documents of each language, and how much of each
-LENGTH, BATCH = 256, 16
+LENGTH, BATCH, RATE = 256, 4, 4e-3
 SHAPE = {
-    "family": "qwen3", "vocab_size": 6144, "hidden_size": 160, "layers": 4, "heads": 4, "mlp_size": 432,
+    "family": "qwen3", "vocab_size": 4096, "hidden_size": 128, "layers": 4, "heads": 4, "mlp_size": 344,
     "max_positions": 512, "tie_embeddings": True,
 }  # fmt: skip
 
@@ -110,8 +114,9 @@ KEYS = {"zh": "的了是在我有他这个们来到说看", "en": "asdfghjklqwer
 
 @dataclass
 class Corpus:
-    """Rows of one language with what was planted, and documents that are held out."""
+    """Documents of one language, rows of them with what was planted, and documents that are held out."""
 
+    real: list[str] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     held_out: list[str] = field(default_factory=list)
 
@@ -129,11 +134,11 @@ def documents(data: Path, language: str) -> Iterator[str]:
                 yield text_of(record)[:LONGEST]
 
 
-def corpus_of(data: Path, language: str, size: int, random: Random) -> Corpus:
-    """About `size` bytes of real text, and junk."""
+def corpus_of(data: Path, language: str, size: int, junk: float, random: Random) -> Corpus:
+    """About `size` bytes of real text, and junk that is a share `junk` of all bytes."""
     made, source, taken = Corpus(), documents(data, language), 0
     made.held_out = [next(source)[:HELD_OUT_CHARACTERS] for _ in range(HELD_OUT)]
-    real: list[str] = []
+    real = made.real
     for text in source:
         real.append(text)
         taken += len(text.encode())
@@ -142,7 +147,7 @@ def corpus_of(data: Path, language: str, size: int, random: Random) -> Corpus:
     for number, text in enumerate(real):
         whole = wrapped(text, language, random) if random.random() < WRAPPED else text
         made.rows.append({"text": whole, "planted": "none", "original": number})
-    wanted = taken * JUNK / (1 - JUNK) / len(KINDS)
+    wanted = taken * junk / (1 - junk) / len(KINDS)
     for kind, write in KINDS.items():
         written = 0
         while written < wanted:
@@ -196,24 +201,23 @@ KINDS = {"copies": copied, "pages": page, "garbage": garbage, "spam": spam}
 
 
 def recipe_of(folder: Path, name: str, arguments: argparse.Namespace, seed: int) -> Recipe:
-    """A run on one of the two texts; both share what is tokenised and the tokenizer's text."""
-    raw = [{"path": f"{language}.jsonl", "name": language, "kind": "document"} for language in LANGUAGES]
-    read = [{key: value for key, value in source.items() if key != "kind"} for source in raw]
-    cleaned = [{"path": f"clean:documents/{language}", "name": language} for language in LANGUAGES]
-    sources = [{**source, "share": 0.5} for source in (read if name == "raw" else cleaned)]
+    """A run on one of the texts; all share what is tokenised and the tokenizer's text."""
+    raw = [{"path": f"{language}.jsonl", "name": language} for language in LANGUAGES]
+    paths = {"real": "{}.real.jsonl", "raw": "{}.jsonl", "cleaned": "clean:documents/{}"}
+    sources = [{"path": paths[name].format(language), "name": language, "share": 0.5} for language in LANGUAGES]
     steps = max(1, arguments.tokens // (BATCH * LENGTH))
     content: dict[str, Any] = {
         "name": name, "out": str(folder / f"{name}-{seed}"), "data": str(folder), "seed": seed,
         "token_sets": str(folder / "token-sets"),
-        "tokenizer": {"train": {"sources": read, "vocab_size": SHAPE["vocab_size"], "max_bytes": 8_000_000}},
+        "tokenizer": {"train": {"sources": raw, "vocab_size": SHAPE["vocab_size"], "max_bytes": 8_000_000}},
         "model": SHAPE,
         "pretrain": {
             "data": {"sources": sources, "length": LENGTH, "pack": "concat", "held_out": 0.0},
-            "train": {"steps": steps, "batch": BATCH, "learning_rate": 2e-3, "warmup": 0.05, "rows": BATCH},
+            "train": {"steps": steps, "batch": BATCH, "learning_rate": RATE, "warmup": 0.05, "rows": BATCH},
         },
     }  # fmt: skip
     if name == "cleaned":
-        content["clean"] = {"sources": raw, "preset": "mixed"}
+        content["clean"] = {"sources": [{**source, "kind": "document"} for source in raw], "preset": "mixed"}
     return check(Recipe, content)
 
 
@@ -237,38 +241,57 @@ def kept(folder: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    size = int(arguments.tokens * BYTES_A_TOKEN / 2 * 1.3)
-    held_out = {}
+def planted_tokens(folder: Path) -> dict[str, float]:
+    """By language: the share of the raw text's tokens that stand in planted rows."""
+    tokenizer, found = Tokenizer.load(folder / "raw-1" / "tokenizer"), {}
+    for language in LANGUAGES:
+        tokens: Counter[bool] = Counter()
+        for row in read_rows(folder / f"{language}.jsonl"):
+            tokens[row.fields["planted"] != "none"] += len(tokenizer.encode(str(row.fields["text"])))
+        found[language] = tokens[True] / tokens.total()
+    return found
+
+
+def write(folder: Path, arguments: argparse.Namespace) -> dict[str, list[str]]:
+    """Writes real and raw text of both languages; gives what is held out."""
+    size, held_out = int(arguments.tokens * BYTES_A_TOKEN / 2 * 1.3), {}
     for number, language in enumerate(LANGUAGES):
-        made = corpus_of(arguments.data, language, size, Random(f"{language} {number}"))
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in made.rows)
-        (folder / f"{language}.jsonl").write_text("".join(lines), "utf-8", "surrogatepass")
+        made = corpus_of(arguments.data, language, size, arguments.junk, Random(f"{language} {number}"))
+        for name, rows in (("", made.rows), (".real", [{"text": text} for text in made.real])):
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            (folder / f"{language}{name}.jsonl").write_text("".join(lines), "utf-8", "surrogatepass")
         held_out[language] = made.held_out
-    found: dict[str, Any] = {"tokens": arguments.tokens, "junk": JUNK, "wrapped": WRAPPED, "shape": SHAPE, "runs": []}
+    return held_out
+
+
+def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    held_out = write(folder, arguments)
+    settings = {"tokens": arguments.tokens, "junk": arguments.junk, "wrapped": WRAPPED, "shape": SHAPE}
+    found: dict[str, Any] = {**settings, "batch": BATCH * LENGTH, "rate": RATE, "runs": []}
     for seed in range(1, arguments.seeds + 1):
-        for name in ("raw", "cleaned") if seed % 2 else ("cleaned", "raw"):
+        for name in TEXTS if seed % 2 else reversed(TEXTS):
             recipe, start = recipe_of(folder, name, arguments, seed), time.perf_counter()
             run_recipe(recipe, until="pretrain")
             seconds = time.perf_counter() - start
             bits = {language: bits_per_byte(recipe.out / "pretrain", texts) for language, texts in held_out.items()}
             found["runs"].append({"text": name, "seed": seed, "seconds": round(seconds, 1), "bits_per_byte": bits})
-    return {**found, "kept": kept(folder)}
+    return {**found, "planted_tokens": planted_tokens(folder), "kept": kept(folder)}
 
 
 def show(found: dict[str, Any]) -> None:
-    table = Table(
-        "held out", "raw", "cleaned", "cleaned / raw", title=f"bits per byte after {found['tokens']:,} tokens"
-    )
+    """Means over the seeds, and how far apart the seeds are."""
+    table = Table("held out", *TEXTS, "seeds differ by", "cleaned / raw", "junk's cost won back")
+    table.title = f"bits per byte after {found['tokens']:,} tokens"
     for language in LANGUAGES:
-        bits = {
-            name: statistics.mean(run["bits_per_byte"][language] for run in found["runs"] if run["text"] == name)
-            for name in ("raw", "cleaned")
-        }
-        table.add_row(language, *(f"{value:.4f}" for value in bits.values()), f"{bits['cleaned'] / bits['raw']:.3f}")
-    stays = Table("kept by cleaning", "real", *KINDS)
+        of = {name: [run["bits_per_byte"][language] for run in found["runs"] if run["text"] == name] for name in TEXTS}
+        real, raw, cleaned = (statistics.mean(of[name]) for name in TEXTS)
+        apart = max(max(bits) - min(bits) for bits in of.values())
+        cells = [f"{value:.4f}" for value in (real, raw, cleaned, apart)]
+        table.add_row(language, *cells, f"{cleaned / raw:.3f}", f"{(raw - cleaned) / (raw - real):.0%}")
+    stays = Table("kept by cleaning", "real", *KINDS, "planted share of the raw tokens")
     for language, of in found["kept"].items():
-        stays.add_row(language, *(f"{share:.1%}" for share in of.values()))
+        shares = [*of.values(), found["planted_tokens"][language]]
+        stays.add_row(language, *(f"{share:.1%}" for share in shares))
     console = Console()
     console.print(table)
     console.print(stays)
@@ -279,8 +302,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Bits per byte of a small decoder trained on raw and on cleaned text.")
     parser.add_argument("data", type=Path, nargs="?", default=Path("../shared/data"))
     parser.add_argument("result", type=Path, nargs="?")
-    parser.add_argument("--tokens", type=int, default=1_000_000)
+    parser.add_argument("--tokens", type=int, default=1_200_000)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--junk", type=float, default=0.4, help="the junk's share of the bytes")
     parser.add_argument("--work", type=Path, help="a new folder that stays, instead of one that is thrown away")
     arguments = parser.parse_args()
     with TemporaryDirectory() as name:
