@@ -18,7 +18,7 @@ from danlu.model.projection import Projection
 from danlu.model.settings import ModelSettings
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-CASES = {
+CASES: dict[str, tuple[dict[str, object], list[int], int | None]] = {
     "grouped heads": ({"heads": 4, "kv_heads": 2}, [5, 190], None),
     "norms of queries and keys": ({"heads": 8, "kv_heads": 2, "family": "qwen3"}, [0, 64, 200], None),
     "a window": ({"heads": 6, "kv_heads": 2, "family": "llama"}, [63, 64, 250], 20),
