@@ -48,7 +48,7 @@ from danlu.tokens.tokenizer import Tokenizer
 LANGUAGES = ("zh", "en")
 TEXTS = ("real", "raw", "cleaned")
 WRAPPED = 1 / 3
-BYTES_A_TOKEN = 3.0  # of the small tokenizer, less than it has: so that there is text enough
+BYTES_A_TOKEN = 3.0  # more than the small tokenizer has, some 2.8: so that there is text enough
 LONGEST = 6000  # characters of a document: many short ones teach a small model more than a few books
 HELD_OUT, HELD_OUT_CHARACTERS = 100, 1000  # documents of each language, and how much of each
 LENGTH, BATCH, RATE = 256, 4, 4e-3
