@@ -69,3 +69,17 @@ def test_a_run_that_cannot_fit_ends_before_anything_is_read(tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"a step takes at least .* GiB \(moments .*\), and .* GiB are free"):
         run_job(job, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_pages_say_what_is_counted(language: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / language / "open_models.md").read_text("utf-8")
+    rows = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("| `") and line.count("|") == 7]
+    assert len(rows) == 8
+    for name, length, smallest, *most in ([cell.strip(" `") for cell in row] for row in rows):
+        (stage,) = recipe(name).training()
+        least = recipe(name, f"{stage}.train.rows={2 if stage == 'dpo' else 1}")
+        assert float(smallest) == pytest.approx(planned(least, stage, 80 * GIB).memory.total / GIB, abs=0.06), name
+        assert int(length.replace(",", "")) == least.training()[stage].data.length
+        found = [planned(recipe(name), stage, size * GIB) for size in (11, 24, 48)]
+        assert most == [str(one.rows) if one.fits else "–" for one in found], name
