@@ -78,7 +78,7 @@ class SourceSettings(Settings):
         "programming language knows by its ending is a document; what .gitignore names is left out.",
     )
     max_row_bytes: int = Field(
-        default=3_000_000,
+        default=2_000_000,
         ge=1,
         description="Longer lines, rows and documents are skipped, and counted with their places; a process takes "
         "about 60 times as much.",
