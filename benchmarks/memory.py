@@ -1,12 +1,12 @@
-"""Peak memory of the mini_qwen 1B shape: pretraining and SFT at 1,024 tokens, and DPO, by settings.
+"""Peak memory measured beside what danlu counts: mini_qwen's 1B shape, Baichuan's 7B and 13B, by method and settings.
 
     python benchmarks/memory.py [--json FILE] [WAY ...]
-    python benchmarks/memory.py --stage dpo "rows=2 recompute=true" "rows=4 optimizer_states=bf16"
+    python benchmarks/memory.py "stage=dpo rows=2 recompute=true" 'model=7B length=2048 rows=4 tune={"method":"lora"}'
 
-A way is a list of settings of TrainSettings. Each takes the heaviest batch that a run can meet, full rows with every
-token in the loss, three times with its updates; beside the measured peak stand the parts as danlu counts them. SFT
-meets no heavier batch than pretraining. The reference of DPO is computed beforehand and takes no memory besides a
-number a text.
+A way is a list of settings of TrainSettings, and of model (1B, 7B, 13B), length and stage (pretrain, dpo). Each takes
+the heaviest batch that a run can meet, full rows with every token in the loss, three times with its updates; beside the
+measured peak stand the parts as danlu counts them. SFT meets no heavier batch than pretraining. The reference of DPO is
+computed beforehand and takes no memory besides a number a text.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch
 from pydantic import ValidationError
 
 from chain import Column, parser, run, show
+from danlu.model.families.published import PUBLISHED
 from danlu.model.settings import parameters
 from danlu.tokens.characters import TokenBytes
 from danlu.tokens.encode import Encoded
@@ -34,7 +35,8 @@ from danlu.train.objectives.table import objective_of
 from danlu.train.precision import DTYPES
 from danlu.train.preference_settings import DPOTrainSettings
 from danlu.train.settings import TrainSettings
-from fine_tuning import length_of, shape_of
+from fine_tuning import TINY
+from training import SHAPE
 
 WAYS = (
     "rows=2",
@@ -44,7 +46,14 @@ WAYS = (
     "rows=2 recompute=true optimizer_states=bf16",
     "rows=2 recompute=true optimizer_states=8bit",
     "rows=2 recompute=true precision=fp16",
+    "stage=dpo rows=12",
+    "model=7B length=2048 rows=1 optimizer_states=8bit",
+    'model=7B length=2048 rows=4 tune={"method":"lora","rank":16}',
+    'model=7B rows=4 tune={"method":"qlora"}',
+    'model=7B rows=1 tune={"method":"qlora"} recompute=true optimizer_states=paged',
+    'model=13B rows=4 tune={"method":"qlora"} recompute=true optimizer_states=8bit',
 )
+SHAPES = {"1B": SHAPE, "7B": PUBLISHED["baichuan-7b"].shape, "13B": PUBLISHED["baichuan-13b"].shape}
 COLUMNS: list[Column] = [
     ("rows", "rows", ".0f"),
     ("peak GiB", "peak", ".2f"),
@@ -61,12 +70,12 @@ COLUMNS: list[Column] = [
 
 
 def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
-    pairs, shape = given.stage == "dpo", shape_of(given.tiny)
-    if given.tiny:
-        shape = shape.model_copy(update={"vocab_size": 512})
+    values = _values(way)
+    shape = TINY.model_copy(update={"vocab_size": 512}) if given.tiny else SHAPES[values.get("model", "1B")]
+    length = 96 if given.tiny else values.get("length", 1_024)
     settings = settings_of(way, given)
     with tempfile.TemporaryDirectory() as folder:
-        stream = _stream(Path(folder), shape.vocab_size, length_of(given.tiny), pairs)
+        stream = _stream(Path(folder), shape.vocab_size, length, pairs=values.get("stage") == "dpo")
         load = heaviest(settings, objective_of(settings), random_decoder(settings, shape, 0), stream)
     gpu = torch.cuda.mem_get_info()[1] if given.device == "cuda" else None
     counted = needs(settings, shape, gpu).of(load.rows * stream.length)
@@ -83,9 +92,14 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def settings_of(way: str, given: argparse.Namespace) -> TrainSettings:
-    values = {key: _value(value) for key, _, value in (item.partition("=") for item in way.split())}
-    kind = DPOTrainSettings if given.stage == "dpo" else TrainSettings
+    values = _values(way)
+    kind = DPOTrainSettings if values.pop("stage", "pretrain") == "dpo" else TrainSettings
+    values = {key: value for key, value in values.items() if key not in ("model", "length")}
     return kind.model_validate({"batch": 8, "precision": "bf16" if given.device == "cuda" else "float32", **values})
+
+
+def _values(way: str) -> dict[str, Any]:
+    return {key: _value(value) for key, _, value in (item.partition("=") for item in way.split())}
 
 
 def _value(text: str) -> Any:
@@ -109,7 +123,6 @@ def _stream(folder: Path, vocabulary: int, length: int, pairs: bool) -> Stream:
 
 def main() -> None:
     options = parser(__doc__, WAYS)
-    options.add_argument("--stage", choices=("pretrain", "dpo"), default="pretrain")
     given = options.parse_args()
     if not given.one:
         known = [way for way in given.ways if _known(way, given)]
@@ -117,7 +130,7 @@ def main() -> None:
             *(f"{way}: left out, these settings are not known here" for way in given.ways if way not in known), sep="\n"
         )
         given.ways = known
-    show(given, run(given, measure), COLUMNS, stage=given.stage)
+    show(given, run(given, measure), COLUMNS)
 
 
 def _known(way: str, given: argparse.Namespace) -> bool:
