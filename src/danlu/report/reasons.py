@@ -225,6 +225,7 @@ _PATTERNS: list[tuple[re.Pattern[str], str]] = [
         (r"two (?P<role>\w+) messages in a row joined", "合并连续的{role}消息"),
         (r"holds a (?P<kind>\w+), no (?P<other>\w+)", "是{kind}，不是{other}"),
         (r"(?P<plain>.+) that is not JSON", "{plain} 不是 JSON"),
+        (r"(?P<plain>\S+) too long", "{plain} 过长"),
     )
 ]
 _ROLES = {"system": "系统", "user": "用户", "assistant": "助手", "tool": "工具"}
