@@ -11,6 +11,7 @@ processes share counts in each.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import resource
 import shutil
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from itertools import chain, cycle
+from itertools import count, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ from rich.table import Table
 from danlu.config import check
 from danlu.text.clean import clean
 from danlu.text.settings import CleanSettings
-from danlu.text.streams import byte_chunks
 
 LIMIT_MB = 400
 STEPS: list[dict[str, Any]] = [
@@ -54,13 +54,18 @@ def steps(data: Path) -> list[dict[str, Any]]:
     return [{**step, "tests": [str(data / "eval")]} if step["op"] == "decontaminate" else step for step in STEPS]
 
 
+def rows(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as raw, io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw)) as lines:
+        yield from lines
+
+
 def corpus(data: Path, path: Path, size: int) -> None:
-    """Whole lines of the shared text over and over, up to `size` bytes."""
-    files = sorted((data / "pretrain" / "zh").glob("*.zst")) + sorted((data / "pretrain" / "en").glob("*.zst"))
+    """Whole lines of the shared text, one of each file in turn, over and over up to `size` bytes."""
+    files = sorted((data / "pretrain").rglob("*.jsonl.zst"))
 
     def lines() -> Iterator[bytes]:
         written = 0
-        for line in chain.from_iterable(b"".join(byte_chunks(file)).splitlines(keepends=True) for file in cycle(files)):
+        for line in (line for _ in count() for turn in zip_longest(*map(rows, files)) for line in turn if line):
             written += len(line)
             if written > size:
                 return

@@ -71,7 +71,7 @@ def test_a_line_of_200_mb_is_skipped_counted_and_never_in_memory(tmp_path: Path)
     read = json.loads((tmp_path / "out" / "manifest.json").read_text())["sources"]["documents/raw"]["read"]
     assert read["bad: line too long"] == {
         "count": 1,
-        "examples": [f"{tmp_path}/raw.jsonl:21 (more than max_row_bytes, 2 MB)"],
+        "examples": [f"{tmp_path}/raw.jsonl:21 (more than max_row_bytes, 8 MB)"],
     }
     assert read["records"]["count"] == 40
 

@@ -20,15 +20,8 @@ SKINNY = 16
 """Products of so many rows are made here: at nearly the rate at which memory gives the weights."""
 
 PROGRAMS = 264  # wanted in all: two a multiprocessor
-_TILE_OF_MANY = (64, 128)
-"""Columns and depth of a weight's tile where several rows are multiplied: the quickest of some ten on an H200."""
-_TILE_OF_ONE = {False: (8, 4), True: (8, 4)}
-"""Columns and warps of one row's products, and of those with a gate."""
-_FOLDS = 4  # times LANES: the depth of a tile of one row's products
-_NORM_INSIDE = {False: True, True: False}
-"""Whether one row's norm is made by each program of the product, by whether that has a gate: its programs are many."""
-LANES: tl.constexpr = tl.constexpr(256)
-"""Of a row in 16-bit numbers, what a warp loads at once: 16 bytes a thread."""
+_TILES = {True: (8, 1024), False: (64, 128)}
+"""Columns and depth of a weight's tile, for one row and for several: the quickest of some ten on an H200."""
 
 
 def normed_product(
@@ -44,8 +37,8 @@ def normed_product(
     overwritten.
     """
     plain = projection.quantised is None and activation in (None, "silu")
-    if len(x_BD) == 1 and plain and _NORM_INSIDE[activation is not None]:
-        return _normed_row_product(x_BD, parts_SBD, norm, projection, gated=activation is not None)
+    if len(x_BD) == 1 and projection.quantised is None and activation is None:
+        return _normed_row_product(x_BD, parts_SBD, norm, projection)
     normed_BD = add_and_norm(x_BD, parts_SBD, norm)
     if len(x_BD) == 1 and activation == "silu" and isinstance(projection.quantised, Int4OnGPU):
         return x_BD, projection.quantised.gated(normed_BD)
@@ -63,7 +56,7 @@ def partial_products(x_BD: Tensor, projection: Projection) -> Tensor:
     weight, rows = projection.weight, len(x_BD)
     if rows > SKINNY or projection.quantised is not None:
         return projection(x_BD)[None]
-    columns, deep = (_TILE_OF_ONE[False][0], _FOLDS * LANES.value) if rows == 1 else _TILE_OF_MANY
+    columns, deep = _TILES[rows == 1]
     splits = max(1, min(4 * PROGRAMS * columns // len(weight), triton.cdiv(weight.shape[1], deep)))
     out = x_BD.new_empty(splits, rows, len(weight), dtype=torch.float32)
     _run_product(x_BD, projection, out, len(weight), splits=splits)
@@ -84,14 +77,14 @@ def add_and_norm(x_BD: Tensor, parts_SBD: Tensor | None, norm: RMSNorm) -> Tenso
 
 
 def _normed_row_product(
-    x_1D: Tensor, parts_S1D: Tensor | None, norm: RMSNorm, projection: Projection, gated: bool
+    x_1D: Tensor, parts_S1D: Tensor | None, norm: RMSNorm, projection: Projection
 ) -> tuple[Tensor, Tensor]:
     """`normed_product` of one row in one kernel: every program adds and norms for itself, which is sooner done than
-    waiting for another kernel."""
-    width = len(projection.weight) // (2 if gated else 1)
+    waiting for another kernel, unless there are many programs as for a gate."""
+    width = len(projection.weight)
     sum_1D, out = torch.empty_like(x_1D), x_1D.new_empty(1, width)
     parts, count = (x_1D, 0) if parts_S1D is None else (parts_S1D, len(parts_S1D))
-    _run_row_product(x_1D, projection, out, width, 1, gated, norm=norm, parts=parts, count=count, total=sum_1D)
+    _run_row_product(x_1D, projection, out, width, 1, False, norm=norm, parts=parts, count=count, total=sum_1D)
     return sum_1D, out
 
 
@@ -100,7 +93,7 @@ def _run_product(
 ) -> None:
     if len(x_BD) == 1:
         return _run_row_product(x_BD, projection, out, columns, splits, gated)
-    (rows, depth), (wide, deep), bias = x_BD.shape, _TILE_OF_MANY, projection.bias
+    (rows, depth), (wide, deep), bias = x_BD.shape, _TILES[False], projection.bias
     _product[(triton.cdiv(columns, wide), splits)](
         x_BD, projection.weight, bias if bias is not None else x_BD, out, rows, columns, depth,
         triton.cdiv(triton.cdiv(depth, splits), deep) * deep, gated=gated, biased=bias is not None, wide=wide,
@@ -121,11 +114,11 @@ def _run_row_product(
     count: int = 0,
     total: Tensor | None = None,
 ) -> None:
-    depth, (wide, warps), deep, bias = x_1D.shape[1], _TILE_OF_ONE[gated], _FOLDS * LANES.value, projection.bias
+    depth, (wide, deep), bias = x_1D.shape[1], _TILES[True], projection.bias
     _row_product[(triton.cdiv(columns, wide), splits)](
         x_1D, parts, norm.weight if norm else None, total, projection.weight, bias, out, columns, depth,
         triton.cdiv(triton.cdiv(depth, splits), deep) * deep, norm.eps if norm else 0.0, normed=norm is not None,
-        parts=count, gated=gated, biased=bias is not None, wide=wide, folds=_FOLDS, num_warps=warps, **launch(x_1D),
+        parts=count, gated=gated, biased=bias is not None, wide=wide, deep=deep, num_warps=4, **launch(x_1D),
     )  # fmt: skip
 
 
@@ -138,10 +131,10 @@ def launch(like: Tensor) -> dict[str, bool]:
 
 @triton.jit
 def _given(  # type: ignore[no-untyped-def]
-    x, pieces, total, at, stop, depth, normed: tl.constexpr, parts: tl.constexpr
+    x, pieces, total, at, depth, normed: tl.constexpr, parts: tl.constexpr
 ):
     """The input at the places `at`; where it is to be normed, with the parts added, and the sum written once."""
-    inside = at < stop
+    inside = at < depth
     found = tl.load(x + at, mask=inside, other=0.0)
     if normed:
         added = found.to(tl.float32)
@@ -154,65 +147,55 @@ def _given(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _tile(weight_W1, at, stop, inside_W1, folds: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The weights of some columns from `at` on, as so many tensors [W, LANES]: a warp has columns of its own."""
-    lane = tl.arange(0, LANES)
-    pieces = ()
-    for fold in tl.static_range(folds):
-        place = at + fold * LANES + lane
-        seen = inside_W1 & (place < stop)[None, :]
-        pieces += (tl.load(weight_W1 + place[None, :], mask=seen, other=0.0),)  # type: ignore[assignment]
-    return pieces
-
-
-@triton.jit
 def _row_product(  # type: ignore[no-untyped-def]
     x, pieces, norm, total, weight, bias, out, columns, depth, share, eps, normed: tl.constexpr, parts: tl.constexpr,
-    gated: tl.constexpr, biased: tl.constexpr, wide: tl.constexpr, folds: tl.constexpr, chained: tl.constexpr,
+    gated: tl.constexpr, biased: tl.constexpr, wide: tl.constexpr, deep: tl.constexpr, chained: tl.constexpr,
 ):  # fmt: skip
-    """One row: the first weights are on their way before the kernel before this one has ended."""
-    deep: tl.constexpr = folds * LANES
-    column, lane = tl.program_id(0) * wide + tl.arange(0, wide), tl.arange(0, LANES)
+    """One row: the first tile of weights is on its way before the kernel before this one has ended."""
+    column, lane = tl.program_id(0) * wide + tl.arange(0, wide), tl.arange(0, deep)
     start = tl.program_id(1) * share
     stop = tl.minimum(start + share, depth)
     inside = (column < columns)[:, None]
-    own = weight + column[:, None].to(tl.int64) * depth
+    own = weight + column[:, None].to(tl.int64) * depth + lane[None, :]
     upper = own + columns.to(tl.int64) * depth
     if chained:
         gdc_launch_dependents()
-    tiles = _tile(own, start, stop, inside, folds)
-    seconds = _tile(upper, start, stop, inside, folds) if gated else tiles
+    reach = start + lane < stop
+    tile = tl.load(own + start, mask=inside & reach[None, :], other=0.0)
+    second = tl.load(upper + start, mask=inside & reach[None, :], other=0.0) if gated else tile
+    scales = tl.load(norm + lane, mask=reach, other=0.0).to(tl.float32) if normed else 0.0
     shift = tl.load(bias + column, mask=column < columns, other=0.0).to(tl.float32) if biased else 0.0
     if chained:
         gdc_wait()
+    row = _given(x, pieces, total, start + lane, depth, normed, parts)
     factor = 1.0
     if normed:  # the whole depth: such a product is not split
-        squares = tl.zeros((LANES,), tl.float32)
-        for at in range(0, depth, LANES):
-            row = _given(x, pieces, total, at + lane, depth, depth, True, parts)
-            squares += row * row
-        factor = tl.rsqrt(tl.sum(squares, 0) / depth + eps)
-    sums = tl.zeros((wide, LANES), tl.float32)
-    risen = tl.zeros((wide, LANES), tl.float32)
-    for at in range(start, stop, deep):
-        if at != start:
-            tiles = _tile(own, at, stop, inside, folds)
-            seconds = _tile(upper, at, stop, inside, folds) if gated else tiles
-        for fold in tl.static_range(folds):
-            place = at + fold * LANES + lane
-            row = _given(x, pieces, total, place, stop, depth, normed, parts)
-            if normed:
-                scales = tl.load(norm + place, mask=place < stop, other=0.0).to(tl.float32)
-                row = (row * (factor * scales)).to(x.dtype.element_ty).to(tl.float32)
-            sums += tiles[fold].to(tl.float32) * row[None, :]
-            if gated:
-                risen += seconds[fold].to(tl.float32) * row[None, :]
-    found = tl.sum(sums, 1)
+        square = tl.sum(row * row, 0)
+        for at in range(deep, depth, deep):
+            other = _given(x, pieces, total, at + lane, depth, normed, parts)
+            square += tl.sum(other * other, 0)
+        factor = tl.rsqrt(square / depth + eps)
+        row = (row * (factor * scales)).to(x.dtype.element_ty).to(tl.float32)
+    row = tl.where(reach, row, 0.0)
+    sums = tl.sum(tile.to(tl.float32) * row[None, :], 1)
+    risen = tl.sum(second.to(tl.float32) * row[None, :], 1) if gated else sums
+    for at in range(start + deep, stop, deep):
+        more = at + lane < stop
+        row = _given(x, pieces, total, at + lane, depth, normed, parts)
+        if normed:
+            scales = tl.load(norm + at + lane, mask=more, other=0.0).to(tl.float32)
+            row = (row * (factor * scales)).to(x.dtype.element_ty).to(tl.float32)
+        row = tl.where(more, row, 0.0)
+        tile = tl.load(own + at, mask=inside & more[None, :], other=0.0)
+        sums += tl.sum(tile.to(tl.float32) * row[None, :], 1)
+        if gated:
+            second = tl.load(upper + at, mask=inside & more[None, :], other=0.0)
+            risen += tl.sum(second.to(tl.float32) * row[None, :], 1)
     if gated:
-        found = found * tl.sigmoid(found) * tl.sum(risen, 1)
+        sums = sums * tl.sigmoid(sums) * risen
     if biased:
-        found += shift
-    tl.store(out + tl.program_id(1) * columns + column, found.to(out.dtype.element_ty), mask=column < columns)
+        sums += shift
+    tl.store(out + tl.program_id(1) * columns + column, sums.to(out.dtype.element_ty), mask=column < columns)
 
 
 @triton.jit

@@ -23,7 +23,7 @@ CPU_CHUNK_BYTES = 256_000_000
 CUDA_CHUNK_SHARE = 1 / 60
 """Of the device's memory, for logits: large products are fast products. 2.5 GB on an H200, 0.4 GB on a 24 GB card."""
 
-KEPT_CHUNKS = 3
+KEPT_CHUNKS = 5
 """So many chunks of logits are kept from the forward to the backward pass, which spares one product of four."""
 
 

@@ -78,10 +78,10 @@ class SourceSettings(Settings):
         "programming language knows by its ending is a document; what .gitignore names is left out.",
     )
     max_row_bytes: int = Field(
-        default=2_000_000,
+        default=8_000_000,
         ge=1,
         description="Longer lines, rows and documents are skipped, and counted with their places; a process takes "
-        "about 60 times as much.",
+        "some 30 to 70 times as much.",
     )
     on_bad_row: Literal["skip", "stop"] = Field(
         default="skip", description="skip: count rows that cannot be used and go on; stop: end at the first."

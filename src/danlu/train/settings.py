@@ -177,9 +177,7 @@ class TrainSettings(Settings):
                 "optimizer: adamw, or tune: {method: full}."
             )
         if isinstance(self.tune, QLoRA) and self.precision == "float8":
-            raise ValueError(
-                "precision: float8 needs weights that are not in 4 bits: set bf16, or another tune."
-            )
+            raise ValueError("precision: float8 needs weights that are not in 4 bits: set bf16, or another tune.")
         if self.save.keep_best and self.save.every and not self.evaluate_every:
             raise ValueError("save.keep_best needs held-out losses: set evaluate_every.")
         if self.save.load_best and not self.save.keep_best:
