@@ -317,7 +317,7 @@ def doctor(
         typer.Option(metavar="GIB", min=1, help="Only say what training takes on a GPU of this size: no data is read."),
     ] = None,
 ) -> None:
-    """What is missing; memory part by part and the largest micro-batch; proof that packing, resuming and the like change nothing."""
+    """What is missing; memory part by part; the largest micro-batch; proof that packing, resuming … change nothing."""
     from danlu.recipe.doctor import examine, plan_for
 
     loaded = _recipe(recipe, overrides, smoke)

@@ -37,7 +37,7 @@ class EagerGraphs:
 
     def logits(self, tokens: list[int], positions: list[int]) -> Tensor:
         tokens_B1, positions_B1 = torch.tensor([tokens, positions])[:, :, None].unbind(0)
-        attend = self._cache.decode(positions_B1, max(positions))
+        attend = self._cache.decode(positions_B1, positions)
         return self._decoder.head.logits(self._decoder(tokens_B1, positions_B1, attend)[:, 0]).float()
 
     def likeliest(self, tokens: list[int], positions: list[int], *, begun: bool, goes_on: bool) -> list[list[int]]:

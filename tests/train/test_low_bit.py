@@ -61,7 +61,7 @@ def test_eight_bits_are_written_as_they_were_read() -> None:
 
 def test_sharded_moments_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("danlu.train.low_bit.DTensor", torch.nn.Parameter)
-    with pytest.raises(UserError, match="cannot be shared out"):
+    with pytest.raises(UserError, match="cannot be cut into shards"):
         Optimizer(TrainSettings(optimizer_states="8bit"), {"w": torch.nn.Parameter(torch.ones(2, 2))}, {})
 
 

@@ -62,7 +62,7 @@ class Documents:
 
     def __call__(self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor) -> Tensor:
         """Attention output [B, T, H, D]; K must divide H. The layer makes no difference here."""
-        if q_BTHD.requires_grad and q_BTHD.dtype in HALF and not q_BTHD.is_cuda:
+        if q_BTHD.dtype in HALF and not q_BTHD.is_cuda:
             # The backward pass of torch's kernel for CPUs takes three times as long in half precision.
             return self(layer, q_BTHD.float(), k_BTKD.float(), v_BTKD.float()).to(q_BTHD.dtype)
         # A compiled graph that looked at lengths would be compiled again for each batch: it looks at the mask alone.

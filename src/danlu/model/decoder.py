@@ -34,7 +34,7 @@ def gated(gate_up: Tensor, activation: str) -> Tensor:
         from danlu.model.gate_cuda import swiglu
 
         return swiglu(gate_up)
-    if activation == "silu" and pointwise_cpu.learns_on_cpu(gate_up):
+    if activation == "silu" and pointwise_cpu.suits(gate_up):
         return pointwise_cpu.swiglu(gate_up)
     gate, up = gate_up.chunk(2, dim=-1)
     return _GATES[activation](gate) * up
@@ -49,7 +49,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        if pointwise_cpu.learns_on_cpu(x):
+        if pointwise_cpu.suits(x):
             return pointwise_cpu.rms_norm(x, self.weight, self.eps)
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 

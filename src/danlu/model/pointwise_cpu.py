@@ -1,4 +1,7 @@
-"""Norm and gate for training on a CPU, in fewer passes over memory than torch's derivatives of them take."""
+"""Norm and gate on a CPU, whose derivatives take fewer passes over memory than torch's own.
+
+They are used with and without gradients: a reference or an evaluation has the bits of training.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-def learns_on_cpu(x: Tensor) -> bool:
-    """Whether this is the place for them: a compiler fuses the plain forms itself, and without gradients they do."""
-    return x.requires_grad and not x.is_cuda and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+def suits(x: Tensor) -> bool:
+    """Whether this is the place for them: a compiler fuses the plain forms itself."""
+    return not x.is_cuda and not torch.compiler.is_compiling()
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

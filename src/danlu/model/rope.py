@@ -34,7 +34,7 @@ class Rope:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """x [..., head] with its halves (a, b) turned to (a cos - b sin, b cos + a sin), in x's dtype."""
-    if x.requires_grad and not x.is_cuda and not torch.compiler.is_compiling():
+    if not x.is_cuda and not torch.compiler.is_compiling():
         return _Rotation.apply(x, cos, sin)
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
