@@ -46,10 +46,11 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for seed, (name, shape) in enumerate(FORMS.items()):
         decoder = Decoder.empty(shape)
         initialise(decoder, seed)
+        generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for _, _, slot in slots(decoder):
                 if slot.bias is not None:
-                    slot.bias.uniform_(-0.2, 0.2)
+                    slot.bias.uniform_(-0.2, 0.2, generator=generator)
         save_decoder(decoder, folder / name)
     return {name: folder / name for name in FORMS}
 
