@@ -11,8 +11,9 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from danlu.infer.products_cuda import PROGRAMS, launch
+from danlu.infer.products_cuda import PROGRAMS
 from danlu.model.decoder import RMSNorm
+from danlu.model.launch_cuda import launch
 
 _TILE, _SPLITS = 64, 32  # keys of a tile; splits of a row's keys at most
 

@@ -14,6 +14,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from danlu.model.decoder import RMSNorm, gated
 from danlu.model.integers_cuda import Int4OnGPU
+from danlu.model.launch_cuda import launch
 from danlu.model.projection import Projection
 
 SKINNY = 16
@@ -120,13 +121,6 @@ def _run_row_product(
         triton.cdiv(triton.cdiv(depth, splits), deep) * deep, norm.eps if norm else 0.0, normed=norm is not None,
         parts=count, gated=gated, biased=bias is not None, wide=wide, deep=deep, num_warps=4, **launch(x_1D),
     )  # fmt: skip
-
-
-def launch(like: Tensor) -> dict[str, bool]:
-    """Options of a kernel: on Hopper and later it starts while the one before still runs (programmatic dependent
-    launch)."""
-    chained = like.is_cuda and torch.cuda.get_device_capability(like.device)[0] >= 9
-    return {"chained": chained, "launch_pdl": chained} if like.is_cuda else {"chained": chained}
 
 
 @triton.jit

@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from danlu.model.launch_cuda import launch
 from danlu.model.projection import Quantised
 
 SKINNY = 16
@@ -56,7 +57,7 @@ class Int4OnGPU(Quantised):
         out = x.new_empty(len(rows), count)
         _product[(triton.cdiv(count, _FEW_ROWS["wide"]),)](
             rows, self.words, self.scales, bias, out, len(rows), count, groups, biased=bias is not None,
-            members=self.group // 8, **_FEW_ROWS, **_launch(x),
+            members=self.group // 8, **_FEW_ROWS, **launch(x),
         )  # fmt: skip
         return out.view(*x.shape[:-1], -1)
 
@@ -70,7 +71,7 @@ class Int4OnGPU(Quantised):
         out = x_1D.new_empty(1, width)
         _row_product[(triton.cdiv(width, _WIDE),)](
             x_1D, self.words, self.scales, bias, out, width, groups, gated=gated, biased=bias is not None,
-            members=members, wide=_WIDE, tile=128 * _WARPS // members, num_warps=_WARPS, **_launch(x_1D),
+            members=members, wide=_WIDE, tile=128 * _WARPS // members, num_warps=_WARPS, **launch(x_1D),
         )  # fmt: skip
         return out
 
@@ -88,7 +89,7 @@ def int8_product(x_BD: Tensor, values_CD: Tensor, scales_C: Tensor) -> Tensor:
     rows, depth = x_BD.shape
     out = x_BD.new_empty(rows, len(values_CD))
     _int8_product[(triton.cdiv(len(values_CD), _BYTES["wide"]),)](
-        x_BD, values_CD, scales_C, out, rows, len(values_CD), depth, **_BYTES, **_launch(x_BD)
+        x_BD, values_CD, scales_C, out, rows, len(values_CD), depth, **_BYTES, **launch(x_BD)
     )
     return out
 
@@ -101,12 +102,6 @@ def pack(levels: Tensor, scales: Tensor, middles: Tensor) -> Int4OnGPU:
     words = parts.sum(2, dtype=torch.int32).view(count, -1)
     pairs = torch.stack((scales, middles), dim=-1).contiguous().view(torch.int32).view(count, groups)
     return Int4OnGPU(words, pairs, group)
-
-
-def _launch(like: Tensor) -> dict[str, bool]:
-    """Each kernel is launched while the one before still runs, and waits for its results on the multiprocessors."""
-    chained = like.is_cuda and torch.cuda.get_device_capability(like.device)[0] >= 9
-    return {"chained": chained, "launch_pdl": chained} if like.is_cuda else {"chained": chained}
 
 
 @triton.jit
