@@ -75,7 +75,11 @@ class ModelSettings(Settings):
     family: Literal["qwen2", "qwen3", "llama", "mistral", "internlm2", "baichuan"] = Field(
         default="qwen2", description="The Hugging Face form in which checkpoints are written."
     )
-    vocab_size: int = Field(default=151_936, gt=0, description="Rows of the embedding; at least the tokenizer's size.")
+    vocab_size: int = Field(
+        default=151_936,
+        gt=0,
+        description="Rows of the embedding: the tokenizer's size or more; that size where the recipe trains one.",
+    )
     hidden_size: int = Field(default=512, gt=0, description="Width of the residual stream.")
     layers: int = Field(default=8, gt=0, description="Number of decoder blocks.")
     heads: int = Field(default=8, gt=0, description="Query heads.")

@@ -143,6 +143,14 @@ class Recipe(Settings):
         return self.model_copy(update=found)
 
     @model_validator(mode="after")
+    def _a_row_for_every_entry(self) -> Self:
+        """A vocabulary that is learned here gives the embedding its size, unless `model.vocab_size` does."""
+        learned = self.tokenizer.train if self.tokenizer else None
+        if self.model is None or learned is None or self.model.model_fields_set & {"from_folder", "vocab_size"}:
+            return self
+        return self.model_copy(update={"model": self.model.model_copy(update={"vocab_size": learned.vocab_size})})
+
+    @model_validator(mode="after")
     def _whole(self) -> Self:
         trained = [name for name in TRAINING if getattr(self, name)]
         if trained and self.tokenizer is None and (self.model is None or self.model.from_folder is None):
