@@ -127,6 +127,13 @@ def test_languages(wanted: str, text: str) -> None:
     )
 
 
+@pytest.mark.parametrize(("text", "stays"), [("71/72=？", True), ("😀😀！！", True), (LANGUAGES["other"][0], False)])
+def test_text_without_letters_may_be_kept_beside_languages(text: str, stays: bool) -> None:
+    step = LanguageStep(keep=["zh", "none"])
+    columns = language.measure([Document(text)], step)
+    assert (language.judge({name: column[0] for name, column in columns.items()}, step) is None) == stays
+
+
 @pytest.mark.parametrize(
     ("path", "wanted"),
     [

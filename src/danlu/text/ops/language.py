@@ -33,7 +33,7 @@ def measure(records: list[Record], step: LanguageStep) -> dict[str, list[Any]]:
 def judge(values: dict[str, Any], step: LanguageStep) -> tuple[str, Any] | None:
     """A language that is not kept, with its name and the share of Han characters."""
     language = language_of(values, step)
-    if language in step.keep:
+    if language in step.keep or (not values["detected"] and "none" in step.keep):
         return None
     return f"language {language}", {"han": round(values["han"], 3), "detected": values["detected"]}
 

@@ -43,7 +43,9 @@ class LanguageStep(StepSettings):
     decides: ClassVar[frozenset[str]] = frozenset({"keep", "zh_share", "mixed_share", "confidence"})
 
     op: Literal["language"] = "language"
-    keep: list[Language] = Field(default=["zh", "en", "mixed"], description="Languages that stay.")
+    keep: list[Language | Literal["none"]] = Field(
+        default=["zh", "en", "mixed"], description="Languages that stay; none: text without letters, such as sums."
+    )
     zh_share: float = Field(
         default=0.5,
         ge=0,
