@@ -72,8 +72,10 @@ def _between(codes: np.ndarray, first: int, last: int) -> np.ndarray:
 def _detected(text: str) -> tuple[str, float]:
     sample = " ".join(text[: 10 * _SAMPLE].split())[:_SAMPLE]
     letters = sum(map(str.isalpha, sample))
+    if letters == 0:
+        return "", 1.0
     if letters < _FEW_LETTERS and sample.isascii():
-        return ("en" if letters else ""), 1.0
+        return "en", 1.0
     best = _detector().detect(sample.lower(), model="lite")[0]
     return str(best["lang"]), float(best["score"])
 
