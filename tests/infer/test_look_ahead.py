@@ -74,7 +74,7 @@ def without_cache(decoder: Decoder, prompt: list[int], count: int) -> list[int]:
     return ids[len(prompt) :]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_sequences_come_and_go_and_every_answer_is_its_own(decoder: Decoder, data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -117,6 +117,19 @@ def test_steps_are_begun_ahead_and_only_where_nothing_but_the_likeliest_token_is
     for other in others:
         engine.generate([[1, 2, 3]], SamplingSettings(max_tokens=8, **{"temperature": 0, **other}))
     assert EagerGraphs.begun == 6
+
+
+def test_what_was_begun_is_forgotten_where_a_long_prompt_came_between(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DecodingGraphs", EagerGraphs)
+    engine, cold = Engine(decoder, prefill_tokens=8), SamplingSettings(max_tokens=6, temperature=0)
+    first = engine.submit([0], cold)
+    engine.step()
+    engine.step()
+    second = engine.submit([0] * 9, SamplingSettings(max_tokens=1, temperature=0))  # in two pieces, and gone at once
+    engine.finish([first, second])
+    assert first.tokens == without_cache(decoder, [0], 6) and second.tokens == without_cache(decoder, [0] * 9, 1)
 
 
 def test_logits_that_are_no_numbers_end_the_answer(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -268,6 +268,7 @@ class Engine:
         last = [request.tokens[-1] if request.tokens else 0 for request in self._rows]
         if self._graphs is not None and len(running) == len(self._rows) and all(map(_greedy, running)):
             return self._decode_ahead(self._graphs, last, places)
+        self._begun = []  # this step takes the place of what was begun
         logits_BV = self._next_logits(last, places)
         if len(running) < len(self._rows):
             logits_BV = logits_BV[[row for row, request in enumerate(self._rows) if request.tokens]]
