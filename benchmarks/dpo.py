@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 import fine_tuning
-from chain import PEAK, Column, is_ours, parser, run, show
+from chain import PEAK, Column, is_ours, parser
 from danlu.model.settings import training_flops
 from danlu.recipe.job import TrainingJob, training_stream
 
@@ -187,25 +187,15 @@ def theirs(
 
 def main() -> None:
     options = parser(__doc__, WAYS)
-    options.add_argument("--data", type=Path, required=True, help="mini_qwen's data, with dpo/ in it")
-    options.add_argument("--tokenizer", type=Path, required=True, help="its tokenizer's folder")
-    options.add_argument("--epochs", type=int, default=5, help="steps; each takes every pair once")
-    options.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    fine_tuning.common_options(options, epochs=5, part="dpo")
     given = options.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        if not given.one:
-            given.work = Path(folder)
-            prepare(given, given.work)
-        found = run(given, measure)
+    found = fine_tuning.compare(given, prepare, measure)
     if found:
         print(f"{found[0]['pairs']} pairs of {found[0]['tokens_a_pair']:.0f} tokens a step")
         shares = [row["prompt_share"] for row in found if row.get("prompt_share")]
         if shares:
             print(f"{shares[0]:.1%} of the tokens are prompts that both answers of a pair repeat")
-        show(given, found, COLUMNS)
-        print(
-            "losses by step:", *(f"{row['way']}: {[round(x, 4) for x in row['losses']]}" for row in found), sep="\n  "
-        )
+        fine_tuning.show_with_losses(given, found, COLUMNS)
 
 
 if __name__ == "__main__":

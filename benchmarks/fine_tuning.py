@@ -6,7 +6,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from chain import Column, run, show
 from danlu.config import check
 from danlu.ledger.metrics import read_metrics
 from danlu.model.attention import _each_document, _varlen
@@ -243,3 +244,33 @@ def clock(device: str) -> Any:
 
 def peak_gib(device: str) -> float | None:
     return torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else None
+
+
+def common_options(options: argparse.ArgumentParser, epochs: int, part: str) -> None:
+    """What the comparisons on mini_qwen's rows share: where they are, their tokenizer, and how many steps are made."""
+    options.add_argument("--data", type=Path, required=True, help=f"mini_qwen's data, with {part}/ in it")
+    options.add_argument("--tokenizer", type=Path, required=True, help="its tokenizer's folder")
+    options.add_argument("--epochs", type=int, default=epochs, help="steps; each takes every row once")
+    options.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+
+
+def compare(
+    given: argparse.Namespace,
+    prepare: Callable[[argparse.Namespace, Path], None],
+    measure: Callable[[str, argparse.Namespace], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """What each way reached on the rows that `prepare` wrote once for all of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        if not given.one:
+            given.work = Path(folder)
+            prepare(given, given.work)
+        return run(given, measure)
+
+
+def show_with_losses(
+    given: argparse.Namespace, found: list[dict[str, Any]], columns: list[Column], **more: Any
+) -> None:
+    """The table, and below it the losses of all steps side by side."""
+    show(given, found, columns, **more)
+    losses = (f"{row['way']}: {[round(loss, 4) for loss in row['losses']]}" for row in found)
+    print("losses by step:", *losses, sep="\n  ")

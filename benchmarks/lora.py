@@ -27,7 +27,7 @@ import torch
 from torch import nn
 
 import fine_tuning
-from chain import PEAK, Column, is_ours, parser, run, show
+from chain import PEAK, Column, is_ours, parser
 from danlu.ledger.metrics import read_metrics
 from danlu.model.nf4 import quantise
 from danlu.model.settings import ModelSettings, matmul_parameters, training_flops
@@ -280,25 +280,15 @@ def main() -> None:
     options = parser(__doc__, [way for case in CASES.values() for way in case.ways] + list(OTHERS))
     options.set_defaults(ways=None)
     options.add_argument("--run", choices=list(CASES), required=True)
-    options.add_argument("--data", type=Path, required=True, help="mini_qwen's data, with sft/ in it")
-    options.add_argument("--tokenizer", type=Path, required=True, help="its tokenizer's folder")
+    fine_tuning.common_options(options, epochs=5, part="sft")
     options.add_argument("--examples", type=int, default=100, help="conversations, all of which a step takes")
-    options.add_argument("--epochs", type=int, default=5, help="steps")
     options.add_argument("--gib", type=float, help="the most that may be taken of the GPU")
-    options.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     given = options.parse_args()
     given.ways = given.ways or list(CASES[given.run].ways)
-    with tempfile.TemporaryDirectory() as folder:
-        if not given.one:
-            given.work = Path(folder)
-            prepare(given, given.work)
-        found = run(given, measure)
+    found = fine_tuning.compare(given, prepare, measure)
     if found:
         print(f"{given.run}: {found[0]['samples']} samples of {found[0]['tokens_a_sample']:.0f} tokens a step")
-        show(given, found, COLUMNS, run=given.run)
-        print(
-            "losses by step:", *(f"{row['way']}: {[round(x, 4) for x in row['losses']]}" for row in found), sep="\n  "
-        )
+        fine_tuning.show_with_losses(given, found, COLUMNS, run=given.run)
 
 
 if __name__ == "__main__":
