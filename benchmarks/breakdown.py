@@ -1,9 +1,10 @@
 """Where the microseconds of a training step go: GPU time a token by kind of kernel, and this machine's ceiling.
 
     python benchmarks/breakdown.py [1B|7B] [KEY=VALUE ...]      settings of TrainSettings, such as rows=48 batch=96
+    torchrun --nproc-per-node=2 benchmarks/breakdown.py ...     several GPUs: times of the first one
 
 Same shape, data and step as training.py. The floor is the time of the step's matrix products at the rate that a large
-one reaches on this machine.
+one reaches on this machine. Communication is exposed while nothing else runs on the GPU.
 """
 
 from __future__ import annotations
@@ -11,20 +12,21 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterable
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from danlu.model.settings import parameters
-from training import CASES, Run, settings_from_arguments
+from training import Run, case_and_settings
 
 KINDS = (
+    ("communication", r"nccl"),
     ("attention", r"flash|fmha|cudnn.*sdpa|attention"),
     ("products", r"gemm|nvjet|cutlass|sm90_xmma|cublas"),
     ("optimizer and clip", r"adam|multi_tensor|foreach|lpnorm"),
     ("fused elementwise", r"triton|swiglu|softmax"),
     ("copies and sums", r"elementwise|copy|memcpy|memset|reduce|cat|index|scatter|gather"),
-    ("communication", r"nccl"),
 )
 
 
@@ -46,9 +48,17 @@ def kind_of(kernel: str) -> str:
     return next((kind for kind, pattern in KINDS if re.search(pattern, kernel, re.IGNORECASE)), "other")
 
 
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Length of what spans of time cover together."""
+    total, reached = 0.0, float("-inf")
+    for start, stop in sorted(spans):
+        total += max(0.0, stop - max(start, reached))
+        reached = max(reached, stop)
+    return total
+
+
 def main() -> None:
-    case = next((CASES[name] for name in sys.argv[1:] if name in CASES), CASES["1B"])
-    settings = settings_from_arguments([item for item in sys.argv[1:] if item not in CASES])
+    case, settings = case_and_settings(sys.argv[1:])
     rate = ceiling()
     with Run(settings, case, steps=6) as run:
         steps = iter(run)
@@ -57,7 +67,9 @@ def main() -> None:
         with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as trace:
             _, row = next(steps)
             torch.cuda.synchronize()
-    tokens = settings.batch * case.length
+    if not run.world.main:
+        return
+    tokens = settings.batch * case.length / run.world.size
     seconds, kernels = Counter[str](), Counter[str]()
     for event in trace.key_averages():
         if event.self_device_time_total and event.device_type == torch.autograd.DeviceType.CUDA:
@@ -68,6 +80,11 @@ def main() -> None:
     for kind, value in seconds.most_common():
         print(f"{kind:20} {value / tokens:7.3f} us a token")
     print(f"{'sum':20} {sum(seconds.values()) / tokens:7.3f}")
+    if run.world.size > 1:
+        ran = [event for event in trace.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+        spans = [(event.time_range.start, event.time_range.end, kind_of(event.name)) for event in ran]
+        exposed = covered(span[:2] for span in spans) - covered(span[:2] for span in spans if span[2] != KINDS[0][0])
+        print(f"{'exposed of it':20} {exposed / tokens:7.3f} us a token of {seconds['communication'] / tokens:.3f}")
     for name, value in kernels.most_common(32):
         print(f"{value / tokens:7.3f}  {kind_of(name):18} {name[:150]}")
 

@@ -1,9 +1,10 @@
 """Tokens a second of whole training steps (data, forward, backward, clip, update) on random documents.
 
-    python benchmarks/training.py [KEY=VALUE ...]             settings of TrainSettings, such as rows=24 recompute=true
+    python benchmarks/training.py [1B|7B] [KEY=VALUE ...]     settings of TrainSettings, such as rows=24 recompute=true
     torchrun --nproc-per-node=2 benchmarks/training.py ...    several GPUs
 
-The shape is mini_qwen's (998,810,624 parameters), rows of 1,024 tokens, bf16 with float32 masters, AdamW.
+1B is mini_qwen's shape (998,810,624 parameters) in rows of 1,024 tokens, 7B that of pretraining.py in rows of 4,096;
+bf16 with float32 masters, AdamW.
 """
 
 from __future__ import annotations
@@ -121,6 +122,12 @@ class Run:
                 yield step, {**row, "loss": outcome.sums["nll"] / step.weight_sum, "rows": self.rows}
 
 
+def case_and_settings(arguments: list[str]) -> tuple[Case, TrainSettings]:
+    """The shape that is named, 1B where none is, and the settings beside it."""
+    case = next((CASES[name] for name in arguments if name in CASES), CASES["1B"])
+    return case, settings_from_arguments([item for item in arguments if item not in CASES])
+
+
 def settings_from_arguments(arguments: list[str]) -> TrainSettings:
     given = dict(item.split("=", 1) for item in arguments)
     values = {"batch": 96, "precision": "bf16", **{key: json.loads(value) for key, value in given.items()}}
@@ -128,7 +135,8 @@ def settings_from_arguments(arguments: list[str]) -> TrainSettings:
 
 
 def main() -> None:
-    with Run(settings_from_arguments(sys.argv[1:])) as run:
+    case, settings = case_and_settings(sys.argv[1:])
+    with Run(settings, case) as run:
         steady = [row for _, row in run][WARM:]
     if run.world.main:
         print(json.dumps({name: statistics.median(row[name] for row in steady) for name in steady[0]}, indent=1))
