@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from danlu.ledger.errors import Stopped, UserError
 from danlu.ledger.files import drop_torn_line, explained, fingerprint, make_folder
+from danlu.ledger.parent import end_with
 from danlu.ledger.progress import progress
 from danlu.ledger.signals import Stop, graceful_stop
 
@@ -78,7 +79,7 @@ class Workers:
             return
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._count, mp_context=context, initializer=_leave_signals_to_the_parent)
+            self._pool = ProcessPoolExecutor(self._count, mp_context=context, initializer=begin_worker)
         with graceful_stop() as stop:
             yield from self._pooled(self._pool, tasks, stop)
 
@@ -188,7 +189,11 @@ def _result(future: Future[Timed], task: Task) -> Timed:
         ) from error
 
 
-def _leave_signals_to_the_parent() -> None:
+def begin_worker() -> None:
+    """First thing in a process of a pool: signals are the parent's to act on, and where it ends this one ends."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
+        end_with(parent.pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

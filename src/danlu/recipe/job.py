@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,10 @@ from pydantic import Field, SerializeAsAny, model_validator
 from danlu.config import Settings, check, read_yaml
 from danlu.ledger.checkpoints import resolve_checkpoint
 from danlu.ledger.errors import Stopped, UserError
-from danlu.ledger.files import atomic_file
+from danlu.ledger.files import atomic_file, sole_user
+from danlu.ledger.parent import end_with
 from danlu.model.settings import ModelSettings
+from danlu.recipe.processes import PARENT
 from danlu.tokens.settings import DataSettings, StageName
 from danlu.train.preference_settings import TRAIN_SETTINGS, RewardTrainSettings
 from danlu.train.settings import TrainSettings
@@ -159,11 +162,15 @@ def main() -> None:
     """Runs the job file that the command line names, in its folder."""
     from danlu.train.fewer_rows import StartAgain
 
+    if PARENT in os.environ:
+        end_with(int(os.environ[PARENT]), saving=True)
     path = Path(sys.argv[1])
     content, places = read_yaml(path)
     job = check(TrainingJob, content, places)
     try:
-        run_job(job, path.parent)
+        # Processes that lost their parent may still be saving here.
+        with sole_user(path.parent) if os.environ.get("RANK", "0") == "0" else nullcontext():
+            run_job(job, path.parent)
     except (UserError, Stopped) as error:
         print(f"danlu: {error}", file=sys.stderr, flush=True)
         if isinstance(error, Stopped):

@@ -15,19 +15,22 @@ from typing import Any
 GRACE = 5.0
 """Seconds in which the others may end by themselves once one has failed, and again once they were asked to."""
 LOOKING = 0.05  # seconds between looks
+PARENT = "DANLU_PARENT"
+"""The environment variable that holds the number of the process which started these."""
 
 
 def run_together(command: Sequence[str], count: int, calm: Collection[int] = (0,)) -> list[int]:
     """Runs `command` as `count` processes that find one another, and gives their exit codes.
 
-    They are told by RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun does. SIGINT and SIGTERM
-    are handed on to each once. Where one ends otherwise than with a code of `calm`, those that do not end by themselves
-    are ended.
+    They are told by RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun does, and by `PARENT` whose
+    end is theirs (`danlu.ledger.parent`). SIGINT and SIGTERM are handed on to each once. Where one ends otherwise than
+    with a code of `calm`, those that do not end by themselves are ended.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {**os.environ, "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared[PARENT] = str(os.getpid())
     shared.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     started = [
         # In sessions of their own, so that a terminal's Ctrl-C reaches them once, through this process.

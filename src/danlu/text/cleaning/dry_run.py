@@ -14,7 +14,7 @@ from typing import Any
 from danlu.ledger.counts import Counts
 from danlu.ledger.errors import UserError
 from danlu.ledger.progress import peak_memory
-from danlu.ledger.tasks import LEDGER, core_count, read_seconds
+from danlu.ledger.tasks import LEDGER, begin_worker, core_count, read_seconds
 from danlu.text.clean import clean
 from danlu.text.cleaning.results import STATISTICS
 from danlu.text.cleaning.sampling import Sample, sample_source
@@ -101,7 +101,8 @@ def dry_run(settings: CleanSettings, scorers: Scorers | None = None) -> Bill:
             (folder / str(number)).mkdir()
             samples[_name(source)] = sample_source(source, files, share, folder / str(number))
         # A process of its own, so that its peak of memory is a worker's.
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=spawn, initializer=begin_worker) as process:
             worker_mb = process.submit(_clean_sample, _sampled(settings, samples), folder, scorers).result()
         files = [file for files in listed for file in files]
         parts = max(len(settings.sources), round(sum(map(text_bytes, files)) / settings.task_bytes))
