@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,6 +66,30 @@ def test_a_changed_file_reruns(tmp_path: Path) -> None:
         assert [outcome.state for outcome in run_stages(kitchen.stages(sources=(source,)))] == expected
     source.write_text("boiling")
     assert [outcome.state for outcome in run_stages(kitchen.stages(sources=(source,)))] == ["finished", "finished"]
+
+
+def test_what_was_made_elsewhere_stays_without_its_files(tmp_path: Path) -> None:
+    source = tmp_path / "水.txt"
+    source.write_text("cold")
+    kitchen = Kitchen(tmp_path / "here")
+
+    def run(**settings: int) -> list[str]:
+        """The stages as a recipe makes them: of files that are gone they are told nothing."""
+        there = (source,) if source.exists() else ()
+        return [outcome.state for outcome in run_stages(kitchen.stages(sources=there, **settings))]
+
+    assert run() == ["finished", "finished"]
+    source.unlink()
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    kitchen.out = tmp_path / "there"
+    assert run() == ["unchanged", "unchanged"]
+    assert run(sugar=2) == ["unchanged", "finished"], "what comes after it can still be made in another way"
+    assert kitchen.stages()[0].without_sources()
+    assert run(salt=2) == ["finished", "finished"], "other settings ask for the files, whose absence the stage tells"
+    assert run() == ["restored", "restored"]
+    source.write_text("boiling")
+    assert run() == ["finished", "finished"], "files that are here again count"
+    assert not kitchen.stages(sources=(source,))[0].without_sources()
 
 
 def test_a_stage_that_was_cut_short_goes_on_in_its_folder(tmp_path: Path) -> None:

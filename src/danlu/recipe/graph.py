@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from danlu.ledger.files import atomic_file, fingerprint, make_folder
 
 RECORD = "stage.json"
 PARKED = ".parked"
+Files = list[list[tuple[str, int, int]]]
+"""For each source its files: name, size, time of change."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Stage:
     `run` fills `folder`, and can be killed and called again. `settings` (JSON-like) and `sources` (files and folders
     outside the run) are what it depends on besides the stages that it `needs`; those named in `free` change how it
     works and not what comes out. A stage that `goes_on` was told to take up what its folder holds, whatever changed.
-    `whole` says whether what it made outside its folder is still there.
+    `whole` says whether what it made outside its folder is still there. Sources of which nothing is left count as they
+    were when the stage ran: what is packed on one machine trains on another to which its text never came.
     """
 
     name: str
@@ -37,9 +40,18 @@ class Stage:
 
     def key(self) -> str:
         """Equal keys mean that the stage would do the same work on the same input."""
-        files = [_identity(path) for path in self.sources]
         settings = _without(self.settings, self.free)
-        return fingerprint([self.name, settings, files, [stage.key() for stage in self.needs]])
+        return fingerprint([self.name, settings, self.files(), [stage.key() for stage in self.needs]])
+
+    def files(self) -> Files:
+        """What `sources` hold; where nothing is there, what they held when the stage ran."""
+        found = [_identity(path) for path in self.sources]
+        record = None if any(found) else read_record(self.folder)
+        return record.files if record and record.files else found
+
+    def without_sources(self) -> bool:
+        """Whether it stands on files that are not here."""
+        return any(self.files()) and not any(_identity(path) for path in self.sources)
 
 
 @dataclass
@@ -59,6 +71,7 @@ class Record:
     key: str
     finished: bool
     seconds: float = 0.0
+    files: Files = field(default_factory=list)
 
 
 def state(stage: Stage) -> str:
@@ -77,7 +90,7 @@ def state(stage: Stage) -> str:
 def run_stages(stages: list[Stage]) -> Iterator[Outcome]:
     """Brings every stage up to date, in order, and tells of each once it is."""
     for stage in stages:
-        found, key = state(stage), stage.key()
+        found, key, files = state(stage), stage.key(), stage.files()
         if found == "unchanged" and not _missed(stage, stages):
             yield Outcome(stage, "unchanged")
             continue
@@ -91,14 +104,14 @@ def run_stages(stages: list[Stage]) -> Iterator[Outcome]:
         make_folder(stage.folder)
         before = read_record(stage.folder)
         spent = before.seconds if before else 0.0
-        _write_record(stage.folder, Record(key, finished=False, seconds=spent))
+        _write_record(stage.folder, Record(key, False, spent, files))
         start = time.monotonic()
         try:
             stage.run()
         finally:
             spent += time.monotonic() - start
-            _write_record(stage.folder, Record(key, finished=False, seconds=spent))
-        _write_record(stage.folder, Record(key, finished=True, seconds=spent))
+            _write_record(stage.folder, Record(key, False, spent, files))
+        _write_record(stage.folder, Record(key, True, spent, files))
         yield Outcome(stage, "continued" if before else "finished", spent, parked)
 
 
@@ -121,12 +134,12 @@ def read_record(folder: Path) -> Record | None:
     if not path.is_file():
         return None
     content = json.loads(path.read_text("utf-8"))
-    return Record(content["key"], content["finished"], content["seconds"])
+    return Record(content["key"], content["finished"], content["seconds"], content.get("files", []))
 
 
 def _write_record(folder: Path, record: Record) -> None:
     with atomic_file(folder / RECORD) as handle:
-        json.dump({"key": record.key, "finished": record.finished, "seconds": round(record.seconds, 1)}, handle)
+        json.dump({**asdict(record), "seconds": round(record.seconds, 1)}, handle, ensure_ascii=False)
 
 
 def _park(stage: Stage) -> Path | None:

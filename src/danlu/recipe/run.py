@@ -83,6 +83,8 @@ def _wanted(all_stages: list[Stage], until: str | None) -> list[Stage]:
 def _line(outcome: Outcome) -> str:
     marks = {"unchanged": "·", "finished": "✓", "continued": "✓", "restored": "↺"}
     text = f"{marks[outcome.state]} {outcome.stage.name}: {outcome.state}"
+    if outcome.state == "unchanged" and outcome.stage.without_sources():
+        text += "; the files that it was made from are not here"
     if outcome.seconds:
         text += f" in {duration(outcome.seconds)}"
     if outcome.parked:
