@@ -18,6 +18,8 @@ from danlu.model.projection import Projection
 class Adapters(nn.Module):
     """What is added to a projection; the base of all kinds of it."""
 
+    dropout = 0.0
+
     def forward(self, x: Tensor, slot: Projection, pick_BN: Tensor | None) -> Tensor:
         """[..., out]: the projection of x with the adapters on."""
         raise NotImplementedError

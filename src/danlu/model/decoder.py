@@ -78,9 +78,22 @@ class Block(nn.Module):
     def forward(
         self, x_BTD: Tensor, places: Places, attend: Attend, layer: int, pick_BN: Tensor | None = None
     ) -> Tensor:
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), places, attend, layer, pick_BN)
-        gate_up = self.gate_up(self.mlp_norm(x_BTD), pick_BN)
-        return x_BTD + self.down(gated(gate_up, self.activation), pick_BN)
+        x_BTD = x_BTD + self.attention(self._cheap(self.attention_norm, x_BTD), places, attend, layer, pick_BN)
+        gate_up = self.gate_up(self._cheap(self.mlp_norm, x_BTD), pick_BN)
+        return x_BTD + self.down(self._cheap(self._gated, gate_up), pick_BN)
+
+    def _gated(self, gate_up: Tensor) -> Tensor:
+        return gated(gate_up, self.activation)
+
+    def _cheap(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """function(x), made again in the backward pass where adapters would have it kept: of a frozen base it is a
+        quarter of all that is, and with dropout it is kept all the same. The compiler does so only when told.
+        """
+        slots = (self.qkv, self.gate_up, self.down)
+        adapted = any(slot.adapters is not None and not slot.adapters.dropout for slot in slots)
+        if adapted and torch.compiler.is_compiling() and torch.is_grad_enabled():
+            return checkpoint(function, x, use_reentrant=False, preserve_rng_state=False)
+        return function(x)
 
     def attention(self, x_BTD: Tensor, places: Places, attend: Attend, layer: int, pick_BN: Tensor | None) -> Tensor:
         grouped_BTKGD = self.qkv(x_BTD, pick_BN).unflatten(-1, (-1, self.queries + 2, self.head_size))

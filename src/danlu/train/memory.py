@@ -148,7 +148,8 @@ def _kept(block: nn.Module, shape: ModelSettings, size: int, compiled: bool) -> 
     inputs = {"qkv": shape.hidden_size, "o": own if wider else 0, "gate_up": shape.hidden_size, "down": shape.mlp_size}
     learning = {name: slot for name, slot in block.named_children() if isinstance(slot, Projection) and _learns(slot)}
     in_float8 = {name for name, slot in learning.items() if slot.float8 and slot.adapters is None}
-    values += sum(inputs[name] for name in learning.keys() - in_float8)
+    cheap = compiled and any(slot.adapters is not None and not slot.adapters.dropout for slot in learning.values())
+    values += sum(inputs[name] for name in learning.keys() - in_float8 if name == "o" or not cheap)
     inputs["o"] = own  # rounded, beside what attention keeps
     again = {"qkv", "gate_up"} if compiled else set[str]()  # rounded again from what goes into the norm
     float8 = sum(inputs[name] for name in in_float8 - again)
