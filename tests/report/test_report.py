@@ -107,6 +107,9 @@ def run(tmp_path: Path) -> Path:
     (folder / "pack" / "sft" / "manifest.json").write_text(json.dumps(packed))
     (folder / "evaluate").mkdir()
     results = {"sft": scores(0.4, 0.3), "dpo": scores(0.95, 0.05)}
+    asked = {"prompt": "何为茶？", "answer": "茶。", "ended": True, "loops": False, "source": "alpaca_zh"}
+    for values in results.values():
+        values["side_by_side"]["answers"].append({**asked, "reference": f"一种饮料。{EVIL}"})
     (folder / "evaluate" / "results.json").write_text(json.dumps(results))
     return folder
 
@@ -147,9 +150,11 @@ def test_the_page_holds_everything_and_needs_nothing(run: Path, tmp_path: Path, 
     assert "http" not in re.sub(r"http-equiv", "", html)
     assert "<img" not in html
     assert EVIL in page.text
+    assert page.text.count(f"一种饮料。{EVIL}") == 1, "what the data answer stands once beside all models"
+    assert "alpaca_zh" in page.text
     for text in ("1.500 ", "95.0%", "30.0%", "26.0% ± 1.0", "oldest turns left out", "bad: no answer", "17"):
         assert text.strip() in page.text
-    for key in ("at_chance", "loops", "evaluation", "inspection", "side_by_side"):
+    for key in ("at_chance", "loops", "evaluation", "inspection", "side_by_side", "reference"):
         assert say(key, language) in page.text
     assert ("留出集" in page.text) == (language == "zh")
     assert html.count('<svg class="chart"') == 4

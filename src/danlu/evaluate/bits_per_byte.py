@@ -72,12 +72,7 @@ def bits_per_byte(model: Model, sets: list[TokenSet], most: int | None, window: 
     whole = Sums()
     groups: dict[str, dict[str, Sums]] = {"language": {}, "source": {}, "tag": {}}
     for token_set in sets:
-        if token_set.manifest["tokenizer"] != model.tokenizer.fingerprint:
-            raise UserError(
-                "this set was packed with another tokenizer than the model's",
-                where=str(token_set.folder),
-                do="pack the held-out text with the model's tokenizer",
-            )
+        require_tokenizer(token_set, model)
         text_bytes = token_set.spelling.text_bytes
         count = min(len(token_set), most or len(token_set))
         for start in range(0, count, CHUNK):
@@ -94,6 +89,16 @@ def bits_per_byte(model: Model, sets: list[TokenSet], most: int | None, window: 
         group: {name: sums.values() for name, sums in sorted(parts.items())} for group, parts in groups.items() if parts
     }
     return {**whole.values(), **named}
+
+
+def require_tokenizer(token_set: TokenSet, model: Model) -> None:
+    """Raises UserError for a set whose tokens are not the model's."""
+    if token_set.manifest["tokenizer"] != model.tokenizer.fingerprint:
+        raise UserError(
+            "this set was packed with another tokenizer than the model's",
+            where=str(token_set.folder),
+            do="pack the held-out text with the model's tokenizer",
+        )
 
 
 def _score(model: Model, documents: list[Encoded], text_bytes: np.ndarray, window: int) -> list[Sums]:

@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu.metrics import BLEU
-
 ROUGES = ("rouge1", "rouge2", "rougeL")
 _UNITS = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W_]+")
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
@@ -32,6 +29,9 @@ def overlap(answers: Sequence[str], references: Sequence[Sequence[str]], languag
     `references` holds one or more accepted texts for each answer. Chinese ("zh") is cut by sacrebleu's `zh` tokenizer
     and for ROUGE into characters; all else by `13a` and rouge-score's own words, without stemming.
     """
+    from rouge_score.rouge_scorer import RougeScorer  # a second of imports that only references are worth
+    from sacrebleu.metrics import BLEU
+
     if len(answers) != len(references) or not answers:
         raise ValueError(f"{len(answers)} answers and {len(references)} references: give as many of each, at least one")
     bleu = BLEU(tokenize="zh" if language == "zh" else "13a")

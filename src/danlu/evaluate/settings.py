@@ -45,6 +45,12 @@ class EvaluateSettings(Settings):
         description="BLEU and ROUGE on the rows of this .jsonl, in the form of `questions`, with long answers.",
     )
     prompts: list[str] = Field(default=PROMPTS, description="Prompts that every model answers greedily, side by side.")
+    held_out_prompts: int = Field(
+        default=0,
+        ge=0,
+        description="Besides `prompts` the openings of so many held-out conversations, an even share of each source; "
+        "beside the models' answers stands the one that the data have.",
+    )
     multiple_choice: list[ChoiceName] = Field(
         default=[], description="Multiple-choice sets, by log-likelihood of the choices."
     )

@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from danlu.evaluate.ask import AS_IT_IS, GREEDY, Form, ask, question_prompt
-from danlu.evaluate.bits_per_byte import bits_per_byte, token_sets
+from danlu.evaluate.bits_per_byte import bits_per_byte, require_tokenizer, token_sets
 from danlu.evaluate.choice_sets import CHOICE_SETS, ChoiceSet
 from danlu.evaluate.exact_match import exact_match, matches
+from danlu.evaluate.held_out_prompts import held_out_prompts
 from danlu.evaluate.multiple_choice import multiple_choice, read_set
 from danlu.evaluate.overlap import overlap
 from danlu.evaluate.preference import preference
 from danlu.evaluate.repetition import Answer
 from danlu.evaluate.rows import file_hash, language_of, read_questions
 from danlu.evaluate.settings import EvaluateSettings
-from danlu.evaluate.side_by_side import side_by_side
+from danlu.evaluate.side_by_side import Asked, as_asked, side_by_side
 from danlu.infer.settings import SamplingSettings
 from danlu.ledger.progress import progress
+from danlu.tokens.settings import Unit
 from danlu.tokens.shards import TokenSet
 
 if TYPE_CHECKING:
@@ -116,21 +118,33 @@ class SideBySide(Task):
     answers = True
 
     def inputs(self) -> Any:
-        return [self.settings.prompts, self.settings.prompt_tokens, self.settings.window]
+        sets = [self.settings.held_out_prompts, *(one.fingerprint for one in self._sets())]
+        return [self.settings.prompts, self.settings.prompt_tokens, self.settings.window, sets]
 
     def run(self, model: Model, form: Form, title: str) -> tuple[dict[str, Any], Rows]:
-        prompts = self.settings.prompts
+        prompts = [*map(as_asked, self.settings.prompts), *self._held_out(model)]
         if form == "chat":
-            encoded = [model.chat_prompt([{"role": "user", "content": prompt}]) for prompt in prompts]
+            encoded = [model.chat_prompt(one.messages) for one in prompts]
         else:
-            encoded = [model.raw_prompt(prompt) for prompt in prompts]
+            encoded = [model.raw_prompt(one.prompt) for one in prompts]
         with progress(title, len(prompts), "answers") as bar:
             answers = ask(model, encoded, self.settings.prompt_tokens, [], _window(model, self.settings), bar)
         rows = [
-            {"question": prompt, "language": language_of(prompt), **_row(answer)}
-            for prompt, answer in zip(prompts, answers, strict=True)
+            {"question": one.prompt, "language": language_of(one.prompt), **_row(answer)}
+            for one, answer in zip(prompts, answers, strict=True)
         ]
         return side_by_side(prompts, answers, form), rows
+
+    def _held_out(self, model: Model) -> list[Asked]:
+        if not self.settings.held_out_prompts:
+            return []
+        sets = self._sets()
+        for token_set in sets:
+            require_tokenizer(token_set, model)
+        return held_out_prompts(sets, self.settings.held_out_prompts, model.tokenizer)
+
+    def _sets(self) -> list[TokenSet]:
+        return _sets_of(self.settings, "conversation") if self.settings.held_out_prompts else []
 
 
 @dataclass(frozen=True)
@@ -146,9 +160,7 @@ class Preferences(Task):
             return preference(model, sets, most, _window(model, self.settings), bar)
 
     def _sets(self) -> list[TokenSet]:
-        found = [one for path in self.settings.held_out.values() for one in token_sets(path)]
-        unique = {one.fingerprint: one for one in found if one.unit == "pair" and len(one)}
-        return list(unique.values())
+        return _sets_of(self.settings, "pair")
 
 
 @dataclass(frozen=True)
@@ -170,7 +182,7 @@ class MultipleChoice(Task):
 
 def tasks(settings: EvaluateSettings) -> list[Task]:
     """The tasks that the settings ask for, the quickest first."""
-    found: list[Task] = [SideBySide(settings, "side_by_side")] if settings.prompts else []
+    found: list[Task] = [SideBySide(settings, "side_by_side")] if settings.prompts or settings.held_out_prompts else []
     if settings.questions:
         found.append(ExactMatch(settings, "exact_match", settings.questions))
         if settings.sampled:
@@ -181,6 +193,12 @@ def tasks(settings: EvaluateSettings) -> list[Task]:
         found.append(Preferences(settings, "preference"))
         found.append(BitsPerByte(settings, "bits_per_byte"))
     return found + [MultipleChoice(settings, name, CHOICE_SETS[name]) for name in settings.multiple_choice]
+
+
+def _sets_of(settings: EvaluateSettings, unit: Unit) -> list[TokenSet]:
+    """What is held out in this unit, each set once, those without an example left out."""
+    found = [one for path in settings.held_out.values() for one in token_sets(path)]
+    return list({one.fingerprint: one for one in found if one.unit == unit and len(one)}.values())
 
 
 def _window(model: Model, settings: EvaluateSettings) -> int:

@@ -64,17 +64,23 @@ def tiles(scores: Scores, language: Language) -> list[Tile]:
 
 
 def answers(scores: Scores, language: Language) -> dict[str, Any] | None:
-    """Prompts × models, or None where none was asked."""
+    """Prompts × models, with what the data answer where they do; None where none was asked."""
     asked = {model: tasks[SIDE] for model, tasks in scores.items() if SIDE in tasks}
     if not asked:
         return None
-    prompts = list(dict.fromkeys(item["prompt"] for task in asked.values() for item in task["answers"]))
+    prompts = {item["prompt"]: item for task in asked.values() for item in task["answers"]}
     by_prompt = {model: {item["prompt"]: item for item in task["answers"]} for model, task in asked.items()}
     return {
         "models": [{"name": model, "form": say(task["form"], language)} for model, task in asked.items()],
+        "references": any("reference" in item for item in prompts.values()),
         "rows": [
-            {"prompt": prompt, "answers": [_answer(items.get(prompt), language) for items in by_prompt.values()]}
-            for prompt in prompts
+            {
+                "prompt": prompt,
+                "source": item.get("source", ""),
+                "reference": item.get("reference", "").strip(),
+                "answers": [_answer(items.get(prompt), language) for items in by_prompt.values()],
+            }
+            for prompt, item in prompts.items()
         ],
     }
 

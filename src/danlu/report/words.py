@@ -197,6 +197,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "shots_dropped": ("Prompts with shots dropped", "减少示例的题"),
     "signature": ("Signature", "签名"),
     "prompt": ("Prompt", "提示"),
+    "reference": ("The data's answer", "数据中的回答"),
     "role": ("Role", "角色"),
     "share": ("Share", "占比"),
     "role_text": ("text", "正文"),
