@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -339,6 +340,7 @@ def main() -> None:
 
     # Threads of torch that wait awake starve each other beside another busy program (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, _end)
     try:
         app()
     except UserError as error:
@@ -347,9 +349,16 @@ def main() -> None:
     except Stopped as stopped:
         print(f"danlu: {stopped}", file=sys.stderr)
         sys.exit(130)
-    except KeyboardInterrupt:
-        print("danlu: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code in (130, 143):  # Ctrl-C, of which typer makes an exit, and SIGTERM
+            print("danlu: interrupted; the same command goes on from what was finished", file=sys.stderr)
+        raise
+
+
+def _end(number: int, _: object) -> None:
+    """As an exception SIGTERM has everything on its way tidied up: half-written files, folders, processes."""
+    signal.signal(number, signal.SIG_DFL)
+    raise SystemExit(128 + number)
 
 
 def _recipe(path: Path, overrides: list[str] | None, smoke: bool) -> Recipe:

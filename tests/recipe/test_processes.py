@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from danlu.ledger.errors import Stopped
 from danlu.recipe.processes import run_together
+from danlu.recipe.stages import train
 
 TELLS = "import os, pathlib, sys; pathlib.Path(sys.argv[1], os.environ['RANK']).write_text(' '.join(os.environ[n] for n"
 TELLS += " in ('LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')))"
 STOPS = """
 import os, pathlib, signal, sys, time
 got = []
-signal.signal(signal.SIGINT, lambda *_: got.append(1))
+signal.signal(signal.SIGTERM, lambda *_: got.append(1))
 pathlib.Path(sys.argv[1], os.environ["RANK"]).touch()
 while not got: time.sleep(0.01)
 time.sleep(0.3)
@@ -46,6 +48,19 @@ def test_a_request_to_stop_reaches_each_once(tmp_path: Path) -> None:
 
     threading.Thread(target=ask).start()
     assert run_together([sys.executable, "-c", STOPS, str(tmp_path)], 2, calm=(0, 130)) == [130, 130]
+
+
+def test_a_request_to_stop_before_training_has_begun_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(command: list[str], *_: object, **__: object) -> list[int]:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        return run_together([sys.executable, "-c", "import time; time.sleep(30)"], 2, calm=(0, 130))
+
+    monkeypatch.setattr("danlu.recipe.stages.run_together", ask)
+    monkeypatch.setattr("danlu.recipe.stages.write_job", lambda job, out: out)
+    with pytest.raises(Stopped, match="the same command goes on"):
+        train(None, tmp_path, 2)  # type: ignore[arg-type]  # the job is not looked at before it is written
 
 
 def test_none_is_left_where_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:

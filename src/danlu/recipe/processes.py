@@ -23,7 +23,8 @@ def run_together(command: Sequence[str], count: int, calm: Collection[int] = (0,
     """Runs `command` as `count` processes that find one another, and gives their exit codes.
 
     They are told by RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun does, and by `PARENT` whose
-    end is theirs (`danlu.ledger.parent`). SIGINT and SIGTERM are handed on to each once. Where one ends otherwise than
+    end is theirs (`danlu.ledger.parent`). SIGINT and SIGTERM are handed on to each once, as SIGTERM: where nobody
+    catches that yet, Python ends without a word. Where one ends otherwise than
     with a code of `calm`, those that do not end by themselves are ended.
     """
     with socket.socket() as free:
@@ -67,9 +68,9 @@ def _wait(started: Sequence[subprocess.Popen[Any]], calm: Collection[int]) -> No
 
 @contextmanager
 def _handing_on(started: Sequence[subprocess.Popen[Any]]) -> Iterator[None]:
-    def hand_on(number: int, _: object) -> None:
+    def hand_on(*_: object) -> None:
         for process in started:
-            process.send_signal(number)
+            process.terminate()
 
     caught = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.signal(number, hand_on) for number in caught}

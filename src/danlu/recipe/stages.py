@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -114,10 +115,14 @@ def train(job: TrainingJob, out: Path, processes: int | None = None) -> None:
     command = [sys.executable, "-m", "danlu.recipe.job", str(path)]
     while AGAIN in (codes := run_together(command, count, calm=(0, STOPPED))):
         Console(stderr=True, highlight=False).print("starting again with a smaller micro-batch, the same global batch")
-    if STOPPED in codes:
-        raise Stopped("stopped and saved; the same command goes on from there")
+    if any(code not in (0, STOPPED, -signal.SIGTERM) for code in codes):
+        raise UserError(
+            f"training on {count} processes ended with codes {codes}",
+            where=str(path),
+            do="what the processes said stands above; -9 is most often want of memory",
+        )
     if any(codes):
-        raise UserError(f"training on {count} processes ended with codes {codes}", where=str(path))
+        raise Stopped("stopped; the same command goes on from what was saved")
 
 
 def evaluate(settings: EvaluateSettings, models: Mapping[str, Path], out: Path) -> dict[str, Any]:
