@@ -1,4 +1,4 @@
-"""The command line, asked to stop where nothing finishes its work first: tidied up, told in a line, a code of its own."""
+"""The command line asked to stop where nobody finishes the work in hand first: tidied up, told, a code of its own."""
 
 from __future__ import annotations
 
