@@ -26,7 +26,10 @@ def write_text(folder: Path) -> None:
         ]
         for n in range(60)
     ]
-    rows = {"chats": [{"messages": chat} for chat in chats], "books": [{"text": f"{n}: {BOOK}"} for n in range(60)]}
+    rows: dict[str, list[dict[str, object]]] = {
+        "chats": [{"messages": chat} for chat in chats],
+        "books": [{"text": f"{n}: {BOOK}"} for n in range(60)],
+    }
     for name, content in rows.items():
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
         (folder / f"{name}.jsonl").write_text(text, "utf-8")
