@@ -22,7 +22,7 @@ def errors(count: int, width: int) -> list[float]:
     exact = made.dequantised(torch.float64)
     x = torch.randn(2, 3, width, device=DEVICE, requires_grad=True)
     push = torch.randn(2, 3, count, device=DEVICE)
-    y = nf4_product(x, *made._held, count, False)
+    y = nf4_product(x, *made.held, count, False)
     (d_x,) = torch.autograd.grad(y, x, push)
     pairs = [(y, F.linear(x.double(), exact)), (d_x, push.double() @ exact)]
     return [float((got.detach().double() - expected).norm() / expected.norm()) for got, expected in pairs]

@@ -1,4 +1,4 @@
-"""The kernels for quantised weights, run by Triton's interpreter where there is no GPU, against float64."""
+"""The kernels for quantised weights and adapters, run by Triton's interpreter where there is no GPU, against float64."""
 
 from __future__ import annotations
 
@@ -44,4 +44,11 @@ def test_products_with_4_and_8_bits() -> None:
 def test_products_with_nf4_and_their_gradients() -> None:
     found = printed("nf4_errors.py")
     assert len(found) == 2
+    assert max(error for errors in found.values() for error in errors) < (2e-3 if ON_GPU else 1e-6), found
+
+
+@WITH_TRITON
+def test_adapters_in_place_and_their_gradients() -> None:
+    found = printed("adapted_errors.py")
+    assert len(found) == 4
     assert max(error for errors in found.values() for error in errors) < (2e-3 if ON_GPU else 1e-6), found

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from danlu.model.attention import HALF
 from danlu.model.projection import Projection
 
 
@@ -23,6 +24,10 @@ class Adapters(nn.Module):
     def forward(self, x: Tensor, slot: Projection, pick_BN: Tensor | None) -> Tensor:
         """[..., out]: the projection of x with the adapters on."""
         raise NotImplementedError
+
+    def after_gate(self, gate_up: Tensor, slot: Projection, activation: str) -> Tensor | None:
+        """[..., out]: the same of activation(gate) * up, of gate_up [..., 2 in]; None where it is not made in one."""
+        return None
 
 
 class Pair(nn.Module):
@@ -82,6 +87,19 @@ class LoRA(Adapters):
             return slot.product(x, slot.bias) + F.linear(low, b_OR)
         y = (slot.product(x, None) + F.linear(low, b_OR)) * self.gains(slot, a_RI, b_OR).to(x.dtype)
         return y if slot.bias is None else y + slot.bias
+
+    def after_gate(self, gate_up: Tensor, slot: Projection, activation: str) -> Tensor | None:
+        if not self.on or activation != "silu" or slot.bias is not None or not self._in_place(gate_up, slot):
+            return None
+        from danlu.model.adapted_cuda import adapted_after_gate
+
+        return adapted_after_gate(gate_up, *self.low_rank(slot), slot.held)
+
+    def _in_place(self, x: Tensor, slot: Projection) -> bool:
+        """Whether `adapted_cuda` computes it."""
+        dropping = self.dropout and self.training
+        plain = bool(slot.held) and not slot.float8 and not (dropping or self.has_magnitudes)
+        return x.is_cuda and x.dtype in HALF and plain
 
     def of(self) -> list[Pair]:
         return [pair for pair in self.pairs.values() if isinstance(pair, Pair)]

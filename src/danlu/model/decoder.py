@@ -80,7 +80,9 @@ class Block(nn.Module):
     ) -> Tensor:
         x_BTD = x_BTD + self.attention(self._cheap(self.attention_norm, x_BTD), places, attend, layer, pick_BN)
         gate_up = self.gate_up(self._cheap(self.mlp_norm, x_BTD), pick_BN)
-        return x_BTD + self.down(self._cheap(self._gated, gate_up), pick_BN)
+        adapters = self.down.adapters
+        closed = None if adapters is None else adapters.after_gate(gate_up, self.down, self.activation)
+        return x_BTD + (self.down(self._cheap(self._gated, gate_up), pick_BN) if closed is None else closed)
 
     def _gated(self, gate_up: Tensor) -> Tensor:
         return gated(gate_up, self.activation)

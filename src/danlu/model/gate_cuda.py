@@ -30,11 +30,23 @@ def swiglu(gate_up: Tensor) -> Tensor:
 @triton_op("danlu::swiglu_backward", mutates_args={})
 def swiglu_backward(gate_up: Tensor, d_out: Tensor) -> Tensor:
     """The gradient of gate_up from that of the product, both contiguous."""
-    width = d_out.shape[-1]
     d_gate_up = torch.empty_like(gate_up)
-    rows = d_out.numel() // width
-    wrap_triton(_swiglu_backward)[(rows, triton.cdiv(width, _BLOCK))](gate_up, d_out, d_gate_up, width, block=_BLOCK)
+    rows, width = d_out.numel() // d_out.shape[-1], d_out.shape[-1]
+    wrap_triton(_swiglu_backward)[(rows, triton.cdiv(width, _BLOCK))](
+        gate_up, d_out, d_gate_up, gate_up, width, again=False, block=_BLOCK
+    )
     return d_gate_up
+
+
+@triton_op("danlu::swiglu_again", mutates_args={})
+def swiglu_again(gate_up: Tensor, d_out: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, and the product [..., F] itself."""
+    d_gate_up, out = torch.empty_like(gate_up), torch.empty_like(d_out)
+    rows, width = d_out.numel() // d_out.shape[-1], d_out.shape[-1]
+    wrap_triton(_swiglu_backward)[(rows, triton.cdiv(width, _BLOCK))](
+        gate_up, d_out, d_gate_up, out, width, again=True, block=_BLOCK
+    )
+    return d_gate_up, out
 
 
 def _save(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -59,7 +71,9 @@ def _swiglu_forward(gate_up, out, width, block: tl.constexpr):  # type: ignore[n
 
 
 @triton.jit
-def _swiglu_backward(gate_up, d_out, d_gate_up, width, block: tl.constexpr):  # type: ignore[no-untyped-def]
+def _swiglu_backward(  # type: ignore[no-untyped-def]
+    gate_up, d_out, d_gate_up, out, width, again: tl.constexpr, block: tl.constexpr
+):
     row = tl.program_id(0).to(tl.int64)
     lane = tl.program_id(1) * block + tl.arange(0, block)
     inside = lane < width
@@ -71,3 +85,5 @@ def _swiglu_backward(gate_up, d_out, d_gate_up, width, block: tl.constexpr):  # 
     d_gate_up += row * 2 * width + lane
     tl.store(d_gate_up, d_gate.to(d_gate_up.dtype.element_ty), mask=inside)
     tl.store(d_gate_up + width, (d * gate * sigmoid).to(d_gate_up.dtype.element_ty), mask=inside)
+    if again:
+        tl.store(out + row * width + lane, (gate * sigmoid * up).to(out.dtype.element_ty), mask=inside)

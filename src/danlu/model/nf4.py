@@ -58,16 +58,16 @@ class NF4(Quantised):
         if x.is_cuda:
             from danlu.model.nf4_cuda import nf4_product
 
-            y = nf4_product(x, *self._held, self.size[0], False)
+            y = nf4_product(x, *self.held, self.size[0], False)
         else:
-            y = _Product.apply(x, *self._held, self.size)
+            y = _Product.apply(x, *self.held, self.size)
         return y if bias is None else y + bias
 
     def dequantised(self, dtype: torch.dtype) -> Tensor:
-        return _dequantised(self._held, self.size, dtype)
+        return _dequantised(self.held, self.size, dtype)
 
     @property
-    def _held(self) -> tuple[Tensor, ...]:
+    def held(self) -> tuple[Tensor, ...]:
         return self.packed, self.scales, self.coarse, self.mean, self.levels, self.code
 
 

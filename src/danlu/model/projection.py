@@ -26,6 +26,11 @@ class Quantised(nn.Module):
         """The weight [out, in] that it stands for."""
         raise NotImplementedError
 
+    @property
+    def held(self) -> tuple[Tensor, ...]:
+        """What `adapted_cuda.added_product` makes the weight of; nothing where it cannot."""
+        return ()
+
 
 class Projection(nn.Linear):
     """x W^T + b, where the rows of W hold several unfused weights, and what adapters add.
@@ -63,6 +68,13 @@ class Projection(nn.Linear):
     def whole_weight(self, dtype: torch.dtype) -> Tensor:
         """W [out, in], out of fewer bits where it is quantised."""
         return self.weight.to(dtype) if self.quantised is None else self.quantised.dequantised(dtype)
+
+    @property
+    def held(self) -> tuple[Tensor, ...]:
+        """The frozen weight, or what a quantised one is held in, as `adapted_cuda` takes it; nothing where it cannot."""
+        if self.quantised is not None:
+            return self.quantised.held
+        return () if self.weight.requires_grad else (self.weight,)
 
     def quantise(self, quantised: Quantised) -> None:
         """Takes a quantised weight in the place of the weight."""

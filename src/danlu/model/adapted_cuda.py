@@ -1,0 +1,95 @@
+"""A projection with its adapter on a GPU in as few passes over memory as products of the library allow.
+
+What A and B add is summed where the base's product already lies, forward and backward, in place of a product of its own
+and a sum of both. What goes into the projection after a gate is made again in the backward pass by the kernel that
+reads the gate anyway. Imported where there is a GPU only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.library import custom_op
+
+from danlu.model.gate_cuda import swiglu, swiglu_again
+from danlu.model.nf4_cuda import given_back
+
+
+@custom_op("danlu::added_product", mutates_args=())
+def added_product(x: Tensor, held: Sequence[Tensor], other: int, across: bool, low: Tensor, up: Tensor) -> Tensor:
+    """x W^T + low up [..., other] of x [..., in], or, `across`, x W + low up [..., other] of x [..., out].
+
+    Args:
+        held: W [out, in] alone, or what `nf4.NF4` holds of it.
+        low, up: [..., R] and [R, other].
+    """
+    if len(held) == 1:
+        weight = held[0]
+    else:
+        size = (x.shape[-1], other) if across else (other, x.shape[-1])
+        weight = given_back(tuple(held), x.dtype)[: size[0] * size[1]].view(size)
+    y = torch.matmul(x, weight if across else weight.t())
+    y.flatten(0, -2).addmm_(low.flatten(0, -2), up)
+    return y
+
+
+@added_product.register_fake
+def _(x: Tensor, held: Sequence[Tensor], other: int, across: bool, low: Tensor, up: Tensor) -> Tensor:
+    return x.new_empty(*x.shape[:-1], other)
+
+
+def adapted(x: Tensor, a_RI: Tensor, b_OR: Tensor, held: Sequence[Tensor]) -> Tensor:
+    """x W^T + (x A^T) B^T [..., out] of x [..., in]; W, of which `held` is what `added_product` takes, is frozen."""
+    y: Tensor = _Adapted.apply(x, a_RI, b_OR, *held)
+    return y
+
+
+def adapted_after_gate(gate_up: Tensor, a_RI: Tensor, b_OR: Tensor, held: Sequence[Tensor]) -> Tensor:
+    """The same of silu(gate) * up, of gate_up [..., 2 in] contiguous."""
+    y: Tensor = _AdaptedAfterGate.apply(gate_up, a_RI, b_OR, *held)
+    return y
+
+
+class _Adapted(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, a_RI: Tensor, b_OR: Tensor, *held: Tensor) -> Tensor:
+        low = F.linear(x, a_RI)
+        ctx.save_for_backward(x, low, a_RI, b_OR, *held)
+        return added_product(x, held, len(b_OR), False, low, b_OR.t())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
+        x, low, a_RI, b_OR, *held = ctx.saved_tensors
+        d_low = d_y @ b_OR
+        wanted = ctx.needs_input_grad[0]  # not in the first block, whose input nothing trains
+        d_x = added_product(d_y, held, a_RI.shape[1], True, d_low, a_RI) if wanted else None
+        return d_x, _summed(d_low, x), _summed(d_y, low), *[None] * len(held)
+
+
+class _AdaptedAfterGate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor, a_RI: Tensor, b_OR: Tensor, *held: Tensor) -> Tensor:
+        x = swiglu(gate_up)
+        low = F.linear(x, a_RI)
+        ctx.save_for_backward(gate_up, low, a_RI, b_OR, *held)
+        return added_product(x, held, len(b_OR), False, low, b_OR.t())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
+        gate_up, low, a_RI, b_OR, *held = ctx.saved_tensors
+        d_low = d_y @ b_OR
+        d_x = added_product(d_y, held, a_RI.shape[1], True, d_low, a_RI)
+        d_gate_up, x = swiglu_again(gate_up, d_x)
+        return d_gate_up, _summed(d_low, x), _summed(d_y, low), *[None] * len(held)
+
+
+def _summed(d: Tensor, x: Tensor) -> Tensor:
+    """d^T x, summed over all tokens."""
+    return d.flatten(0, -2).t() @ x.flatten(0, -2)

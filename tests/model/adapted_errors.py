@@ -1,0 +1,49 @@
+"""Prints how far projections with adapters in place, and their gradients, lie from the same computed plainly in float64.
+
+A program of its own, as Triton decides when it is imported whether its interpreter runs kernels.
+"""
+
+from __future__ import annotations
+
+import json
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from danlu.model.adapted_cuda import adapted, adapted_after_gate
+from danlu.model.nf4 import quantise
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+IN, OUT, RANK = 64, 48, 4
+
+
+def errors(in_4_bits: bool, gate: bool) -> list[float]:
+    torch.manual_seed(0)
+    weight = torch.randn(OUT, IN, device=DEVICE)
+    made = quantise(weight)
+    exact = made.dequantised(torch.float64) if in_4_bits else weight.double()
+    x, a, b = (torch.randn(*size, device=DEVICE) for size in ((2, 3, IN * (1 + gate)), (RANK, IN), (OUT, RANK)))
+    push = torch.randn(2, 3, OUT, device=DEVICE)
+    given = [value.requires_grad_() for value in (x, a, b)]
+    function = adapted_after_gate if gate else adapted
+    y = function(*given, made.held if in_4_bits else (weight,))
+    found = [y, *torch.autograd.grad(y, given, push)]
+    doubles = [value.detach().double().requires_grad_() for value in given]
+    plain = _plain(*doubles, exact, gate)
+    expected = [plain, *torch.autograd.grad(plain, doubles, push.double())]
+    return [
+        float((got.detach().double() - wanted.detach()).norm() / wanted.detach().norm())
+        for got, wanted in zip(found, expected, strict=True)
+    ]
+
+
+def _plain(x: Tensor, a: Tensor, b: Tensor, weight: Tensor, gate: bool) -> Tensor:
+    if gate:
+        x = F.silu(x[..., :IN]) * x[..., IN:]
+    return F.linear(x, weight) + F.linear(F.linear(x, a), b)
+
+
+if __name__ == "__main__":
+    cases = [(in_4_bits, gate) for in_4_bits in (False, True) for gate in (False, True)]
+    print(json.dumps({f"4 bits {in_4_bits}, gate {gate}": errors(in_4_bits, gate) for in_4_bits, gate in cases}))
