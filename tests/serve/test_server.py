@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -221,3 +225,21 @@ def test_the_page_is_whole_and_closed(server: Live) -> None:
     english, chinese = (re.findall(r"(\w+):", part) for part in words.partition("en: {")[2].split("zh: {"))
     used = set(re.findall(r'data-word="(\w+)"', page.text)) | set(re.findall(r"\b(?:words\(\)|w)\.(\w+)", script))
     assert english == chinese and used <= set(english) and used
+
+
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_that_is_asked_to_end_ends_well(reciting_model: Path, asked: signal.Signals) -> None:
+    command = [sys.executable, "-m", "danlu.cli", "serve", str(reciting_model), "port=0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    url = process.stderr.readline().split("page ")[1].split()[0]
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(f"{url}/v1/models", timeout=5)
+            break
+        except httpx.ConnectError:
+            time.sleep(0.05)
+    process.send_signal(asked)
+    _, told = process.communicate(timeout=30)
+    assert (process.returncode, told) == (0, "")

@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import uvicorn
@@ -40,8 +40,12 @@ def serve(model: Model, settings: ServeSettings) -> None:
     shown = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     print(f"{settings.name or model.name}: page {shown}/  API {shown}/v1  (Ctrl-C ends)", file=sys.stderr)
     config = uvicorn.Config(create_app(model, settings), log_level="warning", timeout_graceful_shutdown=3)
-    with suppress(KeyboardInterrupt):  # uvicorn raises it again once everything is closed
-        uvicorn.Server(config).run(sockets=[listener])
+    server = uvicorn.Server(config)
+    try:
+        server.run(sockets=[listener])
+    except (KeyboardInterrupt, SystemExit):  # uvicorn raises the signal again once everything is closed
+        if not server.started:
+            raise
 
 
 def listen(settings: ServeSettings) -> socket.socket:
