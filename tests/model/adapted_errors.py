@@ -1,4 +1,4 @@
-"""Prints how far projections with adapters in place, and their gradients, lie from the same computed plainly in float64.
+"""Prints how far projections with adapters in place, and their gradients, lie from plain ones in float64.
 
 A program of its own, as Triton decides when it is imported whether its interpreter runs kernels.
 """
@@ -26,11 +26,11 @@ def errors(in_4_bits: bool, gate: bool) -> list[float]:
     x, a, b = (torch.randn(*size, device=DEVICE) for size in ((2, 3, IN * (1 + gate)), (RANK, IN), (OUT, RANK)))
     push = torch.randn(2, 3, OUT, device=DEVICE)
     given = [value.requires_grad_() for value in (x, a, b)]
-    function = adapted_after_gate if gate else adapted
-    y = function(*given, made.held if in_4_bits else (weight,))
+    function, held = adapted_after_gate if gate else adapted, made.held if in_4_bits else (weight,)
+    y = function(x, a, b, held)
     found = [y, *torch.autograd.grad(y, given, push)]
     doubles = [value.detach().double().requires_grad_() for value in given]
-    plain = _plain(*doubles, exact, gate)
+    plain = _plain(doubles, exact, gate)
     expected = [plain, *torch.autograd.grad(plain, doubles, push.double())]
     return [
         float((got.detach().double() - wanted.detach()).norm() / wanted.detach().norm())
@@ -38,7 +38,8 @@ def errors(in_4_bits: bool, gate: bool) -> list[float]:
     ]
 
 
-def _plain(x: Tensor, a: Tensor, b: Tensor, weight: Tensor, gate: bool) -> Tensor:
+def _plain(given: list[Tensor], weight: Tensor, gate: bool) -> Tensor:
+    x, a, b = given
     if gate:
         x = F.silu(x[..., :IN]) * x[..., IN:]
     return F.linear(x, weight) + F.linear(F.linear(x, a), b)

@@ -8,27 +8,28 @@ from torch import Tensor
 
 from danlu.model.attention import Documents, document_mask, masked_attention
 
-ROWS, LENGTH, LENGTHS = 3, 8, [5, 8, 1, 6, 4]
+LENGTH, LENGTHS = 8, [5, 8, 1, 6, 4]
 
 
-def packed(window: int | None, dtype: torch.dtype) -> tuple[Documents, list[Tensor]]:
-    sizes = torch.tensor(LENGTHS)
-    cu = torch.cat([torch.zeros(1, dtype=torch.int32), sizes.cumsum(0).int(), torch.tensor([24, 24]).int()])
-    document_BT = torch.arange(len(LENGTHS)).repeat_interleave(sizes).view(ROWS, LENGTH)
+def packed(window: int | None, dtype: torch.dtype, lengths: list[int]) -> tuple[Documents, list[Tensor]]:
+    sizes, total = torch.tensor(lengths), sum(lengths)
+    cu = torch.cat([torch.zeros(1, dtype=torch.int32), sizes.cumsum(0).int(), torch.tensor([total, total]).int()])
+    document_BT = torch.arange(len(lengths)).repeat_interleave(sizes).view(-1, LENGTH)
     torch.manual_seed(0)
-    parts = [torch.randn(ROWS, LENGTH, heads, 4, dtype=dtype, requires_grad=True) for heads in (4, 2, 2)]
+    parts = [torch.randn(*document_BT.shape, heads, 4, dtype=dtype, requires_grad=True) for heads in (4, 2, 2)]
     return Documents(cu, LENGTH, document_BT, window, dtype), parts
 
 
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_each_document_gets_what_it_gets_alone(window: int | None, compiled: bool) -> None:
+@pytest.mark.parametrize("lengths", [LENGTHS, [5, 8, 3]], ids=["three rows", "two rows"])
+def test_each_document_gets_what_it_gets_alone(lengths: list[int], window: int | None, compiled: bool) -> None:
     torch._dynamo.reset()
-    attend, parts = packed(window, torch.float64)
+    attend, parts = packed(window, torch.float64, lengths)
     call = torch.compile(attend.__call__, backend="eager", fullgraph=True) if compiled else attend
     made = call(0, *parts)
     alone = []
-    for q, k, v in zip(*(part.flatten(0, 1).split(LENGTHS) for part in parts), strict=True):
+    for q, k, v in zip(*(part.flatten(0, 1).split(lengths) for part in parts), strict=True):
         mask = document_mask(torch.zeros(1, len(q)), window)
         alone.append(masked_attention(q[None], k[None], v[None], mask)[0])
     expected = torch.cat(alone).view_as(made)
@@ -39,7 +40,7 @@ def test_each_document_gets_what_it_gets_alone(window: int | None, compiled: boo
 
 
 def test_changing_a_document_leaves_the_others_bit_for_bit() -> None:
-    attend, parts = packed(None, torch.float32)
+    attend, parts = packed(None, torch.float32, LENGTHS)
     before = attend(0, *parts)
     other = [part.detach().clone() for part in parts]
     for part in other:

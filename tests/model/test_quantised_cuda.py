@@ -1,4 +1,4 @@
-"""The kernels for quantised weights and adapters, run by Triton's interpreter where there is no GPU, against float64."""
+"""Kernels for quantised weights and adapters, run by Triton's interpreter where there is no GPU, against float64."""
 
 from __future__ import annotations
 

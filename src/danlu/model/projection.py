@@ -71,7 +71,7 @@ class Projection(nn.Linear):
 
     @property
     def held(self) -> tuple[Tensor, ...]:
-        """The frozen weight, or what a quantised one is held in, as `adapted_cuda` takes it; nothing where it cannot."""
+        """The frozen weight, or what a quantised one is held in, as `adapted_cuda` takes it; nothing where it can't."""
         if self.quantised is not None:
             return self.quantised.held
         return () if self.weight.requires_grad else (self.weight,)
