@@ -94,10 +94,11 @@ def document_mask(document_BT: Tensor, window: int | None = None) -> Tensor:
 
 
 def previous_row_mask(document_BT: Tensor, window: int | None = None) -> Tensor:
-    """bool [B, 1, T, T], true where a query sees a key of the row before; the first row's is the last, unseen."""
+    """bool [B, 1, T, T], true where a query sees a key of the row before; the first row has none, and sees nothing."""
     place = torch.arange(document_BT.shape[1], device=document_BT.device)
     behind = place[:, None] - place + len(place)
     same = document_BT[:, :, None] == document_BT.roll(1, 0)[:, None, :]
+    same[0] = False  # a document that begins in it may go on in the last row, which comes before it here
     return (same if window is None else same & (behind < window))[:, None]
 
 
