@@ -79,7 +79,7 @@ def totals(step: Step) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_ranks_and_rows_do_not_change_a_step(sets: dict[str, list[TokenSet]], unit: str) -> None:
-    made = stream(sets[unit], unit)
+    made, least = stream(sets[unit], unit), 2 if unit == "pair" else 1
     for start, count in ((0, 40), (37, 90), (made.total - 7, 40)):
         expected = made.step(start, count, rows=2)
         whole = documents(expected.micro)
@@ -93,8 +93,11 @@ def test_ranks_and_rows_do_not_change_a_step(sets: dict[str, list[TokenSet]], un
                 assert sum(float(batch.target_weights.sum()) for batch in batches) == expected.weight_sum
                 assert sum(batch.text_bytes for batch in batches) == expected.text_bytes
                 assert sum(batch.real_tokens for batch in batches) == expected.tokens
-                assert {batch.tokens.shape for batch in batches} == {(rows, LENGTH)}
-                assert {batch.cu.shape for batch in batches} == {(made.shape(rows).slots + 1,)}
+                held = [[len(batch.tokens) for batch in rank.micro] for rank in ranks]
+                assert {*held[0][:-1]} <= {rows} and held == [held[0]] * world, "no rank waits for another"
+                assert held[0][-1] in {rows, *(max(least, -(-rows // part)) for part in (2, 4))}
+                assert all(batch.cu.shape == (made.shape(len(batch.tokens)).slots + 1,) for batch in batches)
+                assert ranks[0].padding == pytest.approx(1 - expected.tokens / (world * sum(held[0]) * LENGTH))
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -192,6 +195,37 @@ def test_a_set_smaller_than_a_batch_or_the_ranks(tmp_path: Path) -> None:
     assert sum(documents([batch for rank in ranks for batch in rank.micro]).values()) == 3
     assert min(rank.micro[0].real_tokens for rank in ranks) == 0
     assert len(list(made.steps(0, 1000))) == 1
+
+
+@pytest.mark.parametrize("pack", ["best_fit", "none"])
+@pytest.mark.parametrize("unit", ["document", "pair"])
+def test_the_last_micro_batches_have_the_fewest_rows_that_hold_them(
+    sets: dict[str, list[TokenSet]], unit: str, pack: str
+) -> None:
+    """Few shapes for a compiler, else as many rows as there are tokens for, but for what packing leaves free."""
+    made, rows, world, found = stream(sets[unit], unit, pack=pack), 8, 2, []
+    for count in range(3, 60, 3):
+        whole, shapes = documents(made.step(5, count, rows=2).micro), []
+        for one in (made, made.with_any_rows()):
+            ranks = [one.step(5, count, rank, world, rows) for rank in range(world)]
+            shapes.append([len(batch.tokens) for batch in ranks[0].micro])
+            assert documents([batch for rank in ranks for batch in rank.micro]) == whole
+        few, least = shapes
+        assert few[:-1] == least[:-1] == [rows] * (len(few) - 1)
+        assert few[-1] == min(shape for shape in (2, 4, 8) if shape >= least[-1])
+        found.append(least[-1])
+        if pack == "best_fit" and unit == "document":
+            alone = made.with_any_rows().step(5, count, rows=64)
+            assert len(alone.micro) == 1 and 0 <= len(alone.micro[0].tokens) * LENGTH - alone.tokens < LENGTH
+    assert len(set(found)) > 3
+
+
+def test_rows_that_cost_the_least(sets: dict[str, list[TokenSet]], tmp_path: Path) -> None:
+    """Whole micro-batches are worth more than as many tokens in smaller ones; much padding is not."""
+    windows = stream([write(tmp_path / "set", "window", 300, longest=1024)], "window", length=1024)
+    assert {rows: windows.fullest_rows(96, 1, rows) for rows in (24, 31, 96)} == {24: 24, 31: 24, 96: 96}
+    assert windows.with_any_rows().fullest_rows(96, 1, 31) == 31
+    assert stream(sets["pair"], "pair").fullest_rows(4, 1, 2) == 2
 
 
 def test_pairs_lie_whole_in_one_micro_batch(sets: dict[str, list[TokenSet]]) -> None:

@@ -16,13 +16,13 @@ from danlu.train.preference_settings import DPOTrainSettings, KTOTrainSettings, 
 from danlu.train.settings import SaveSettings, TrainSettings
 from danlu.train.tune_settings import LoRA
 
-COMMON = {"batch": 8, "rows": 2, "learning_rate": 3e-3, "save": SaveSettings(every=3, keep_last=9)}
+COMMON = {"batch": 16, "rows": 2, "learning_rate": 3e-3, "save": SaveSettings(every=3, keep_last=9)}
 RUNS: dict[str, TrainSettings] = {
-    "adamw": TrainSettings(**COMMON, sharding="optimizer", evaluate_every=6),
+    "adamw": TrainSettings(**COMMON, sharding="optimizer", evaluate_every=6, epochs=2),
     "recompute": TrainSettings(**COMMON, sharding="full", recompute=True, steps=6),
     "muon": TrainSettings(**COMMON, sharding="optimizer", optimizer="muon", steps=6),
     "bf16": TrainSettings(**COMMON, sharding="optimizer", precision="bf16", steps=6),
-    "dpo": DPOTrainSettings(**COMMON, steps=6),
+    "dpo": DPOTrainSettings(**{**COMMON, "rows": 4}, steps=6),
     "kto": KTOTrainSettings(**COMMON, steps=6),
     "reward": RewardTrainSettings(**COMMON, steps=6),
     "none": TrainSettings(**COMMON, sharding="none", steps=6),

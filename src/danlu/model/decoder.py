@@ -25,6 +25,11 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 Places = tuple[Tensor, Tensor]
 """What the blocks need of the positions: cosines and sines (`Rope`), or slopes and places (`Alibi`)."""
 
+VARIANTS = 64
+"""Bound on how often a block is compiled: for three shapes of a batch, with gradients of its input, of weights only and
+without any, and for the few bounds of lengths that some kernels want.
+"""
+
 _GATES: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "gelu": F.gelu}
 
 
@@ -173,9 +178,14 @@ class Decoder(nn.Module):
         return self.norm(x_BTD)
 
     def compile_blocks(self, backend: str = "inductor") -> None:
-        """Compiles the block once for all layers; the first batch pays for it."""
+        """Compiles the block for all layers, once for each shape of a batch; the first one of a shape pays for it.
+
+        Never for shapes that are left open, which a second shape would bring about: such kernels are slower, and the
+        first shape would take them, too.
+        """
+        torch._dynamo.config.recompile_limit = VARIANTS
         for block in self.blocks:
-            block.compile(backend=backend, fullgraph=True)
+            block.compile(backend=backend, fullgraph=True, dynamic=False)
 
     def parts(self) -> Iterator[Part]:
         """Every weight under its own unfused name; the only way to see inside fused parameters."""

@@ -1,4 +1,4 @@
-"""The one form that everything trains on: rows of documents as flat arrays of constant shape."""
+"""The one form that everything trains on: rows of documents as flat arrays of few shapes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Batch(Generic[Array]):
 
     Documents lie end to end in the flattened tokens, and may cross from one row into the next.
 
-    All shapes but that of `targets` are the same for every batch of a run, and `targets` takes at most 32 lengths.
+    The shapes of batches of equally many rows are the same, but for that of `targets`, which takes at most 32 lengths.
     The stream makes it of numpy arrays; `torch(device)` gives it as tensors.
     """
 
@@ -99,7 +99,7 @@ Run = Sequence[Placed]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What is constant over the batches of a run."""
+    """What is the same for all batches of equally many rows."""
 
     rows: int
     """B, rows of a micro-batch."""

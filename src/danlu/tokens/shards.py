@@ -267,3 +267,20 @@ class TokenSet:
         if number not in self._checked:
             self._verify(number)
         return Columns.open(self.folder / self.shards[number].file)
+
+
+def require_one_stream(sets: Sequence[TokenSet], unit: str, pack: str, isolate: bool) -> None:
+    """Raises UserError for token sets that cannot be one stream of this unit."""
+    if (unit == "window") != (pack == "concat"):
+        raise UserError(f"`pack: {pack}` cannot make batches of unit {unit}", do="windows go with `pack: concat` only")
+    if pack == "best_fit" and not isolate:
+        raise UserError("`pack: best_fit` needs `isolate: true`", do="use `concat` or `none`, or set `isolate: true`")
+    plain = ("window", "document")
+    for token_set in sets:
+        where = str(token_set.folder)
+        if token_set.unit != unit and not (token_set.unit in plain and unit in plain):
+            raise UserError(f"this token set holds unit {token_set.unit}, not {unit}", where=where, do="pack it again")
+        for name in ("tokenizer", "template"):
+            if token_set.manifest[name] != sets[0].manifest[name]:
+                other = sets[0].folder
+                raise UserError(f"packed with another {name} than {other}", where=where, do="pack both again with one")

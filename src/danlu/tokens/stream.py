@@ -19,9 +19,9 @@ from danlu.tokens.curriculum import Curriculum
 from danlu.tokens.cut import Cut, OldestTurns, Overlong, cut
 from danlu.tokens.encode import Encoded
 from danlu.tokens.order import Order, Place, merged
-from danlu.tokens.packing import best_fit
+from danlu.tokens.packing import MICRO_BATCH_TOKENS, Room, micro_batches
 from danlu.tokens.settings import Unit
-from danlu.tokens.shards import DOCUMENTS, GOOD, Entry, TokenSet
+from danlu.tokens.shards import DOCUMENTS, GOOD, Entry, TokenSet, require_one_stream
 
 Packing = Literal["concat", "best_fit", "none"]
 _SEARCHED = 1 << 14  # positions that a search has in memory
@@ -124,7 +124,8 @@ class Stream:
         self.oldest_turns: OldestTurns = oldest_turns
         self.answer_budget = length // 2 if answer_budget is None else answer_budget
         self._columns, self._padding_id = columns or {}, padding_id
-        _check(self.sets, unit, pack, isolate)
+        self._few_shapes = True
+        require_one_stream(self.sets, unit, pack, isolate)
         sizes = [[self._examples_in(entry) for entry in token_set.shards] for token_set in self.sets]
         self._curricula = list(curricula)
         grades = [None if one is None else one.grades for one in curricula]
@@ -175,8 +176,21 @@ class Stream:
         made._columns = {**self._columns, **columns}
         return made
 
+    @property
+    def least_rows(self) -> int:
+        """The fewest rows of a micro-batch: what must lie in one may need so many."""
+        return 2 if self.unit == "pair" else 1
+
+    def with_any_rows(self) -> Stream:
+        """The same stream for a network that is not compiled: the last micro-batches of a step have just the rows that
+        they need, and not one of few numbers of rows.
+        """
+        made = copy(self)
+        made._few_shapes = False
+        return made
+
     def shape(self, rows: int) -> Shape:
-        """The constant shape of micro-batches of `rows` rows."""
+        """The shape of micro-batches of `rows` rows."""
         return Shape(rows, self.length, self._documents_a_row, self.isolate, self._padding_id)
 
     def examples(self, start: int, count: int) -> Iterator[Taken]:
@@ -186,7 +200,7 @@ class Stream:
                 yield self._take(position, place)
 
     def step(self, start: int, count: int, rank: int = 0, world: int = 1, rows: int = 1) -> Step:
-        """The next `count` examples as micro-batches of `rows` rows for one of `world` ranks.
+        """The next `count` examples as micro-batches of `rows` rows, the last of fewer, for one of `world` ranks.
 
         What a step sees depends on `start` and `count` alone. The last step of a run may have fewer examples.
         """
@@ -194,20 +208,19 @@ class Stream:
         taken = list(self.examples(start, count))
         groups = self._groups(self._items(taken), rows, world)
         aside = self._groups(self._items(taken, aside=True), rows, world) if self.unit == "labelled" else []
-        packed = [run for group in groups for run in group]
+        packed = [run for _, runs in groups for run in runs]
         weight_sum, text_bytes, tokens = totals(packed, self.isolate, self._spelling.text_bytes)
-        shape, spelt = self.shape(rows), self._spelling.text_bytes
         return Step(
-            micro=[make_batch(group, shape, spelt, self._columns) for group in groups[rank::world]],
+            micro=[self._batch(*group) for group in groups[rank::world]],
             consumed=sum(ranges[-1]) if ranges else self.total,
             weight_sum=weight_sum,
             examples=len(taken),
             pairs=sum(bool(example.documents) for example in taken) if DOCUMENTS[self.unit] == 2 else 0,
             tokens=tokens,
             text_bytes=text_bytes,
-            padding=1 - tokens / (len(groups) * rows * self.length),
+            padding=1 - tokens / (sum(held for held, _ in groups) * self.length),
             reasons=dict(Counter(example.reason for example in taken if example.reason)),
-            aside=[make_batch(group, shape, spelt, self._columns) for group in aside[rank::world]],
+            aside=[self._batch(*group) for group in aside[rank::world]],
         )
 
     def steps(self, start: int, count: int, rank: int = 0, world: int = 1, rows: int = 1) -> Iterator[Step]:
@@ -218,18 +231,19 @@ class Stream:
             start = step.consumed
 
     def fullest_rows(self, count: int, world: int, most: int) -> int:
-        """The rows of a micro-batch, `most` or down to half of it, that leave the least padding in steps of `count`.
+        """The rows of a micro-batch, `most` or down to a quarter of it, with which steps of `count` cost the least.
 
-        A step's rows rarely fill the last micro-batch of every rank; four steps over the first epoch are looked at.
+        What is computed counts, padding and all, and each micro-batch besides; four steps over the first epoch are
+        looked at.
         """
         starts = sorted({self.epoch * part // 4 for part in range(4)})
-        steps = [list(self.examples(min(start, self.total - 1), count)) for start in starts]
-        least = 2 if self.unit == "pair" else 1
+        steps = [self._items(list(self.examples(min(start, self.total - 1), count))) for start in starts]
 
-        def computed(rows: int) -> int:
-            return sum(len(self._groups(self._items(taken), rows, world)) * rows for taken in steps)
+        def cost(rows: int) -> int:
+            held = [held for items in steps for held, _ in self._groups(items, rows, world)]
+            return sum(held) * self.length + len(held) * MICRO_BATCH_TOKENS
 
-        return min(range(max(most, least), max(most // 2, least) - 1, -1), key=computed)
+        return min(range(max(most, self.least_rows), max(most // 4, self.least_rows) - 1, -1), key=cost)
 
     def trace(self, start: int, count: int) -> list[Trace]:
         """Which texts a step from `start` of `count` examples sees."""
@@ -343,23 +357,27 @@ class Stream:
         budget, spelt = self.answer_budget, self._spelling.token_bytes
         return cut(documents, self.length, self.overlong, budget, spelt, self.oldest_turns)
 
-    def _groups(self, items: Sequence[list[Placed]], rows: int, world: int) -> list[list[Run]]:
-        """All micro-batches of a step, a multiple of `world`; each rank takes every world-th."""
-        least = 2 if self.unit == "pair" else 1
-        if rows < least:
+    def _groups(self, items: Sequence[list[Placed]], rows: int, world: int) -> list[tuple[int, list[Run]]]:
+        """All micro-batches of a step as (rows, runs), a multiple of `world`; each rank takes every world-th."""
+        if rows < self.least_rows:
             raise UserError("a pair may need two rows", do="use micro-batches of at least 2 rows")
         if self.pack == "best_fit":
             sizes = [sum(map(len, item)) for item in items]
-            bins = best_fit(sizes, rows * self.length, rows * self._documents_a_row // least)
-            packed: list[list[Run]] = [
-                [[document for number in numbers for document in items[number]]] for numbers in bins
-            ]
-            return packed + [[] for _ in range(-len(packed) % world if packed else world)]
-        count = world * max(1, -(-len(items) // (world * (rows // least))))
-        dealt = [items[number::count] for number in range(count)]
-        if self.pack == "none":
-            return [[[document] for item in group for document in item] for group in dealt]
-        return [list(group) for group in dealt]
+        else:
+            sizes = [self.length * (len(item) if self.pack == "none" else 1) for item in items]
+        room = Room(rows, self.length, self._documents_a_row, self.least_rows, self._few_shapes)
+        found = micro_batches(sizes, room, world)
+        return [(fewer, self._runs([items[number] for number in numbers])) for fewer, numbers in found]
+
+    def _runs(self, items: list[list[Placed]]) -> list[Run]:
+        """A micro-batch's documents in one run, in windows, or each by itself."""
+        if self.pack == "concat":
+            return list(items)
+        documents = [document for item in items for document in item]
+        return [documents] if self.pack == "best_fit" else [[document] for document in documents]
+
+    def _batch(self, rows: int, runs: Sequence[Run]) -> Batch[np.ndarray]:
+        return make_batch(runs, self.shape(rows), self._spelling.text_bytes, self._columns)
 
     def _ranges(self, start: int, count: int) -> list[tuple[int, int]]:
         """(first position, number) of the next `count` positions that are not skipped."""
@@ -380,20 +398,3 @@ class Stream:
             if skipped_from < total <= skipped_to:
                 total = skipped_from
         return total
-
-
-def _check(sets: Sequence[TokenSet], unit: Unit, pack: Packing, isolate: bool) -> None:
-    """Raises UserError for token sets that cannot be one stream of this unit."""
-    if (unit == "window") != (pack == "concat"):
-        raise UserError(f"`pack: {pack}` cannot make batches of unit {unit}", do="windows go with `pack: concat` only")
-    if pack == "best_fit" and not isolate:
-        raise UserError("`pack: best_fit` needs `isolate: true`", do="use `concat` or `none`, or set `isolate: true`")
-    plain = ("window", "document")
-    for token_set in sets:
-        where = str(token_set.folder)
-        if token_set.unit != unit and not (token_set.unit in plain and unit in plain):
-            raise UserError(f"this token set holds unit {token_set.unit}, not {unit}", where=where, do="pack it again")
-        for name in ("tokenizer", "template"):
-            if token_set.manifest[name] != sets[0].manifest[name]:
-                other = sets[0].folder
-                raise UserError(f"packed with another {name} than {other}", where=where, do="pack both again with one")

@@ -21,7 +21,7 @@ from danlu.tokens.stream import Step, Stream
 from danlu.train.fewer_rows import fewer_rows
 from danlu.train.memory import fitting_rows, most_rows, needs
 from danlu.train.meter import Meter
-from danlu.train.network import block_matrices, build
+from danlu.train.network import block_matrices, build, in_its_shapes
 from danlu.train.objectives.base import Objective
 from danlu.train.optim import Optimizer
 from danlu.train.parallel import World
@@ -84,7 +84,7 @@ def heaviest(settings: TrainSettings, objective: Objective, decoder: Decoder, st
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     world, shape, dtype = World(0, 1, device), decoder.settings, DTYPES[settings.precision]
-    rows = settings.rows or fitting_rows(settings, shape, stream, world)
+    rows = settings.rows or fitting_rows(settings, shape, in_its_shapes(stream, settings, device), world)
     blank = Decoder.empty(shape, device="meta")
     network, masters = build(decoder, settings, world)
     optimizer = Optimizer(settings, masters.parameters, block_matrices(blank))
@@ -94,7 +94,7 @@ def heaviest(settings: TrainSettings, objective: Objective, decoder: Decoder, st
         try:
             return _load(stepper, settings, shape, stream, rows)
         except DoesNotFit as error:
-            rows = fewer_rows(error, rows, 2 if stream.unit == "pair" else 1, 1, world)
+            rows = fewer_rows(error, rows, stream.least_rows, 1, world)
 
 
 def _load(stepper: Stepper, settings: TrainSettings, shape: ModelSettings, stream: Stream, rows: int) -> Load:

@@ -30,7 +30,7 @@ from danlu.train.health import Health
 from danlu.train.journal import Journal
 from danlu.train.memory import fitting_rows, with_sharding
 from danlu.train.meter import Meter
-from danlu.train.network import Network, block_matrices, build
+from danlu.train.network import Network, block_matrices, build, in_its_shapes
 from danlu.train.next_setting import next_setting
 from danlu.train.objectives.base import Objective
 from danlu.train.optim import Optimizer
@@ -102,8 +102,10 @@ def train(
 
     Raises UserError for what the user can mend, and Stopped when asked to stop, after saving.
     """
-    task = Task(objective, decoder, tokenizer, template, stream, held_out, out, cache or out / "reference")
     world = parallel.join(device)
+    stream, *shaped = (in_its_shapes(one, settings, world.device) for one in (stream, *held_out.values()))
+    held_out = dict(zip(held_out, shaped, strict=True))
+    task = Task(objective, decoder, tokenizer, template, stream, held_out, out, cache or out / "reference")
     with deterministic(settings.deterministic), graceful_stop() as stop:
         return Run(settings, task, world, dict(config or settings.model_dump(mode="json")), seed).go(stop)
 
@@ -179,8 +181,7 @@ class Run:
                 try:
                     self._train(stop, bar)
                 except DoesNotFit as error:
-                    least = 2 if self.stream.unit == "pair" else 1
-                    self.rows = fewer_rows(error, self.rows, least, self.at.step + 1, self.world)
+                    self.rows = fewer_rows(error, self.rows, self.stream.least_rows, self.at.step + 1, self.world)
         self.world.wait()
         return self._finish()
 

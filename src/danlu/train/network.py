@@ -19,6 +19,7 @@ from danlu.train.tuning import tune
 if TYPE_CHECKING:
     from danlu.model.decoder import Decoder
     from danlu.tokens.batch import Batch
+    from danlu.tokens.stream import Stream
 
 
 class Network(nn.Module):
@@ -87,8 +88,7 @@ def build(
     decoder.to(world.device).train()
     tune(decoder, settings.tune, dtype, seed)
     decoder.recompute = settings.recompute
-    on_gpu = world.device.type == "cuda"
-    if on_gpu if settings.compile is None else settings.compile:
+    if _compiles(settings, world.device):
         torch.compiler.reset()  # what earlier runs in this process compiled counts against a limit
         decoder.compile_blocks()
     network = kind(decoder, dtype)
@@ -101,6 +101,15 @@ def build(
         parallel.shard(network, decoder.blocks, world, dtype, level)
         return network, Masters(decoder, None)  # shards are masters, gathered as `dtype`
     return network, Masters(decoder, dtype, world, level)
+
+
+def in_its_shapes(stream: Stream, settings: TrainSettings, device: torch.device) -> Stream:
+    """`stream` with micro-batches of few shapes where blocks are compiled, else with as many rows as they need."""
+    return stream if _compiles(settings, device) else stream.with_any_rows()
+
+
+def _compiles(settings: TrainSettings, device: torch.device) -> bool:
+    return device.type == "cuda" if settings.compile is None else settings.compile
 
 
 def block_matrices(decoder: Decoder) -> dict[str, list[Matrix]]:
