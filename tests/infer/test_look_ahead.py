@@ -1,7 +1,8 @@
-"""Greedy steps that are begun before the last one is read, over a stand-in for the GPU's graphs that does so too."""
+"""Greedy steps that are begun before the last one is read, and prompts by graphs, over stand-ins for a GPU's."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from danlu.infer import engine as module
+from danlu.infer import graphs
 from danlu.infer.cache import Cache, Causal
 from danlu.infer.engine import Engine
+from danlu.infer.graphs import CapturedPrompt, PromptGraphs
 from danlu.infer.settings import SamplingSettings
 from danlu.ledger.errors import UserError
 from danlu.model.decoder import Decoder
@@ -55,6 +58,31 @@ class EagerGraphs:
         return [chosen, logits_BV.isnan().any(-1).long().tolist()]
 
 
+class Again:
+    """Computes anew what a GPU would run again."""
+
+    times: ClassVar[int] = 0
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self._run = run
+
+    def replay(self) -> None:
+        Again.times += 1
+        self._run()
+
+
+class EagerPrompts(PromptGraphs):
+    def _capture(self, inputs: Tensor) -> CapturedPrompt:
+        logits = torch.empty(1, SHAPE.vocab_size)
+        return CapturedPrompt(Again(lambda: logits.copy_(self._logits(inputs))), inputs, logits)  # type: ignore
+
+
+def on_graphs(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(module, "DecodingGraphs", EagerGraphs)
+    patch.setattr(module, "PromptGraphs", EagerPrompts)
+    patch.setattr(graphs, "SHORTEST", 4)
+
+
 @pytest.fixture(scope="module")
 def decoder() -> Decoder:
     made = Decoder(SHAPE)
@@ -78,7 +106,7 @@ def without_cache(decoder: Decoder, prompt: list[int], count: int) -> list[int]:
 @given(st.data())
 def test_sequences_come_and_go_and_every_answer_is_its_own(decoder: Decoder, data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "DecodingGraphs", EagerGraphs)
+        on_graphs(patch)
         engine = Engine(decoder, max_batch=3, prefill_tokens=8)
         asked: list[tuple[Any, list[int], int, int | None]] = []
         for _ in range(data.draw(st.integers(1, 6))):
@@ -103,7 +131,7 @@ def test_sequences_come_and_go_and_every_answer_is_its_own(decoder: Decoder, dat
 def test_steps_are_begun_ahead_and_only_where_nothing_but_the_likeliest_token_is_asked(
     decoder: Decoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "DecodingGraphs", EagerGraphs)
+    on_graphs(monkeypatch)
     monkeypatch.setattr(EagerGraphs, "begun", 0)
     engine = Engine(decoder)
     engine.generate([[1, 2, 3]], SamplingSettings(max_tokens=8, temperature=0))
@@ -122,7 +150,7 @@ def test_steps_are_begun_ahead_and_only_where_nothing_but_the_likeliest_token_is
 def test_what_was_begun_is_forgotten_where_a_long_prompt_came_between(
     decoder: Decoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "DecodingGraphs", EagerGraphs)
+    on_graphs(monkeypatch)
     engine, cold = Engine(decoder, prefill_tokens=8), SamplingSettings(max_tokens=6, temperature=0)
     first = engine.submit([0], cold)
     engine.step()
@@ -133,7 +161,7 @@ def test_what_was_begun_is_forgotten_where_a_long_prompt_came_between(
 
 
 def test_logits_that_are_no_numbers_end_the_answer(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "DecodingGraphs", EagerGraphs)
+    on_graphs(monkeypatch)
     engine = Engine(decoder)
     request = engine.submit([1, 2, 3], SamplingSettings(max_tokens=8, temperature=0))
     engine.step()
@@ -141,3 +169,17 @@ def test_logits_that_are_no_numbers_end_the_answer(decoder: Decoder, monkeypatch
     with pytest.raises(UserError, match="NaN"):
         engine.finish([request])
     assert engine.running == 0
+
+
+def test_prompts_that_come_alone_have_a_graph_from_the_second_of_a_size_on(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_graphs(monkeypatch)
+    monkeypatch.setattr(Again, "times", 0)
+    engine, cold = Engine(decoder, prefill_tokens=16), SamplingSettings(max_tokens=4, temperature=0)
+    for prompt, known in [([1, 2, 3], 0), ([4, 5], 1), ([6, 7, 8, 9, 1], 1), ([9, 8, 7, 6, 5, 4, 3], 2), ([1] * 20, 2)]:
+        assert engine.generate([prompt], cold)[0].ids == without_cache(decoder, prompt, 4)
+        assert Again.times == known
+    both = [[1, 2, 3], [3, 2]]
+    assert [done.ids for done in engine.generate(both, cold)] == [without_cache(decoder, one, 4) for one in both]
+    assert Again.times == known, "together they are one batch"

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from danlu.infer.cache import Cache
 from danlu.infer.decode_cpu import fits, next_hidden
-from danlu.infer.graphs import DecodingGraphs
+from danlu.infer.graphs import DecodingGraphs, PromptGraphs
 from danlu.infer.sampling import History, choose, refuse_nan
 from danlu.infer.score import ContinuationScore, require_tokens, score
 from danlu.infer.settings import SamplingSettings
+from danlu.infer.step_cpu import StepOnCPU
 from danlu.ledger.errors import UserError
 from danlu.model.decoder import Decoder
 
@@ -106,7 +107,10 @@ class Engine:
         self.device = torch.device(device) if device is not None else next(decoder.parameters()).device
         self.window = decoder.settings.max_positions
         self._cache = Cache(max_batch, max_tokens_in_cache, decoder.settings.sliding_window)
-        self._graphs = DecodingGraphs(decoder, self._cache) if DecodingGraphs.fit(decoder) else None
+        fit = DecodingGraphs.fit(decoder)
+        self._graphs = DecodingGraphs(decoder, self._cache) if fit else None
+        self._prompts = PromptGraphs(decoder, self._cache) if fit else None
+        self._step_on_cpu = StepOnCPU(decoder, self._cache) if StepOnCPU.fit(decoder) else None
         self._on_cpu = fits(decoder)
         self._waiting: deque[Request] = deque()
         self._rows: list[Request] = []
@@ -243,8 +247,16 @@ class Engine:
                 break
         if not chosen:
             return []
+        if self._step_on_cpu is not None:
+            self._step_on_cpu.renew()  # a decoder that learns between answers may have put its weights elsewhere
         requests = [self._rows[row] for row in chosen]
         start = requests[0].prefilled
+        alone = len(chosen) == 1 and not start and len(requests[0].prompt) <= self.prefill_tokens
+        if self._prompts is not None and alone:
+            logits_1V = self._prompts.logits(requests[0].prompt, chosen[0])
+            if logits_1V is not None:
+                requests[0].prefilled = len(requests[0].prompt)
+                return self._extend(requests, logits_1V)
         pieces = [request.prompt[start : start + self.prefill_tokens] for request in requests]
         width = max(map(len, pieces))
         tokens_BT = torch.tensor([piece + [0] * (width - len(piece)) for piece in pieces], device=self.device)
@@ -287,6 +299,8 @@ class Engine:
     def _next_logits(self, tokens: list[int], places: list[int]) -> Tensor:
         if self._graphs is not None:
             return self._graphs.logits(tokens, places)
+        if self._step_on_cpu is not None:
+            return self._step_on_cpu.logits(tokens, places)
         tokens_B, positions_B = torch.tensor([tokens, places], device=self.device).unbind(0)
         attend = self._cache.decode(positions_B[:, None], places)
         if self._on_cpu:

@@ -1,5 +1,5 @@
-"""Decoding steps on a GPU as CUDA graphs: a step of a small model is hundreds of kernels that take longer to ask for
-than to run, and a graph asks for all of them at once.
+"""Decoding steps and short prompts on a GPU as CUDA graphs: a pass of a small model is hundreds of kernels that take
+longer to ask for than to run, and a graph asks for all of them at once.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from danlu.model.projection import Projection
 from danlu.model.rope import Rope
 
 HEAD_SIZES = (32, 64, 128, 256)
+SHORTEST, LONGEST = 64, 1024  # prompts for which there are graphs; longer ones keep the GPU busy by themselves
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,70 @@ class DecodingGraphs:
         for (keys, values), (old_keys, old_values) in zip(self._cache.layers, kept, strict=True):
             keys[:rows, 0], values[:rows, 0] = old_keys, old_values
         return Captured(graph, inputs, logits, likeliest)
+
+
+@dataclass(frozen=True)
+class CapturedPrompt:
+    """A graph, where it reads (the tokens of a prompt, the place of its last one and its row, int64 [T + 2]), and the
+    logits that it writes (float32 [1, V]).
+    """
+
+    graph: torch.cuda.CUDAGraph
+    inputs: Tensor
+    logits: Tensor
+
+
+class PromptGraphs:
+    """The logits after a prompt that comes alone, for decoders that `DecodingGraphs.fit`.
+
+    Prompts are filled up to a power of two. The first of a size is left to the decoder, as most programs that ask once
+    never ask again; from the second on there is a graph.
+    """
+
+    def __init__(self, decoder: Decoder, cache: Cache) -> None:
+        self._decoder, self._cache = decoder, cache
+        self._captured: dict[int, CapturedPrompt] = {}
+        self._met: set[int] = set()
+        self._moves = 0
+
+    def logits(self, prompt: list[int], row: int) -> Tensor | None:
+        """float32 [1, V], valid until the next call; keys and values are then in that row of the cache. None where
+        there is no graph for it.
+        """
+        width = max(SHORTEST, 1 << (len(prompt) - 1).bit_length())
+        if width > min(LONGEST, self._cache.length):
+            return None
+        if width not in self._met:
+            self._met.add(width)
+            return None
+        if self._cache.moves != self._moves:
+            self._captured.clear()
+            self._moves = self._cache.moves
+        inputs = torch.tensor([*prompt, *[0] * (width - len(prompt)), len(prompt) - 1, row])
+        if width not in self._captured:
+            self._captured[width] = self._capture(inputs.to(self._decoder.norm.weight.device))
+        step = self._captured[width]
+        step.inputs.copy_(inputs)
+        step.graph.replay()
+        return step.logits
+
+    def _capture(self, inputs: Tensor) -> CapturedPrompt:
+        # What the trial writes into the cache is what this prompt is to write.
+        beside = torch.cuda.Stream()
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            self._logits(inputs)
+        torch.cuda.current_stream().wait_stream(beside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            logits = self._logits(inputs)
+        return CapturedPrompt(graph, inputs, logits)
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        tokens_1T, last_1, row_1 = inputs[None, :-2], inputs[-2:-1], inputs[-1:]
+        positions_1T = torch.arange(tokens_1T.shape[1], device=inputs.device)[None]
+        hidden_1TD = self._decoder(tokens_1T, positions_1T, self._cache.prefill(row_1, positions_1T, 0))
+        return self._decoder.head.logits(hidden_1TD[0, last_1]).float()
 
 
 def projections(block: Block) -> tuple[Projection, ...]:
