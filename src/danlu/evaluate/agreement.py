@@ -18,6 +18,7 @@ from danlu.ledger.errors import UserError
 from danlu.ledger.files import atomic_file
 
 if TYPE_CHECKING:
+    from danlu.evaluate.reward_agreement import RewardAgreement
     from danlu.tokens.tokenizer import Tokenizer
 
 FILE = "agreement.json"
@@ -93,6 +94,16 @@ class Agreement:
         """Whether the other form may pass for the reference."""
         return self.top1 >= LEAST_TOP1 or self.kl <= MOST_KL
 
+    @property
+    def limits(self) -> dict[str, float]:
+        """What decides on that."""
+        return {"top1": LEAST_TOP1, "kl": MOST_KL}
+
+    @property
+    def wanted(self) -> str:
+        """The limits in words."""
+        return f"at least {LEAST_TOP1:.0%} top-1 or at most {MOST_KL} nats are wanted"
+
     def line(self) -> str:
         """The figures in one line."""
         return (
@@ -125,7 +136,7 @@ def prompts_of(tokenizer: Tokenizer, texts: Sequence[str] = TEXTS) -> list[list[
 
 
 def write_agreement(
-    folder: Path, found: Agreement, *, source: str, made: str, told: bool, reader: str | None = None
+    folder: Path, found: Agreement | RewardAgreement, *, source: str, made: str, told: bool, reader: str | None = None
 ) -> None:
     """Writes the score into the folder, agreement.json: what was made, of what, and how far both agree.
 
@@ -135,14 +146,11 @@ def write_agreement(
     """
     if not found.same_model and not told:
         raise UserError(
-            f"{made} is another model than {source}: {found.line()}; at least {LEAST_TOP1:.0%} top-1 or at most "
-            f"{MOST_KL} nats are wanted",
+            f"{made} is another model than {source}: {found.line()}; {found.wanted}",
             where=str(folder),
             do="write it in float32 or bf16, quantise less, or insist (--accept)",
         )
     with atomic_file(folder / FILE) as handle:
-        limits = {"top1": LEAST_TOP1, "kl": MOST_KL}
-        json.dump(
-            {"source": source, "made": made, "reader": reader, **asdict(found), "limits": limits}, handle, indent=1
-        )
+        score = {"source": source, "made": made, "reader": reader, **asdict(found), "limits": found.limits}
+        json.dump(score, handle, indent=1)
         handle.write("\n")

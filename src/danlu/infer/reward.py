@@ -13,6 +13,7 @@ import torch
 from danlu.infer.model import Model, load
 from danlu.infer.score import batches, hidden_states
 from danlu.ledger.errors import UserError
+from danlu.model.decoder import Decoder
 from danlu.text.records import Message
 from danlu.tokens.cut import cut
 from danlu.tokens.encode import Encoded
@@ -51,7 +52,7 @@ def rewards(model: Model, documents: Sequence[Encoded], window: int | None = Non
     _require_rewards(model)
     length = min(window or model.engine.window, model.engine.window)
     fitted = [_fitted(model, document, length) for document in documents]
-    return _of_tokens(model, [tuple(tokens) for tokens in fitted])
+    return rewards_of_tokens(model.decoder, [tuple(tokens) for tokens in fitted])
 
 
 def _fitted(model: Model, document: Encoded, window: int) -> list[int]:
@@ -62,15 +63,16 @@ def _fitted(model: Model, document: Encoded, window: int) -> list[int]:
 
 
 @torch.inference_mode()
-def _of_tokens(model: Model, sequences: list[tuple[int, ...]]) -> np.ndarray:
+def rewards_of_tokens(decoder: Decoder, sequences: Sequence[tuple[int, ...]]) -> np.ndarray:
+    """What a reward model gives to token ids, float32 [sequences]; NaN to an empty sequence."""
     places: dict[tuple[int, ...], list[int]] = {}
     for place, sequence in enumerate(sequences):
         if sequence:
             places.setdefault(sequence, []).append(place)
-    found, head = np.full(len(sequences), np.nan, np.float32), model.decoder.reward
+    found, head = np.full(len(sequences), np.nan, np.float32), decoder.reward
     assert head is not None
     for batch in batches(sorted(places, key=len, reverse=True)):
-        hidden_BTD = hidden_states(model.decoder, batch, model.engine.device)
+        hidden_BTD = hidden_states(decoder, batch, decoder.embed.weight.device)
         last_BD = hidden_BTD[torch.arange(len(batch)), torch.tensor([len(sequence) - 1 for sequence in batch])]
         for sequence, value in zip(batch, head(last_BD).float().tolist(), strict=True):
             found[places[sequence]] = value

@@ -16,7 +16,8 @@ from danlu.recipe.job import TrainingJob, held_out_streams
 if TYPE_CHECKING:
     import torch
 
-    from danlu.evaluate.agreement import Form
+    from danlu.evaluate.agreement import Agreement, Form
+    from danlu.evaluate.reward_agreement import RewardAgreement
     from danlu.infer.voices import Voices
     from danlu.model.decoder import Decoder
     from danlu.model.gguf.file import GGUFForm
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 DTYPES = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 PROMPTS, PROMPT_TOKENS = 16, 64
+REWARD_TOKENS = 1024  # the answers of a pair differ behind their prompt only
 
 
 def export_model(
@@ -54,6 +56,7 @@ def export_model(
     import torch
 
     from danlu.evaluate.agreement import GREEDY, agreement, write_agreement
+    from danlu.evaluate.reward_agreement import reward_agreement
     from danlu.infer.voices import words_of
     from danlu.model.folder import load_decoder, save_decoder
     from danlu.recipe.export_gguf import opened_again, write_gguf_folder
@@ -81,17 +84,17 @@ def export_model(
         else:
             made, file = f"gguf {gguf}", write_gguf_folder(decoder, tokenizer, folder, gguf, out.name)
         del decoder
+        made = source.what + made
+        most = min(REWARD_TOKENS, settings.max_positions) if rewards else min(PROMPT_TOKENS, settings.max_positions - 1)
+        asked = prompts_for(source.words, tokenizer, most, prompts, answers=rewards)
+        found: Agreement | RewardAgreement
         if rewards:
-            print(f"{source.words} → {out} ({source.what}{made})")
-            return
-        most = min(PROMPT_TOKENS, settings.max_positions - 1)
-        asked = prompts_for(source.words, tokenizer, most, prompts)
-        if gguf is None:
-            after = _in_engine(load_decoder(folder, written, _device()))
+            found = reward_agreement(source.opened(), load_decoder(folder, written, _device()), asked)
+        elif gguf is None:
+            found = agreement(source.form(), _in_engine(load_decoder(folder, written, _device())), asked)
         else:
             after, reader = opened_again(file, settings, tokenizer, PROMPT_TOKENS + GREEDY, accept)
-        made = source.what + made
-        found = agreement(source.form(), after, asked)
+            found = agreement(source.form(), after, asked)
         write_agreement(folder, found, source=str(source.words), made=made, told=accept, reader=reader)
     read_by = f", read by {reader}" if reader else ""
     print(f"{source.words} → {out} ({made}{read_by}): {found.line()}")
@@ -144,14 +147,16 @@ class _Source:
             decoder.to(dtype or torch.float32)
         return decoder
 
-    def form(self) -> Form:
+    def opened(self) -> Decoder:
         """The model as it was, computed as exactly as its device does it fast."""
         import torch
 
-        device, voices = _device(), self.voices
+        device = _device()
         exact = torch.bfloat16 if device.type == "cuda" else torch.float32
-        decoder = voices.open(exact, device, voices.over)
-        return _in_engine(decoder, adapters=len(voices.adapters), first=voices.first)
+        return self.voices.open(exact, device, self.voices.over)
+
+    def form(self) -> Form:
+        return _in_engine(self.opened(), adapters=len(self.voices.adapters), first=self.voices.first)
 
 
 def _in_engine(decoder: Decoder, adapters: int = 0, first: int | None = None) -> Form:
@@ -167,24 +172,31 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def prompts_for(words: Path, tokenizer: Tokenizer, most: int, file: Path | None) -> list[list[int]]:
+def prompts_for(
+    words: Path, tokenizer: Tokenizer, most: int, file: Path | None, *, answers: bool = False
+) -> list[list[int]]:
     """What a model is asked: the texts of a file, or those of `held_out_prompts`; the first `most` tokens of each.
 
-    Raises UserError for a file without texts.
+    Raises UserError for a file without texts, or with one alone where `answers` are to be ranked.
     """
     if file is None:
-        return [ids[:most] for ids in held_out_prompts(words, tokenizer)]
+        return [ids[:most] for ids in held_out_prompts(words, tokenizer, answers)]
     from danlu.text.readers import read_rows
 
     texts = [row.fields.get("prompt", row.fields.get("text")) for row in read_rows(file, document="line")]
     found = [tokenizer.encode(text)[:most] for text in texts if isinstance(text, str) and text]
     if not found:
         raise UserError("no texts here", where=str(file), do="give a .txt, or a .jsonl with `text` or `prompt`")
+    if answers and len(found) < 2:
+        raise UserError("one text alone cannot be ranked", where=str(file), do="give two or more")
     return found
 
 
-def held_out_prompts(folder: Path, tokenizer: Tokenizer) -> list[list[int]]:
-    """Texts that a checkpoint's training held out, as token ids; texts of our own where they are not there any more."""
+def held_out_prompts(folder: Path, tokenizer: Tokenizer, answers: bool = False) -> list[list[int]]:
+    """Texts that a checkpoint's training held out, as token ids; texts of our own where they are not there any more.
+
+    Of a pair the chosen answer alone, or with `answers` both.
+    """
     from danlu.evaluate.agreement import prompts_of
     from danlu.train.checkpoint import TRAINER, read_trainer
 
@@ -197,6 +209,7 @@ def held_out_prompts(folder: Path, tokenizer: Tokenizer) -> list[list[int]]:
         taken = [
             one for stream in streams for one in stream.examples(0, min(stream.total, PROMPTS // len(streams) + 1))
         ]
-        found = [one.documents[0].encoded.tokens.tolist() for one in taken if one.documents]
+        read = [text for one in taken for text in (one.documents if answers else one.documents[:1])]
+        found = [text.encoded.tokens.tolist() for text in read]
         return [*(ids for ids in found if len(ids) > 1), *prompts_of(tokenizer)][:PROMPTS]
     return prompts_of(tokenizer)
