@@ -1,0 +1,164 @@
+"""The compiled step gives what the decoder gives, on weights as they are now, and is done without where it must be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from danlu.infer import native
+from danlu.infer.cache import Cache
+from danlu.infer.engine import Engine
+from danlu.infer.settings import SamplingSettings
+from danlu.infer.step_cpu import StepOnCPU
+from danlu.ledger.errors import UserError
+from danlu.model.adapt import AdapterShape, attach
+from danlu.model.decoder import Decoder
+from danlu.model.integers import quantise_ends, to_int8
+from danlu.model.parts import initialise
+from danlu.model.projection import Projection
+from danlu.model.settings import ModelSettings
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama": {"family": "llama", "heads": 4},
+    "qwen2": {"family": "qwen2", "heads": 4, "kv_heads": 2, "qkv_bias": True, "tie_embeddings": False},
+    "qwen3": {"family": "qwen3", "heads": 4, "kv_heads": 1, "head_dim": 12, "qk_norm": True},
+    "odd": {"family": "llama", "heads": 3, "hidden_size": 30, "mlp_size": 51, "activation": "gelu"},
+}
+compiled = pytest.mark.skipif(native.library() is None, reason="there is no C++ compiler here")
+
+
+def decoder_of(shape: dict[str, Any], kind: str = "float32", **more: Any) -> Decoder:
+    settings = {"vocab_size": 90, "hidden_size": 32, "layers": 3, "mlp_size": 48, **shape, **more}
+    decoder = Decoder.empty(ModelSettings.model_validate(settings))
+    initialise(decoder, 0)
+    torch.manual_seed(0)
+    for parameter in decoder.parameters():
+        parameter.data += torch.randn_like(parameter) * 0.1
+    if kind == "int8":
+        for part in decoder.modules():
+            if isinstance(part, Projection):
+                part.quantise(to_int8(part.weight))
+        quantise_ends(decoder)
+    elif kind == "bf16":
+        decoder.to(torch.bfloat16)
+    return decoder.requires_grad_(False)
+
+
+def filled(decoder: Decoder, window: int | None) -> Cache:
+    torch.manual_seed(1)
+    cache = Cache(5, 200, window)
+    cache.reserve(5, 16)
+    attend = cache.prefill(torch.arange(5), torch.arange(12).expand(5, -1), 0)
+    decoder(torch.randint(90, (5, 12)), torch.arange(12).expand(5, -1), attend)
+    return cache
+
+
+@compiled
+@pytest.mark.parametrize("places", [[0], [9], [7, 7, 7, 7, 7], [3, 11, 0, 5]])
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("kind", ["float32", "bf16", "int8"])
+def test_it_gives_what_the_decoder_gives(name: str, kind: str, window: int | None, places: list[int]) -> None:
+    decoder, tokens = decoder_of(SHAPES[name], kind), [*range(len(places))]
+    assert StepOnCPU.fit(decoder)
+    plain, ours = filled(decoder, window), filled(decoder, window)
+    tokens_B1, positions_B1 = torch.tensor(tokens)[:, None], torch.tensor(places)[:, None]
+    hidden_B1D = decoder(tokens_B1, positions_B1, plain.decode(positions_B1, places))
+    expected = [decoder.head.logits(hidden_B1D[:, 0]).float(), *(held for layer in plain.layers for held in layer)]
+    found = [StepOnCPU(decoder, ours).logits(tokens, places), *(held for layer in ours.layers for held in layer)]
+    tolerance = {"float32": 2e-6, "bf16": 0.03, "int8": 0.03}[kind]
+    for one, other in zip(found, expected, strict=True):
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        assert float((one - other).norm() / other.norm()) < tolerance
+
+
+@compiled
+def test_threads_share_the_work_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("danlu.infer.step_cpu.WEIGHTS_A_THREAD", 1)
+    decoder, places = decoder_of(SHAPES["qwen3"]), [3, 11, 0, 5, 6]
+    found = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(StepOnCPU(decoder, filled(decoder, None)).logits(places, places))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+@compiled
+def test_a_decoder_that_learns_between_answers_is_read_anew() -> None:
+    decoder = decoder_of(SHAPES["qwen2"])
+    engine, greedy = Engine(decoder), SamplingSettings(max_tokens=12)
+    first = engine.generate([[1, 2, 3]], greedy)[0].ids
+    torch.manual_seed(3)
+    for number, parameter in enumerate(decoder.parameters()):  # in place, as optimizers do, and in a new place
+        moved = parameter + torch.randn_like(parameter) * 0.3
+        parameter.data = parameter.data.copy_(moved) if number % 2 else moved
+    second = engine.generate([[1, 2, 3]], greedy)[0].ids
+    assert second != first
+    assert second == Engine(decoder).generate([[1, 2, 3]], greedy)[0].ids
+
+
+@compiled
+@pytest.mark.parametrize("place", ["embed.weight", "blocks.1.down.weight", "blocks.0.qkv.weight", "norm.weight"])
+def test_nan_comes_through(place: str) -> None:
+    decoder = decoder_of(SHAPES["llama"])
+    cache = filled(decoder, None)
+    decoder.get_parameter(place).data[...] = torch.nan
+    assert StepOnCPU(decoder, cache).logits([1, 2], [3, 4]).isnan().all()
+    engine = Engine(decoder)
+    with pytest.raises(UserError, match="NaN"):
+        engine.generate([[1, 2]])
+
+
+@compiled
+def test_the_cache_may_grow_and_rows_may_move() -> None:
+    decoder = decoder_of(SHAPES["llama"], max_positions=400)
+    asked = [([3, 4], 5), ([9] * 40, 90), ([7, 1, 1], 200), ([5], 30)]
+    alone = [Engine(decoder).generate([prompt], SamplingSettings(max_tokens=count))[0].ids for prompt, count in asked]
+    engine = Engine(decoder, max_batch=3)
+    requests = [engine.submit(prompt, SamplingSettings(max_tokens=count)) for prompt, count in asked]
+    engine.finish(requests)
+    assert [request.tokens for request in requests] == alone
+
+
+def test_other_decoders_take_the_usual_way() -> None:
+    assert not StepOnCPU.fit(decoder_of({"family": "baichuan", "heads": 4, "positions": "alibi"}))
+    assert not StepOnCPU.fit(decoder_of(SHAPES["llama"]).double())
+    adapted = decoder_of(SHAPES["llama"])
+    attach(adapted, AdapterShape(rank=2), 0)
+    assert not StepOnCPU.fit(adapted)
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_without_a_compiler_it_is_said_once_and_answers_are_the_same(
+    compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = decoder_of(SHAPES["qwen2"])
+    expected = Engine(decoder).generate([[1, 2, 3]])[0].ids
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native.library.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match=compiler):
+            engine = Engine(decoder)
+        assert Engine(decoder).generate([[1, 2, 3]])[0].ids == engine.generate([[1, 2, 3]])[0].ids == expected
+    finally:
+        native.library.cache_clear()
+
+
+@compiled
+def test_it_is_compiled_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native.library.cache_clear()
+    try:
+        assert native.library() is not None
+        (kept,) = (tmp_path / "danlu").iterdir()
+        made = kept.stat().st_mtime_ns
+        native.library.cache_clear()
+        assert native.library() is not None
+        assert [(path, path.stat().st_mtime_ns) for path in (tmp_path / "danlu").iterdir()] == [(kept, made)]
+    finally:
+        native.library.cache_clear()
