@@ -115,6 +115,20 @@ def test_bad_overrides_are_refused(tmp_path: Path, override: str) -> None:
         load_settings(Top, path, [override])
 
 
+def test_what_is_wrong_has_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "空，😀.yaml"
+    path.write_text("# nothing\n", "utf-8")
+    with pytest.raises(UserError, match=rf"^{path}:1: `name` is missing"):
+        load_settings(Top, path)
+    path.write_text("name: x\ntrain: {items: [{name: a}]}\n", "utf-8")
+    with pytest.raises(UserError, match=r"^command line: `trian` is not a setting\n  → did you mean `train`"):
+        load_settings(Top, path, ["trian.epochs=1"])
+    with pytest.raises(UserError, match=r"`train.items` is a list of 1, .*\n.* from 0 to 0"):
+        load_settings(Top, path, ["train.items.7.name=a"])
+    with pytest.raises(UserError, match=r'`name` is "x", so `name.x` cannot be set\n  → set name as a whole'):
+        load_settings(Top, path, ["name.x=1"])
+
+
 def test_a_wrong_override_is_laid_to_the_command_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"command line: `train\.epochs`"):
         load_settings(Top, written(tmp_path, "name: a\n"), ["train.epochs=many"])

@@ -83,7 +83,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[Place, str]]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"not YAML: {error.problem}", where=f"{path}:{line}", do="mend that line") from None
-    places: dict[Place, str] = {}
+    places: dict[Place, str] = {(): f"{path}:1"}
     content = _build(root, (), path, places) if root is not None else {}
     if not isinstance(content, dict):
         raise UserError("a recipe is a mapping of keys to values", where=f"{path}:1", do="begin with `name: …`")
@@ -181,10 +181,10 @@ def _override(content: dict[str, Any], places: dict[Place, str], override: str) 
             inner = inner[step]
             continue
         if not isinstance(inner, dict):
-            at = ".".join(map(str, steps[:depth]))
-            raise UserError(f"`{at}` holds no keys, so `{key}` cannot be set", where=COMMAND_LINE)
+            raise _not_there(inner, steps[:depth], key)
         if inner.get(str(step)) is None:
             inner[str(step)] = {}
+            places[tuple(steps[: depth + 1])] = COMMAND_LINE
         inner = inner[str(step)]
     try:
         node = yaml.compose(text, Loader=_Loader)
@@ -197,8 +197,18 @@ def _override(content: dict[str, Any], places: dict[Place, str], override: str) 
     elif isinstance(inner, dict):
         inner[str(steps[-1])] = value
     else:
-        raise UserError(f"`{key}` cannot be set", where=COMMAND_LINE, do="list positions count from 0")
+        raise _not_there(inner, steps[:-1], key)
     places.update(dict.fromkeys([*found, tuple(steps)], COMMAND_LINE))
+
+
+def _not_there(inner: Any, at: list[str | int], key: str) -> UserError:
+    """Why a key below the value `inner` cannot be set."""
+    name = ".".join(map(str, at))
+    if isinstance(inner, list):
+        what, do = f"`{name}` is a list of {len(inner)}", f"write a position from 0 to {len(inner) - 1}, or all of it"
+    else:
+        what, do = f"`{name}` is {json.dumps(inner, ensure_ascii=False, default=str)[:80]}", f"set {name} as a whole"
+    return UserError(f"{what}, so `{key}` cannot be set", where=COMMAND_LINE, do=do)
 
 
 def _explain(cls: type[Settings], content: Any, places: dict[Place, str], details: ErrorDetails) -> str:

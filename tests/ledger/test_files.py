@@ -15,7 +15,7 @@ import pytest
 from danlu.ledger.checkpoints import checkpoint_folder, resolve_checkpoint
 from danlu.ledger.counts import EXAMPLES, Counts
 from danlu.ledger.errors import Stopped, UserError
-from danlu.ledger.files import atomic_file, atomic_folder, fingerprint, require_space, sole_user
+from danlu.ledger.files import atomic_file, atomic_folder, fingerprint, make_folder, require_space, sole_user
 from danlu.ledger.manifest import read_manifest, write_manifest
 from danlu.ledger.metrics import Metric, MetricsWriter, cut_back, read_metrics, read_schema
 from danlu.ledger.tasks import Task, Workers, read_seconds, run_tasks
@@ -269,3 +269,11 @@ def test_a_folder_has_one_user_at_a_time(tmp_path: Path) -> None:
     assert (
         subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, check=True).stdout == b"in\n"
     )
+
+
+def test_a_file_where_a_folder_is_to_be(tmp_path: Path) -> None:
+    (tmp_path / "文件，😀").touch()
+    with pytest.raises(UserError, match="a file, not a folder"), sole_user(tmp_path / "文件，😀"):
+        pass
+    with pytest.raises(UserError, match="cannot be written"):
+        make_folder(tmp_path / ("长" * 200))

@@ -79,7 +79,10 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 def make_folder(path: Path) -> Path:
     """Makes a folder and those above it where they are not there; gives `path`. Raises UserError where that fails."""
     with explained(path):
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise UserError("a file, not a folder", where=str(path), do="name another folder (out=...)") from None
     return path
 
 
@@ -184,7 +187,7 @@ def explained(path: Path) -> Iterator[None]:
                 where=str(path),
                 do="raise the limit (ulimit -f), or write to another file system, then run again",
             ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT):
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT, errno.ENAMETOOLONG):
             raise UserError(
                 "this place cannot be written", where=str(path), do="choose another output folder (out=...)"
             ) from error

@@ -61,6 +61,8 @@ def _require_starts(recipe: Recipe, wanted: list[Stage]) -> None:
             where=str(folder),
             do="name its folder: model.from=… tokenizer.path=…; or try the recipe on random weights with --smoke",
         )
+    if folder and recipe.out not in folder.parents and names & {*recipe.training()}:
+        resolve_checkpoint(folder)
     made = [recipe.out / name for name in recipe.training()]
     for name, section in recipe.training().items():
         if name in names and section.start is not None:

@@ -189,8 +189,12 @@ def check_rows(origin: Origin, content: dict[str, Any]) -> None:
             do=f"mend the source, name its adapter, or raise max_bad_share (now {source.max_bad_share:g})",
         )
     if not any(content[split]["examples"] for split in SPLITS):
-        reasons = ", ".join(f"{reason}: {counts[reason]}" for reason in counts)
-        raise UserError(f"source {origin.name} gives nothing to train on ({reasons})", where=source.path)
+        reasons = ", ".join(f"{reason}: {counts[reason]}" for reason in counts) or "no rows"
+        raise UserError(
+            f"source {origin.name} gives nothing to train on ({reasons})",
+            where=source.path,
+            do="name a source with rows of this kind, or change what these settings leave out (where, limit, length)",
+        )
 
 
 def added(tallies: Sequence[dict[str, Any]]) -> dict[str, Any]:
