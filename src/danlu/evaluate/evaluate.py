@@ -14,7 +14,7 @@ from danlu.evaluate.side_by_side import markdown
 from danlu.evaluate.tasks import SAMPLED, Task, tasks
 from danlu.ledger.checkpoints import resolve_checkpoint
 from danlu.ledger.errors import Stopped
-from danlu.ledger.files import atomic_file, fingerprint, sha256_file
+from danlu.ledger.files import atomic_file, fingerprint, read_json, sha256_file
 from danlu.ledger.signals import graceful_stop
 from danlu.model.open import shape_of
 
@@ -73,7 +73,7 @@ class _Measured:
         raw = self.name in self.settings.raw
         key = fingerprint([task.name, self._fingerprint(), raw, inputs])
         if path.is_file():
-            record = json.loads(path.read_text("utf-8"))
+            record = read_json(path, "delete this file, and run again")
             if record["key"] == key:
                 values: dict[str, Any] = record["values"]
                 return values

@@ -103,6 +103,28 @@ def sole_user(folder: Path) -> Iterator[None]:
         yield
 
 
+def read_json(path: Path, do: str = "delete this folder, and run again") -> dict[str, Any]:
+    """The JSON object in a file. Raises UserError, with what to `do`, for anything else in it."""
+    return _json_object(path.read_bytes(), str(path), do)
+
+
+def read_json_lines(path: Path, do: str = "delete that line, and run again") -> list[dict[str, Any]]:
+    """The JSON objects in the lines of a file; a torn last line is left out. Raises UserError for other lines."""
+    with path.open("rb") as handle:
+        lines = enumerate(handle, 1)
+        return [_json_object(line, f"{path}:{number}", do) for number, line in lines if line.endswith(b"\n")]
+
+
+def _json_object(content: bytes, where: str, do: str) -> dict[str, Any]:
+    try:
+        value = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"not JSON ({error})", where=where, do=do) from None
+    if not isinstance(value, dict):
+        raise UserError("not a JSON object", where=where, do=do)
+    return value
+
+
 def sha256_file(path: Path) -> str:
     """The hex SHA-256 of a file's bytes."""
     with path.open("rb") as handle:

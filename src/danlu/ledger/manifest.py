@@ -9,8 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from danlu.ledger.errors import UserError
-from danlu.ledger.files import atomic_file
+from danlu.ledger.files import atomic_file, read_json
 
 NAME = "manifest.json"
 
@@ -35,12 +34,4 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     path = folder / NAME
     if not path.is_file():
         return None
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise UserError(
-            f"not readable as JSON ({error})", where=str(path), do="delete the folder and run again"
-        ) from error
-    if not isinstance(content, dict):
-        raise UserError("not a JSON object", where=str(path), do="delete the folder and run again")
-    return content
+    return read_json(path)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from danlu.ledger.files import atomic_file, drop_torn_line
+from danlu.ledger.files import atomic_file, drop_torn_line, read_json_lines
 
 VERSION = 1
 
@@ -74,12 +74,7 @@ def cut_back(path: Path, step: int) -> None:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    with path.open(encoding="utf-8") as handle:
-        for line in handle:
-            if line.endswith("\n"):
-                rows.append(json.loads(line))
-    return rows
+    return read_json_lines(path)
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from danlu.ledger.errors import Stopped, UserError
-from danlu.ledger.files import drop_torn_line, explained, fingerprint, make_folder
+from danlu.ledger.files import drop_torn_line, explained, fingerprint, make_folder, read_json_lines
 from danlu.ledger.parent import end_with
 from danlu.ledger.progress import progress
 from danlu.ledger.signals import Stop, graceful_stop
@@ -202,5 +202,4 @@ def _read(ledger: Path) -> dict[str, dict[str, Any]]:
     if not ledger.is_file():
         return {}
     drop_torn_line(ledger)
-    with ledger.open(encoding="utf-8") as handle:
-        return {entry["name"]: entry for entry in map(json.loads, handle)}
+    return {entry["name"]: entry for entry in read_json_lines(ledger)}

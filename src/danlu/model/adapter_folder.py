@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from danlu.ledger.errors import UserError
-from danlu.ledger.files import atomic_file
+from danlu.ledger.files import atomic_file, read_json
 from danlu.model.adapt import AdapterShape, known_targets, packed_in, slots, trained
 from danlu.model.adapters import LoRA, Pair
 from danlu.model.families.table import FAMILIES
@@ -302,12 +302,9 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no {CONFIG} here", where=str(folder), do="name an adapter's folder") from None
-    except ValueError as error:
-        raise UserError(f"not JSON: {error}", where=str(path), do="copy the file again") from None
+    if not path.is_file():
+        raise UserError(f"no {CONFIG} here", where=str(folder), do="name an adapter's folder")
+    config = read_json(path, "copy the file again from its origin")
     missing = [key for key in ("r", "lora_alpha") if key not in config]
     strange = {key: config[key] for key, fine in _NEUTRAL.items() if config.get(key, fine[0]) not in fine}
     if strange:
@@ -315,7 +312,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"an adapter with {said} is not supported", where=str(path), do=_MERGE_THERE)
     if missing:
         raise UserError(f"{', '.join(missing)} missing", where=str(path), do="copy the file again")
-    return dict(config)
+    return config
 
 
 def _matching(pattern: Mapping[str, float], module: str, default: float) -> float:

@@ -16,7 +16,7 @@ from danlu.ledger.errors import UserError
 from danlu.ledger.files import atomic_file, atomic_folder, require_space
 from danlu.model.decoder import Decoder
 from danlu.model.families.baichuan import OWN_CLASS
-from danlu.model.families.config import Stated, decoder_settings, read_config, write_config
+from danlu.model.families.config import Stated, decoder_settings, read_config, read_config_file, write_config
 from danlu.model.packed import as_stored, packed_rows
 from danlu.model.parts import unfused_state
 from danlu.model.pour import pour, require_memory
@@ -116,7 +116,7 @@ def save_decoder(
 
 def stored_dtype(folder: Path) -> str:
     """The format of a folder's weights as its config.json states it, such as bfloat16; float32 where it does not."""
-    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config = read_config_file(folder)
     stated = config.get("dtype") or config.get("torch_dtype")
     return stated if stated in ("bfloat16", "float16") else "float32"
 

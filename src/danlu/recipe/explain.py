@@ -13,6 +13,7 @@ import numpy as np
 
 from danlu.config import check
 from danlu.ledger.errors import UserError
+from danlu.ledger.files import read_json
 from danlu.ledger.metrics import read_metrics
 from danlu.recipe.job import FILE
 from danlu.recipe.settings import TRAINING
@@ -87,7 +88,7 @@ def _training(folder: Path, life: Life) -> list[Training]:
     from danlu.recipe.job import TrainingJob, training_stream
     from danlu.tokens.pack import open_stream
 
-    job = check(TrainingJob, json.loads((folder / FILE).read_text("utf-8")))
+    job = check(TrainingJob, read_json(folder / FILE))
     stream = training_stream(job)
     places = set(stream.places_of(life.hash))
     if places:

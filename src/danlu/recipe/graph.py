@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from danlu.ledger.files import atomic_file, fingerprint, make_folder
+from danlu.ledger.files import atomic_file, fingerprint, make_folder, read_json
 
 RECORD = "stage.json"
 PARKED = ".parked"
@@ -133,7 +133,7 @@ def read_record(folder: Path) -> Record | None:
     path = folder / RECORD
     if not path.is_file():
         return None
-    content = json.loads(path.read_text("utf-8"))
+    content = read_json(path)
     return Record(content["key"], content["finished"], content["seconds"], content.get("files", []))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from danlu.ledger.checkpoints import list_checkpoints
+from danlu.ledger.files import read_json
 from danlu.recipe.settings import Recipe
 
 WORDS = {
@@ -43,7 +43,7 @@ def print_summary(recipe: Recipe, page: Path, console: Console) -> None:
     words = WORDS[recipe.language]
     results = recipe.out / "evaluate" / "results.json"
     if results.is_file():
-        scores: dict[str, dict[str, Any]] = json.loads(results.read_text("utf-8"))
+        scores: dict[str, dict[str, Any]] = read_json(results)
         by = {tag for section in recipe.training().values() for tag in section.train.by}
         columns = {model: _scores(tasks, words, by) for model, tasks in scores.items()}
         table = Table(words["model"], *columns, title=words["title"], title_justify="left")

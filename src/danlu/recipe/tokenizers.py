@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,12 +126,10 @@ def _folder(path: Path) -> Path:
 def _grow_model(base: Path, out: Path, found: Extension) -> None:
     import torch
 
-    from danlu.model.folder import load_decoder, save_decoder
+    from danlu.model.folder import load_decoder, save_decoder, stored_dtype
     from danlu.model.vocabulary import grow_vocabulary
 
-    config = json.loads((base / "config.json").read_text("utf-8"))
-    dtype = getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")
-    decoder = grow_vocabulary(load_decoder(base, dtype=dtype), found.pieces)
+    decoder = grow_vocabulary(load_decoder(base, dtype=getattr(torch, stored_dtype(base))), found.pieces)
     save_decoder(decoder, out, found.tokenizer, stop_ids=found.tokenizer.generation_stops)
 
 

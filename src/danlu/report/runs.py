@@ -10,6 +10,7 @@ from typing import Any
 
 from danlu.ledger.checkpoints import list_checkpoints
 from danlu.ledger.errors import UserError
+from danlu.ledger.files import read_json
 from danlu.ledger.manifest import read_manifest
 from danlu.report.curves import Curve, read_curve
 from danlu.report.diagnose import Finding, diagnose
@@ -114,5 +115,4 @@ def _parameters(folder: Path) -> int | None:
 def _scores(path: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
-    content: dict[str, dict[str, Any]] = json.loads(path.read_text("utf-8"))
-    return content
+    return read_json(path)

@@ -14,7 +14,7 @@ import tokenizers
 from numpy.typing import NDArray
 
 from danlu.ledger.errors import UserError
-from danlu.ledger.files import fingerprint
+from danlu.ledger.files import fingerprint, read_json
 from danlu.tokens.characters import TokenBytes, byte_alphabet
 from danlu.tokens.fast import FastEncoder, plain_encoder
 from danlu.tokens.sentencepiece import backend_of
@@ -253,12 +253,7 @@ def _bytes(spelling: str, alphabet: dict[str, int], added: bool) -> bytes:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"this is no JSON: {error}", where=str(path), do="fetch the tokenizer again") from None
+    return read_json(path, "fetch the tokenizer again") if path.is_file() else {}
 
 
 def _read_backend(path: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:

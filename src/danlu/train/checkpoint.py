@@ -23,7 +23,7 @@ from torch import Tensor
 
 from danlu.ledger.checkpoints import checkpoint_folder
 from danlu.ledger.errors import UserError
-from danlu.ledger.files import atomic_folder, require_space, sha256_file
+from danlu.ledger.files import atomic_folder, read_json, require_space, sha256_file
 from danlu.ledger.manifest import read_manifest, write_manifest
 from danlu.model.adapt import AdapterShape, adapter_parts, has_adapter
 from danlu.model.adapter_folder import Base, write_adapter
@@ -175,7 +175,7 @@ def read_trainer(path: Path) -> dict[str, Any]:
     file = path / TRAINER
     if not file.is_file():
         raise UserError("no state to resume from", where=str(path), do="name a checkpoint saved without weights_only")
-    return dict(json.loads(file.read_text("utf-8")))
+    return read_json(file, "delete this checkpoint; the one before it is gone on from")
 
 
 def verify(path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from danlu.ledger.files import atomic_file
+from danlu.ledger.files import atomic_file, read_json
 from danlu.tokens.inspect import inspect_examples
 from danlu.tokens.settings import LossLimits
 
@@ -43,5 +43,5 @@ def _examples(stream: Stream) -> Iterator[Example]:
 def _known(path: Path) -> dict[str, object] | None:
     if not path.is_file():
         return None
-    content = json.loads(path.read_text("utf-8"))
+    content = read_json(path)
     return {name: content.get(name) for name in ("data", "limits")}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from danlu.config import check
 from danlu.ledger.errors import UserError
+from danlu.ledger.files import read_json
 from danlu.model.families.baichuan import has_alibi, has_norm_head, own_keys
 from danlu.model.families.family import Family
 from danlu.model.families.nearest import nearest
@@ -67,14 +67,14 @@ def read_config(folder: Path) -> Stated:
     Raises UserError for a missing or broken file, an unsupported `model_type`, keys that contradict each other, and
     arithmetic that the decoder does not do.
     """
-    return stated(_read(folder), folder / "config.json")
+    return stated(read_config_file(folder), folder / "config.json")
 
 
 def require_tokenizer(folder: Path, tokenizer_size: int, origin: str) -> None:
     """Raises UserError where the tokenizer of `origin` is that of another model: where it has more tokens than the
     embedding rows, or is too small for the tokens with which config.json ends or begins a text.
     """
-    config = _read(folder)
+    config = read_config_file(folder)
     rows = stated(config, folder / "config.json").shape.vocab_size
     if tokenizer_size > rows:
         raise UserError(
@@ -93,19 +93,11 @@ def require_tokenizer(folder: Path, tokenizer_size: int, origin: str) -> None:
                 )
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def read_config_file(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            "no config.json here", where=str(folder), do="name a Hugging Face model folder or a checkpoint"
-        ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"not JSON: {error}", where=str(path), do="copy the file again from its origin") from None
-    if not isinstance(config, dict):
-        raise UserError("a model's config is a JSON object", where=str(path), do="copy the file again from its origin")
-    return config
+    if not path.is_file():
+        raise UserError("no config.json here", where=str(folder), do="name a Hugging Face model folder or a checkpoint")
+    return read_json(path, "copy the file again from its origin")
 
 
 def write_config(settings: ModelSettings) -> dict[str, Any]:

@@ -1,0 +1,52 @@
+"""Files beside the weights, and those that a run keeps, with something else in them: the error names the file."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from danlu.infer.model import load
+from danlu.ledger.errors import UserError
+from danlu.ledger.files import read_json_lines
+from danlu.ledger.tasks import LEDGER, Task, run_tasks
+from danlu.recipe.export import export_model
+from danlu.recipe.graph import RECORD, read_record
+
+BROKEN = [b"", b"{", b"[]", b"1", b"\xff\xfe", b'{"a": ' * 20_000]
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "tokenizer.json", "generation_config.json"])
+def test_a_models_own(name: str, reciting_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(reciting_model, tmp_path / "模型，😀")
+    for content in BROKEN:
+        (folder / name).write_bytes(content)
+        with pytest.raises(UserError, match=re.escape(str(folder / name))):
+            load(folder)
+        with pytest.raises(UserError, match=re.escape(str(folder / name))):
+            export_model(folder, tmp_path / "out", "bf16")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", BROKEN)
+def test_a_stages_record(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / RECORD).write_bytes(content)
+    with pytest.raises(UserError, match=f"{RECORD}: not "):
+        read_record(tmp_path)
+
+
+def test_lines(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b'{"a": 1}\n{"b": 2}\n{"torn')
+    assert read_json_lines(file) == [{"a": 1}, {"b": 2}]
+    file.write_bytes(b'{"a": 1}\n[]\n')
+    with pytest.raises(UserError, match=f"{file}:2: not a JSON object"):
+        read_json_lines(file)
+
+
+def test_a_ledger_of_tasks(tmp_path: Path) -> None:
+    (tmp_path / LEDGER).write_bytes(b"\x00\x00\n")
+    with pytest.raises(UserError, match=f"{LEDGER}:1: not JSON"):
+        run_tasks([Task("one", int)], tmp_path)
