@@ -98,7 +98,7 @@ class LoRA(Adapters):
     def _in_place(self, x: Tensor, slot: Projection) -> bool:
         """Whether `adapted_cuda` computes it."""
         dropping = self.dropout and self.training
-        plain = bool(slot.held) and not slot.float8 and not (dropping or self.has_magnitudes)
+        plain = len(slot.held) > 0 and not slot.float8 and not (dropping or self.has_magnitudes)
         return x.is_cuda and x.dtype in HALF and plain
 
     def of(self) -> list[Pair]:
