@@ -10,7 +10,7 @@ import pytest
 
 from danlu.infer.model import load
 from danlu.ledger.errors import UserError
-from danlu.ledger.files import read_json_lines
+from danlu.ledger.files import read_json_lines, sole_user
 from danlu.ledger.tasks import LEDGER, Task, run_tasks
 from danlu.recipe.export import export_model
 from danlu.recipe.graph import RECORD, read_record
@@ -50,3 +50,32 @@ def test_a_ledger_of_tasks(tmp_path: Path) -> None:
     (tmp_path / LEDGER).write_bytes(b"\x00\x00\n")
     with pytest.raises(UserError, match=f"{LEDGER}:1: not JSON"):
         run_tasks([Task("one", int)], tmp_path)
+
+
+def test_a_file_that_a_task_reads_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"没有，😀\.jsonl: this file cannot be read any more"), sole_user(tmp_path):
+        run_tasks([Task("one", int, inputs=[tmp_path / "没有，😀.jsonl"])], tmp_path)
+
+
+def test_an_error_of_the_work_is_not_laid_to_the_lock(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), sole_user(tmp_path):
+        (tmp_path / "none").read_text()
+
+
+def test_memory_is_looked_at_before_any_weights(
+    reciting_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(reciting_model, tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    monkeypatch.setattr("danlu.model.pour.free_bytes", lambda device: 10)
+    with pytest.raises(UserError, match=r"0\.0 GB are free"):
+        load(folder)
+
+
+def test_a_file_too_large_to_be_mapped(reciting_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("unable to mmap 300 bytes: Cannot allocate memory (12)")
+
+    monkeypatch.setattr("danlu.model.stored.safe_open", fails)
+    with pytest.raises(UserError, match=r"model.safetensors: cannot be mapped \(unable"):
+        load(reciting_model)

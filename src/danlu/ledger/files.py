@@ -93,7 +93,9 @@ def sole_user(folder: Path) -> Iterator[None]:
     Raises UserError where another process has it.
     """
     path = make_folder(folder) / LOCK
-    with explained(path), path.open("a") as handle:
+    with explained(path):
+        handle = path.open("a")
+    with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -42,7 +42,7 @@ class Task:
     """Stands for the arguments where they hold more than that on which the result depends."""
 
     def key(self) -> str:
-        stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self.inputs]
+        stats = [_identity(path) for path in self.inputs]
         function = f"{self.function.__module__}.{self.function.__qualname__}"
         asked = self.arguments if self.identity is None else self.identity
         return fingerprint([self.name, function, asked, stats, [str(path) for path in self.outputs]])
@@ -176,6 +176,15 @@ def _give_memory_back() -> None:
 def read_seconds(folder: Path) -> float:
     """CPU seconds that all tasks of a ledger took."""
     return sum(float(entry.get("seconds", 0)) for entry in _read(folder / LEDGER).values())
+
+
+def _identity(path: Path) -> tuple[str, int, int]:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        do = "put it back, or delete the folder in which it was and run again"
+        raise UserError(f"this file cannot be read any more ({error.strerror})", where=str(path), do=do) from None
+    return str(path), stat.st_size, stat.st_mtime_ns
 
 
 def _result(future: Future[Timed], task: Task) -> Timed:

@@ -51,11 +51,11 @@ def load_decoder(
     shape, damaged, or in a pickle that holds more than tensors, and, before anything is read, for too little memory.
     """
     stated, device = read_config(folder), torch.device(device)
+    quantised = block_parameters(stated.shape) if quantise else 0
+    require_memory(stated.shape, dtype, device, folder, saved=quantised * (dtype.itemsize - bits / 8))
     stored = Stored(folder)
     decoder = Decoder.empty(stated.shape, dtype, "meta")
     _require_fit(decoder, stored, stated, folder)
-    quantised = block_parameters(stated.shape) if quantise else 0
-    require_memory(stated.shape, dtype, device, folder, saved=quantised * (dtype.itemsize - bits / 8))
     if quantise is None:
         pour(decoder.to_empty(device=device), stored, stated)
     else:

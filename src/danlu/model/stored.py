@@ -88,6 +88,9 @@ def opened(path: Path) -> Iterator[_Safetensors | _Unpickled]:
             file = safe_open(path, framework="pt")
         except (SafetensorError, OSError) as error:
             raise _unreadable(path, error) from error
+        except RuntimeError as error:  # torch's, where the system maps no file of this size
+            do = "free memory, lift the limit on it (ulimit -v), or have the weights in smaller files (--shard-gb)"
+            raise UserError(f"cannot be mapped ({error})", where=str(path), do=do) from error
         with file as mapped:
             yield _Safetensors(mapped)
         return
