@@ -88,6 +88,17 @@ def test_threads_share_the_work_and_change_nothing(monkeypatch: pytest.MonkeyPat
 
 
 @compiled
+@pytest.mark.parametrize("kind", ["float32", "bf16", "int8"])
+def test_a_row_does_not_depend_on_the_others(kind: str) -> None:
+    decoder, places = decoder_of(SHAPES["qwen3"], kind), [3, 11, 0, 5, 6]
+    together = StepOnCPU(decoder, filled(decoder, None)).logits([1, 2, 3, 4, 5], places)
+    fewer = StepOnCPU(decoder, filled(decoder, None)).logits([1, 2], places[:2])
+    alone = StepOnCPU(decoder, filled(decoder, None)).logits([1], places[:1])
+    assert torch.equal(together[:2], fewer)
+    assert torch.equal(together[:1], alone)
+
+
+@compiled
 def test_a_decoder_that_learns_between_answers_is_read_anew() -> None:
     decoder = decoder_of(SHAPES["qwen2"])
     engine, greedy = Engine(decoder), SamplingSettings(max_tokens=12)
