@@ -23,7 +23,13 @@ CASES: dict[str, tuple[dict[str, object], list[int], int | None]] = {
     "norms of queries and keys": ({"heads": 8, "kv_heads": 2, "family": "qwen3"}, [0, 64, 200], None),
     "a window": ({"heads": 6, "kv_heads": 2, "family": "llama"}, [63, 64, 250], 20),
     "one row": ({"heads": 4, "kv_heads": 2}, [130], None),
-    "one split": ({"heads": 4, "kv_heads": 4, "family": "llama"}, list(range(40)), None),
+    "one head for all": ({"heads": 7, "kv_heads": 1}, [63, 257], None),
+    "tiles and splits": ({"heads": 8, "kv_heads": 1, "family": "llama"}, [0, 62, 254, 255, 256, 257, 999], None),
+    "a window of splits": ({"heads": 2, "kv_heads": 2}, [299, 300, 301, 999], 300),
+    "many splits": ({"heads": 2, "kv_heads": 1}, [2500], None),
+    "splits of tiles": ({"heads": 6, "kv_heads": 6, "family": "qwen3"}, [700, 3, 256, 0, 513, 576] * 2, None),
+    "wide heads": ({"heads": 4, "kv_heads": 1, "hidden_size": 512}, [127, 128, 300], None),
+    "one split": ({"heads": 4, "kv_heads": 4, "family": "llama"}, list(range(34)), None),
     "one row, 4 bits": ({"heads": 4, "kv_heads": 2, "family": "llama"}, [130], None),
     "three rows, 4 bits": ({"heads": 4, "kv_heads": 2}, [0, 64, 200], None),
 }
@@ -42,11 +48,12 @@ def errors(shape: dict[str, object], places: list[int], window: int | None, in_4
     held_in_4_bits = [in_its_place(slot) for slot in slots] if in_4_bits else []
     caches = []
     for _ in range(2):
-        cache = Cache(len(places), 64 * 256, window)
-        cache.reserve(len(places), 256)
+        cache = Cache(len(places), len(places) * 4096, window)
+        cache.reserve(len(places), max(places) + 1)
         caches.append(cache)
     for _ in range(2):
-        held = torch.randn(2, caches[0].rows, caches[0].length, int(str(shape["kv_heads"])), 32, device=DEVICE)
+        heads = decoder.settings.kv_heads, decoder.settings.head_size
+        held = torch.randn(2, caches[0].rows, caches[0].length, *heads, device=DEVICE)
         for cache in caches:
             cache.layers.append((held[0].clone(), held[1].clone()))
     tokens, positions = torch.arange(len(places), device=DEVICE), torch.tensor(places, device=DEVICE)
