@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from danlu.infer.chat import chat
+from danlu.infer.generate import generate_file
 from danlu.infer.model import load
+from danlu.infer.settings import ChatSettings, SamplingSettings
 from danlu.ledger.errors import UserError
 from danlu.ledger.files import read_json_lines, sole_user
 from danlu.ledger.tasks import LEDGER, Task, run_tasks
+from danlu.model.reward_head import RewardHead
 from danlu.recipe.export import export_model
 from danlu.recipe.graph import RECORD, read_record
+from danlu.report.curves import read_curve
+from danlu.serve.app import serve
+from danlu.serve.settings import ServeSettings
 
 BROKEN = [b"", b"{", b"[]", b"1", b"\xff\xfe", b'{"a": ' * 20_000]
 
@@ -79,3 +89,27 @@ def test_a_file_too_large_to_be_mapped(reciting_model: Path, monkeypatch: pytest
     monkeypatch.setattr("danlu.model.stored.safe_open", fails)
     with pytest.raises(UserError, match=r"model.safetensors: cannot be mapped \(unable"):
         load(reciting_model)
+
+
+def test_a_reward_model_neither_talks_nor_serves(reciting_model: Path) -> None:
+    model = load(reciting_model)
+    model.decoder.reward = RewardHead(model.decoder.settings.hidden_size)
+    with pytest.raises(UserError, match="this is a reward model"):
+        chat(model, ChatSettings())
+    with pytest.raises(UserError, match="this is a reward model"):
+        serve(model, ServeSettings(port=0))
+
+
+def test_what_is_no_log_and_no_file_of_answers(reciting_model: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "对话：😀.jsonl"
+    rows.write_text('{"prompt": "你好"}\n', "utf-8")
+    with pytest.raises(UserError, match="no training step in it"):
+        read_curve(rows)
+    with pytest.raises(UserError, match="a folder, not a file for answers"):
+        generate_file(load(reciting_model), rows, tmp_path, SamplingSettings())
+
+
+def test_a_terminal_of_another_encoding() -> None:
+    command = [sys.executable, "-m", "danlu.cli", "run", "没有，😀.yaml"]
+    told = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "gbk"}, check=False)
+    assert told.returncode == 2 and "没有，?.yaml: no such file" in told.stderr.decode("gbk")

@@ -341,6 +341,8 @@ def main() -> None:
     # Threads of torch that wait awake starve each other beside another busy program (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _end)
+    for stream in (sys.stdout, sys.stderr):  # a terminal of another encoding shows ? for what it does not have
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         app()
     except UserError as error:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from danlu.config import settings_from
 from danlu.infer.chat_words import WORDS
 from danlu.infer.model import Model
+from danlu.infer.score import require_tokens
 from danlu.infer.settings import ChatSettings, SamplingSettings
 from danlu.ledger.errors import UserError
 from danlu.ledger.signals import graceful_stop
@@ -23,7 +24,11 @@ def chat(
     read: Callable[[str], str] = input,
     write: Callable[[str], object] | None = None,
 ) -> None:
-    """Talks until /exit or the end of the input; `read` shows a prompt and gives a line, `write` shows text."""
+    """Talks until /exit or the end of the input; `read` shows a prompt and gives a line, `write` shows text.
+
+    Raises UserError for a reward model.
+    """
+    require_tokens(model.decoder)
     with suppress(ImportError):  # where there is no readline, lines are typed without history
         import readline  # noqa: F401  # importing it gives `input` history and editing
     talk = Chat(model, settings, write or _show)

@@ -15,6 +15,7 @@ from danlu.infer.model import Model
 from danlu.infer.settings import SamplingSettings
 from danlu.ledger.counts import Counts
 from danlu.ledger.errors import Stopped, UserError
+from danlu.ledger.files import explained, make_folder
 from danlu.ledger.progress import progress
 from danlu.ledger.signals import Stop, graceful_stop
 from danlu.text.problems import BadRow
@@ -35,6 +36,8 @@ def generate_file(model: Model, prompts: Path, out: Path, sampling: SamplingSett
     """
     if prompts.is_dir():
         raise UserError("a folder, not a file of prompts", where=str(prompts), do="name one file in it")
+    if out.is_dir():
+        raise UserError("a folder, not a file for answers", where=str(out), do="name a .jsonl file in it")
     counts, answered = Counts(), 0
     last = _last_row(out)
     common = {
@@ -43,9 +46,13 @@ def generate_file(model: Model, prompts: Path, out: Path, sampling: SamplingSett
         "sampling": sampling.model_dump(exclude_defaults=True),
     }
     asked = _asked(model, prompts, out, last, common, counts)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     with graceful_stop() as stop:
-        with out.open("a", encoding="utf-8", newline="\n") as handle, progress("answers", unit="rows") as bar:
+        with (
+            explained(out),
+            out.open("a", encoding="utf-8", newline="\n") as handle,
+            progress("answers", unit="rows") as bar,
+        ):
             for row in _answers(model, asked, sampling, stop):
                 handle.write(json.dumps(row, ensure_ascii=False) + "\n")
                 handle.flush()

@@ -19,6 +19,9 @@ from pydantic import BaseModel
 from danlu.ledger.errors import UserError
 
 LOCK = ".lock"
+_UNWRITABLE = (
+    errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG
+)  # fmt: skip
 _PARTIAL = ".partial-"
 
 
@@ -211,7 +214,7 @@ def explained(path: Path) -> Iterator[None]:
                 where=str(path),
                 do="raise the limit (ulimit -f), or write to another file system, then run again",
             ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT, errno.ENAMETOOLONG):
+        if error.errno in _UNWRITABLE:
             raise UserError(
                 "this place cannot be written", where=str(path), do="choose another output folder (out=...)"
             ) from error

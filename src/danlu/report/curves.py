@@ -74,7 +74,7 @@ def read_curve(path: Path, name: str | None = None) -> Curve:
     if not path.is_file():
         raise UserError("no such file", where=str(path), do="name a metrics.jsonl or a training log")
     curve = _from_metrics(path, name) if path.suffix == ".jsonl" else _from_log(path, name)
-    if not curve.points("loss"):
+    if any("step" not in row for row in curve.rows) or not curve.points("loss"):
         raise UserError("no training step in it", where=str(path), do="name the log of a run that has trained")
     return curve
 
@@ -87,7 +87,7 @@ def _from_metrics(path: Path, name: str | None) -> Curve:
         numbers = _numbers(row)
         named = {f"{key}/{source}" if key != "step" else key: value for key, value in numbers.items()}
         rows.append(numbers if source == ALL_SOURCES else named)
-    return Curve(name or path.parent.name, sorted(rows, key=lambda row: row["step"]), None, {})
+    return Curve(name or path.parent.name, sorted(rows, key=lambda row: row.get("step", 0)), None, {})
 
 
 def _from_log(path: Path, name: str | None) -> Curve:

@@ -16,6 +16,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from danlu.infer.model import Model
+from danlu.infer.score import require_tokens
 from danlu.ledger.errors import UserError
 from danlu.serve.api import Api
 from danlu.serve.errors import ApiError
@@ -34,7 +35,8 @@ PAGE_HEADERS = {
 
 
 def serve(model: Model, settings: ServeSettings) -> None:
-    """Serves until Ctrl-C or SIGTERM. Raises UserError when the address cannot be listened on."""
+    """Serves until Ctrl-C or SIGTERM. Raises UserError for a reward model, and where the address is not to be had."""
+    require_tokens(model.decoder)
     listener = listen(settings)
     host, port = listener.getsockname()[:2]
     shown = f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -14,7 +14,7 @@ import tokenizers
 from numpy.typing import NDArray
 
 from danlu.ledger.errors import UserError
-from danlu.ledger.files import fingerprint, read_json
+from danlu.ledger.files import explained, fingerprint, read_json
 from danlu.tokens.characters import TokenBytes, byte_alphabet
 from danlu.tokens.fast import FastEncoder, plain_encoder
 from danlu.tokens.sentencepiece import backend_of
@@ -200,8 +200,9 @@ class Tokenizer:
     def save(self, folder: Path) -> None:
         """Write a folder that `Tokenizer.load` and `transformers.AutoTokenizer` open with the same ids."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.backend.save(str(folder / "tokenizer.json"))
+        with explained(folder / "tokenizer.json"):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "tokenizer.json").write_text(self.backend.to_str(pretty=True), encoding="utf-8", newline="")
         config = {"tokenizer_class": "PreTrainedTokenizerFast", **self.config}
         config.pop("chat_template", None)
         if self.chat_template is not None:
