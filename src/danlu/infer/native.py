@@ -14,7 +14,7 @@ import warnings
 from functools import cache
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("step_cpu.cpp")
+SOURCE, HEADER = (Path(__file__).with_name(name) for name in ("step_cpu.cpp", "products_cpu.h"))
 COMPILERS = ("c++", "g++", "clang++")
 COMMON = ["-std=c++17", "-O3", "-shared", "-fPIC"]
 # What a compiler may not know is left out, the costliest last; without OpenMP one thread does it all.
@@ -39,7 +39,7 @@ def library() -> ctypes.CDLL | None:
 
 def _library() -> ctypes.CDLL:
     compiler = _compiler()
-    key = repr((SOURCE.read_bytes(), compiler, FLAGS, _processor())).encode()
+    key = repr((SOURCE.read_bytes(), HEADER.read_bytes(), compiler, FLAGS, _processor())).encode()
     name = f"step_cpu-{hashlib.sha256(key).hexdigest()[:16]}.so"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "danlu"
     kept = folder / name

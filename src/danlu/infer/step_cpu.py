@@ -5,6 +5,7 @@ operations one by one costs more than what they compute.
 from __future__ import annotations
 
 from ctypes import POINTER, Structure, byref, c_float, c_int32, c_int64, c_void_p
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,11 +15,12 @@ from danlu.infer.cache import Cache
 from danlu.infer.graphs import blocks_of, projections
 from danlu.infer.native import library
 from danlu.model.decoder import Block, Decoder
-from danlu.model.integers import Int8, Int8Embedding
+from danlu.model.integers import Int4, Int8, Int8Embedding
 from danlu.model.projection import Projection, Quantised
 from danlu.model.rope import Rope
 
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+INT4 = 3
 WEIGHTS_A_THREAD = 400_000  # times rows: below it, waiting for another thread costs more than it does
 
 
@@ -30,6 +32,7 @@ class Matrix(Structure):
         ("out", c_int64),
         ("width", c_int64),
         ("kind", c_int32),
+        ("group", c_int32),
     )
 
 
@@ -59,14 +62,14 @@ class Work(Structure):
 class StepOnCPU:
     """The logits of the next token of rows 0 … B-1 of the cache, for decoders that `fit`.
 
-    The weights are read where they are, in float32, bf16 or 8 bits; all between them is float32. `renew` is to be
+    The weights are read where they are, in float32, bf16, 8 or 4 bits; all between them is float32. `renew` is to be
     called when they may have been put elsewhere.
     """
 
     def __init__(self, decoder: Decoder, cache: Cache) -> None:
         self._decoder, self._cache = decoder, cache
         self._moves = -1
-        self._weights = sum(part.numel() for part in decoder.parameters())
+        self._weights = 0
 
     @staticmethod
     def fit(decoder: Decoder) -> bool:
@@ -90,7 +93,7 @@ class StepOnCPU:
         rows = len(tokens)
         asked = torch.tensor([tokens, places])
         logits_BV = torch.empty(rows, self._model.head.out)
-        threads = max(1, min(torch.get_num_threads(), self._weights * rows // WEIGHTS_A_THREAD))
+        threads = max(1, min(torch.get_num_threads(), self._threads, self._weights * rows // WEIGHTS_A_THREAD))
         step = library()
         assert step is not None
         step.danlu_step(
@@ -108,12 +111,12 @@ class StepOnCPU:
         """Writes down where all lies."""
         decoder, cache, shape = self._decoder, self._cache, self._decoder.settings
         self._kept: list[Any] = []  # what the addresses below are of
-        self._moves = cache.moves
+        self._moves, self._weights = cache.moves, 0
         blocks = blocks_of(decoder)
         layers = (Layer * len(blocks))(*map(self._layer, blocks, cache.layers))
         embed, head = map(self._matrix, _ends(decoder))
         cos, sin = decoder.places(torch.arange(cache.length)[None], torch.float32)
-        own, width, threads = shape.heads * shape.head_size, shape.hidden_size, torch.get_num_threads()
+        own, width, self._threads = shape.heads * shape.head_size, shape.hidden_size, torch.get_num_threads()
         queries = shape.heads // shape.kv_heads
         wide = max(blocks[0].qkv.out_features, 2 * shape.mlp_size)
         self._model = Model(
@@ -122,7 +125,9 @@ class StepOnCPU:
             decoder.norm.eps, blocks[0].q_norm.eps if blocks[0].q_norm is not None else 0.0, shape.activation == "gelu",
         )  # fmt: skip
         sizes = [cache.rows * size for size in (width, width, wide, own, shape.mlp_size)]
-        self._work = Work(*(self._address(torch.empty(size)) for size in (*sizes, threads * queries * cache.length)))
+        self._work = Work(
+            *(self._address(torch.empty(size)) for size in (*sizes, self._threads * queries * cache.length))
+        )
 
     def _layer(self, block: Block, cached: tuple[Tensor, Tensor]) -> Layer:
         norms = (block.attention_norm, block.mlp_norm, block.q_norm, block.k_norm)
@@ -133,11 +138,17 @@ class StepOnCPU:
         )
 
     def _matrix(self, held: Tensor | Quantised, bias: Tensor | None = None) -> Matrix:
-        values, scales = (held.values, held.scales) if isinstance(held, Int8) else (held, None)
-        assert isinstance(values, Tensor)
-        self._kept.append(values)
-        further = (None if part is None else self._address(part) for part in (scales, bias))
-        return Matrix(values.data_ptr(), *further, *values.shape, KINDS[values.dtype])
+        scales: Tensor | None
+        if isinstance(held, Int4):
+            values, scales, kind, group = held.packed, held.scales, INT4, held.group
+            rows, width = held.scales.shape[1], len(held.scales) * group
+        else:
+            values, scales = (held.values, held.scales) if isinstance(held, Int8) else (_plain(held), None)
+            kind, group, (rows, width) = KINDS[values.dtype], 0, values.shape
+        self._weights += rows * width
+        self._kept += (values, scales)
+        lie = (None if part is None else part.data_ptr() for part in (values, scales))
+        return Matrix(*lie, None if bias is None else self._address(bias), rows, width, kind, group)
 
     def _address(self, tensor: Tensor) -> int:
         """Of its values as float32 that lie together."""
@@ -157,8 +168,25 @@ def _ends(decoder: Decoder) -> tuple[Tensor | Quantised, Tensor | Quantised]:
     return rows, decoder.head.weight if decoder.head.quantised is None else decoder.head.quantised
 
 
+def _plain(held: Tensor | Quantised) -> Tensor:
+    assert isinstance(held, Tensor)
+    return held
+
+
 def _readable(held: Tensor | Quantised) -> bool:
+    if isinstance(held, Int4):
+        return _knows_int4()
     if isinstance(held, Quantised):
         return isinstance(held, Int8) and held.values.device.type == "cpu"
     plain = type(held.data) is Tensor and held.device.type == "cpu"  # no shard
     return plain and held.dtype in KINDS and held.is_contiguous()
+
+
+@cache
+def _knows_int4() -> bool:
+    """Whether torch keeps 4 bits here in the order that products_cpu.h reads: processors differ in it."""
+    levels_NK = torch.randint(16, (96, 64), generator=torch.Generator().manual_seed(0))
+    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels_NK.int(), 1).view(torch.uint8).flatten()
+    block_KN, rest_KN = levels_NK[:64].t(), levels_NK[64:].t()
+    known = block_KN[:, 32:] * 16 + block_KN[:, :32], rest_KN[:, 1::2] * 16 + rest_KN[:, ::2]
+    return torch.equal(packed, torch.cat([part.flatten() for part in known]).to(torch.uint8))
