@@ -82,6 +82,11 @@ class LoRA(Adapters):
         if not self.on:
             return slot.product(x, slot.bias)
         a_RI, b_OR = self.low_rank(slot)
+        if self._in_place(x, slot):
+            from danlu.model.adapted_cuda import adapted
+
+            y = adapted(x, a_RI, b_OR, slot.held)
+            return y if slot.bias is None else y + slot.bias
         low = F.linear(F.dropout(x, self.dropout) if self.dropout and self.training else x, a_RI)
         if not self.has_magnitudes:
             return slot.product(x, slot.bias) + F.linear(low, b_OR)
