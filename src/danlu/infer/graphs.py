@@ -32,6 +32,8 @@ class Captured:
     inputs: Tensor
     logits: Tensor
     likeliest: Tensor
+    told: Tensor
+    """In memory that the GPU writes to by itself: a copy to any other waits until the step is over."""
 
 
 class DecodingGraphs:
@@ -75,14 +77,14 @@ class DecodingGraphs:
         """
         ahead, self._ahead = self._ahead, None
         step = ahead if begun and ahead is not None and not self._moved() else self._run(tokens, positions)
-        told = step.likeliest.to("cpu", non_blocking=True)
+        step.told.copy_(step.likeliest, non_blocking=True)
         done = torch.cuda.Event()
         done.record()
         if goes_on:
             step.graph.replay()
             self._ahead = step
         done.synchronize()
-        return [part[: len(tokens)] for part in told.tolist()]
+        return [part[: len(tokens)] for part in step.told.tolist()]
 
     def _moved(self) -> bool:
         # An address would not do: memory that was given back is given out again.
@@ -121,7 +123,8 @@ class DecodingGraphs:
             likeliest = torch.stack([tokens_B, greatest_B.isnan().long()])
         for (keys, values), (old_keys, old_values) in zip(self._cache.layers, kept, strict=True):
             keys[:rows, 0], values[:rows, 0] = old_keys, old_values
-        return Captured(graph, inputs, logits, likeliest)
+        told = torch.empty(likeliest.shape, dtype=likeliest.dtype, pin_memory=True)
+        return Captured(graph, inputs, logits, likeliest, told)
 
 
 @dataclass(frozen=True)
