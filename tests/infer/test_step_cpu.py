@@ -188,6 +188,11 @@ def test_it_is_compiled_once_and_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     try:
         assert native.library() is not None
         (kept,) = (tmp_path / "danlu").iterdir()
+        whole = kept.read_bytes()
+        kept.write_bytes(whole[:100])
+        native.library.cache_clear()
+        assert native.library() is not None
+        assert len(kept.read_bytes()) == len(whole)  # made anew
         made = kept.stat().st_mtime_ns
         native.library.cache_clear()
         assert native.library() is not None

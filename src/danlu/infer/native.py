@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tempfile
 import warnings
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def _library() -> ctypes.CDLL:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "danlu"
     kept = folder / name
     if kept.is_file():
-        return ctypes.CDLL(str(kept))
+        with suppress(OSError):  # a file that was cut short is made anew
+            return ctypes.CDLL(str(kept))
     with tempfile.TemporaryDirectory(prefix="danlu-") as made:
         built = Path(made) / name
         _compile(compiler, built)
