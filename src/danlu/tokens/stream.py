@@ -231,19 +231,19 @@ class Stream:
             start = step.consumed
 
     def fullest_rows(self, count: int, world: int, most: int) -> int:
-        """The rows of a micro-batch, `most` or down to a quarter of it, with which steps of `count` cost the least.
-
-        What is computed counts, padding and all, and each micro-batch besides; four steps over the first epoch are
-        looked at.
-        """
-        starts = sorted({self.epoch * part // 4 for part in range(4)})
+        """The rows of a micro-batch, `most` or what a step fills, down to a quarter of that, with which twelve steps of
+        `count` cost the least: what they compute, padding and all, and each micro-batch besides."""
+        starts = sorted({self.epoch * part // 12 for part in range(12)})
         steps = [self._items(list(self.examples(min(start, self.total - 1), count))) for start in starts]
+        longest = max(sum(len(document) for item in items for document in item) for items in steps)
+        filled = longest // (self.length * world) + 1 if self.pack == "best_fit" else most
+        most = max(min(most, filled), self.least_rows)
 
         def cost(rows: int) -> int:
             held = [held for items in steps for held, _ in self._groups(items, rows, world)]
             return sum(held) * self.length + len(held) * MICRO_BATCH_TOKENS
 
-        return min(range(max(most, self.least_rows), max(most // 4, self.least_rows) - 1, -1), key=cost)
+        return min(range(most, max(most // 4, self.least_rows) - 1, -1), key=cost)
 
     def trace(self, start: int, count: int) -> list[Trace]:
         """Which texts a step from `start` of `count` examples sees."""
