@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from danlu.ledger.parent import end_with
 
 PEAK = 989e12
 """Dense bf16 peak of H100, H200 and H800 in FLOP/s."""
@@ -35,6 +38,7 @@ def run(
 ) -> list[dict[str, Any]]:
     """What `measure` gives for each way, as medians over rounds; in a process of one way it prints that and ends."""
     if given.one:
+        end_with(os.getppid())  # or it would take its share of the machine from what is measured next
         print(json.dumps({"way": given.ways[0], **measure(given.ways[0], given)}))
         sys.exit()
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in given.ways}
