@@ -72,13 +72,17 @@ CASES = {
         SEVEN,
         1_024,
         QLORA,
-        {"danlu rows=16": {}, "TRL, Liger, 8 rows": {"rows": 8, "liger": True}},
+        {
+            "danlu": {},
+            "TRL, Liger, 8 rows": {"rows": 8, "liger": True},
+            "TRL, Liger, 16 rows": {"rows": 16, "liger": True},
+        },
     ),
     "qlora-13b": Case(
         THIRTEEN,
         1_024,
         QLORA,
-        {"danlu rows=12": {}, "TRL, Liger, 6 rows": {"rows": 6, "liger": True}},
+        {"danlu": {}, "TRL, Liger, 6 rows": {"rows": 6, "liger": True}},
     ),
     "full": Case(
         SEVEN,
@@ -92,7 +96,6 @@ CASES = {
 }
 OTHERS: dict[str, dict[str, Any]] = {
     "TRL, 4 rows": {"rows": 4},
-    "TRL, Liger, 16 rows": {"rows": 16, "liger": True},
     "TRL, Liger, 1 row, checkpointing": {"rows": 1, "liger": True, "checkpointing": True},
     "TRL, Liger, 8 rows, checkpointing": {"rows": 8, "liger": True, "checkpointing": True},
     "TRL, Liger, 8 rows, paged": {"rows": 8, "liger": True, "optim": "paged_adamw_32bit"},
