@@ -1,4 +1,5 @@
-"""Prints, for each case, how far the decoding kernels lie from the decoder's own way over the cache.
+"""Prints, for each case, how far the decoding kernels lie from the decoder's own way over the cache, and how many of
+the likeliest tokens are others than plain Python finds.
 
 A program of its own, as Triton decides when it is imported whether its interpreter runs kernels.
 """
@@ -10,7 +11,8 @@ import json
 import torch
 
 from danlu.infer.cache import Cache
-from danlu.infer.graphs import blocks_of, next_logits, projections
+from danlu.infer.graphs import blocks_of, next_tokens, projections, turns_of
+from danlu.infer.tokens_cuda import take_likeliest
 from danlu.model.decoder import Decoder
 from danlu.model.integers_cuda import Int4OnGPU, pack
 from danlu.model.parts import initialise
@@ -33,6 +35,15 @@ CASES: dict[str, tuple[dict[str, object], list[int], int | None]] = {
     "one row, 4 bits": ({"heads": 4, "kv_heads": 2, "family": "llama"}, [130], None),
     "three rows, 4 bits": ({"heads": 4, "kv_heads": 2}, [0, 64, 200], None),
 }
+LIKELIEST = [
+    (1, 151_936, torch.bfloat16),
+    (1, 3, torch.float32),
+    (2, 1_025, torch.float16),
+    (5, 32_003, torch.bfloat16),
+    (40, 30_001, torch.bfloat16),
+    (256, 300, torch.bfloat16),
+]
+"""Rows, vocabulary and format."""
 
 
 @torch.no_grad()
@@ -61,10 +72,12 @@ def errors(shape: dict[str, object], places: list[int], window: int | None, in_4
     plain = decoder.head.logits(decoder(tokens[:, None], positions[:, None], attend)[:, 0])
     for slot, made in zip(slots, held_in_4_bits, strict=False):
         slot.quantise(made)
-    pairs = [(next_logits(decoder, caches[1], tokens, positions), plain)]
+    inputs = torch.stack([tokens, positions])
+    logits, _ = next_tokens(decoder, caches[1], inputs, turns_of(decoder, caches[1]))
+    pairs = [(logits, plain), (inputs, torch.stack([logits.argmax(-1), positions + 1]))]
     for usual, ours in zip(caches[0].layers, caches[1].layers, strict=True):
         pairs += list(zip(ours, usual, strict=True))
-    return [float((ours - usual).norm() / usual.norm()) for ours, usual in pairs]
+    return [float((ours - usual).double().norm() / usual.double().norm()) for ours, usual in pairs]
 
 
 def in_its_place(slot: Projection) -> Int4OnGPU:
@@ -76,5 +89,27 @@ def in_its_place(slot: Projection) -> Int4OnGPU:
     return made
 
 
+def others(rows: int, vocabulary: int, dtype: torch.dtype) -> int:
+    """How many tokens, notes of NaN and positions are not what plain Python makes of logits with many ties."""
+    torch.manual_seed(rows)
+    logits = torch.randint(-9, 10, (rows, vocabulary)).clamp(-9, 8).to(dtype)
+    logits[0, vocabulary - 1] = 9  # the last of all, alone
+    logits[1:2, torch.randint(vocabulary, ())] = float("nan")
+    for row, value in enumerate((-float("inf"), float("inf"), float("nan")), 2):
+        logits[row : row + 1] = value
+    held = logits.tolist()
+    missing = [any(value != value for value in row) for row in held]
+    first = [row.index(max(row)) for row in held]
+    inputs = torch.stack([torch.full((rows,), -1), torch.arange(rows) % 8]).to(DEVICE)
+    tickets = torch.zeros(rows, 3, dtype=torch.int32, device=DEVICE)
+    tokens, noted = take_likeliest(logits.to(DEVICE), inputs, tickets, length=8).tolist()
+    wrong = sum(a != b for a, b, odd in zip(tokens, first, missing, strict=True) if not odd)
+    wrong += sum(a != b for a, b in zip(noted, missing, strict=True)) + int(tickets.count_nonzero())
+    wrong += sum(not 0 <= token < vocabulary for token in tokens)
+    following = [min(row % 8 + 1, 7) for row in range(rows)]
+    return wrong + sum(a != b for a, b in zip(inputs.flatten().tolist(), tokens + following, strict=True))
+
+
 if __name__ == "__main__":
-    print(json.dumps({name: errors(*case, "4 bits" in name) for name, case in CASES.items()}))
+    kernels = {name: errors(*case, "4 bits" in name) for name, case in CASES.items()}
+    print(json.dumps({"kernels": kernels, "likeliest": [others(*case) for case in LIKELIEST]}))

@@ -24,8 +24,8 @@ as putting splits together takes longer than a tile: it is to memory and back th
 
 def attend_next(
     qkv_BC: Tensor,
-    cos_BC: Tensor,
-    sin_BC: Tensor,
+    cos_LC: Tensor,
+    sin_LC: Tensor,
     norms: tuple[RMSNorm, RMSNorm] | None,
     keys_RLKD: Tensor,
     values_RLKD: Tensor,
@@ -37,7 +37,7 @@ def attend_next(
 
     Args:
         qkv_BC: for each key-value head its query heads, its key and its value, as `Block.qkv` gives them.
-        cos_BC, sin_BC: float32 [B, D / 2], of the new positions.
+        cos_LC, sin_LC: float32 [L, D / 2], of all positions.
         norms: of queries and keys, before they are rotated.
         keys_RLKD, values_RLKD: row b of the cache is that of token b; positions before `positions_B` are filled.
         tickets_BK: int32 zeros, and zeros again after the call.
@@ -54,7 +54,7 @@ def attend_next(
     first, warps = (first, _WARPS) if splits > 1 else (0, 4)
     weights = (norms[0].weight, norms[1].weight) if norms else (qkv_BC, qkv_BC)
     _attend_next[(rows, key_heads, splits)](
-        qkv_BC, cos_BC, sin_BC, *weights, keys_RLKD, values_RLKD, positions_B, out, mixed, sums, tickets_BK,
+        qkv_BC, cos_LC, sin_LC, *weights, keys_RLKD, values_RLKD, positions_B, out, mixed, sums, tickets_BK,
         length, size**-0.5 * 1.4426950408889634, norms[0].eps if norms else 0.0, window or 2**30,
         normed=norms is not None, groups=groups, packed=packed, size=size, first=first, tile=tile, splits=splits,
         num_warps=warps, **launch(qkv_BC),
@@ -117,7 +117,7 @@ def _attend_next(  # type: ignore[no-untyped-def]
         return
     member, lane, dims = tl.arange(0, packed), tl.arange(0, half), tl.arange(0, size)
     real = (member < groups)[:, None]
-    turn_cos, turn_sin = tl.load(cos + row * half + lane), tl.load(sin + row * half + lane)
+    turn_cos, turn_sin = tl.load(cos + place * half + lane), tl.load(sin + place * half + lane)
     keys += (row.to(tl.int64) * length * heads + head) * size
     values += (row.to(tl.int64) * length * heads + head) * size
     if first:  # what others wrote long ago need not wait for the kernel before

@@ -19,11 +19,14 @@ from danlu.model.rope import Rope
 HEAD_SIZES = (32, 64, 128, 256)
 SHORTEST, LONGEST = 64, 1024  # prompts for which there are graphs; longer ones keep the GPU busy by themselves
 
+Turns = tuple[Tensor, Tensor]
+"""Cosines and sines of positions, float32 [L, D / 2]."""
+
 
 @dataclass(frozen=True)
 class Captured:
-    """A graph, where it reads (tokens and positions, int64 [2, B]) and where it writes: logits (float32 [B, V]), and
-    the likeliest tokens beside whether the logits hold NaN (int64 [2, B]).
+    """A graph, where it reads (tokens and positions, int64 [2, B]) and where it writes: logits ([B, V] in the weights'
+    dtype), and the likeliest tokens beside whether the logits hold NaN (int64 [2, B]).
 
     The likeliest tokens and their positions are in `inputs` when it has run: run again, it goes on with them.
     """
@@ -64,8 +67,8 @@ class DecodingGraphs:
         )
 
     def logits(self, tokens: list[int], positions: list[int]) -> Tensor:
-        """float32 [B, V], valid until the next call; `tokens` are the newest of each row, at `positions`."""
-        return self._run(tokens, positions).logits[: len(tokens)]
+        """float32 [B, V]; `tokens` are the newest of each row, at `positions`."""
+        return self._run(tokens, positions).logits[: len(tokens)].float()
 
     def likeliest(self, tokens: list[int], positions: list[int], *, begun: bool, goes_on: bool) -> list[list[int]]:
         """The token of the greatest logit for each row, and whether its logits hold NaN (0 or 1).
@@ -94,13 +97,14 @@ class DecodingGraphs:
         if self._moved():
             self._captured.clear()
             self._pool = torch.cuda.graph_pool_handle()
+            self._turns = turns_of(self._decoder, self._cache)
             self._moves = self._cache.moves
         rows = min(1 << (len(tokens) - 1).bit_length(), self._cache.rows)
         if rows not in self._captured:
             self._captured[rows] = self._capture(rows)
         step = self._captured[rows]
-        step.inputs[:, : len(tokens)].copy_(torch.tensor([tokens, positions]))
-        step.inputs[:, len(tokens) :] = 0
+        unused = [0] * (rows - len(tokens))
+        step.inputs.copy_(torch.tensor([tokens + unused, positions + unused]))
         step.graph.replay()
         return step
 
@@ -112,15 +116,11 @@ class DecodingGraphs:
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
             for _ in range(2):  # kernels are compiled and libraries make their plans before anything is captured
-                next_logits(self._decoder, self._cache, *inputs)
+                next_tokens(self._decoder, self._cache, inputs.zero_(), self._turns)
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            logits = next_logits(self._decoder, self._cache, *inputs)
-            greatest_B, tokens_B = logits.max(-1)
-            inputs[0].copy_(tokens_B)
-            inputs[1].add_(1).clamp_(max=self._cache.length - 1)
-            likeliest = torch.stack([tokens_B, greatest_B.isnan().long()])
+            logits, likeliest = next_tokens(self._decoder, self._cache, inputs, self._turns)
         for (keys, values), (old_keys, old_values) in zip(self._cache.layers, kept, strict=True):
             keys[:rows, 0], values[:rows, 0] = old_keys, old_values
         told = torch.empty(likeliest.shape, dtype=likeliest.dtype, pin_memory=True)
@@ -201,19 +201,31 @@ def blocks_of(decoder: Decoder) -> list[Block]:
     return [cast(Block, block) for block in decoder.blocks]
 
 
-def next_logits(decoder: Decoder, cache: Cache, tokens_B: Tensor, positions_B: Tensor) -> Tensor:
-    """float32 [B, V]: what `Decoder.forward` over `Cache.decode` and the head give, by fewer kernels."""
+def turns_of(decoder: Decoder, cache: Cache) -> Turns:
+    """Of all positions in the cache: 512 bytes each where heads are of 128."""
+    weight = decoder.norm.weight
+    cos, sin = decoder.places(torch.arange(cache.length, device=weight.device)[:, None], weight.dtype)
+    return cos.flatten(1), sin.flatten(1)
+
+
+def next_tokens(decoder: Decoder, cache: Cache, inputs_2B: Tensor, turns: Turns) -> tuple[Tensor, Tensor]:
+    """What `Decoder.forward` over `Cache.decode` and the head give, by fewer kernels: logits [B, V] after the tokens
+    and positions of `inputs_2B` (int64), and the likeliest tokens beside whether the logits hold NaN (int64 [2, B]).
+
+    `inputs_2B` are the likeliest tokens at their positions then.
+    """
     from danlu.infer.decode_cuda import attend_next
     from danlu.infer.products_cuda import add_and_norm, normed_product, partial_products
+    from danlu.infer.tokens_cuda import embedded, take_likeliest
 
-    x_BD, parts = decoder.embed(tokens_B), None
-    tickets_BK = torch.zeros(len(x_BD), decoder.settings.kv_heads, dtype=torch.int32, device=x_BD.device)
-    cos, sin = (part.flatten(1) for part in decoder.places(positions_B[:, None], x_BD.dtype))
+    tokens_B, positions_B = inputs_2B.unbind(0)
+    (x_BD, tickets_BK), parts = embedded(decoder.embed.weight, tokens_B, decoder.settings.kv_heads), None
     for number, block in enumerate(blocks_of(decoder)):
         norms = (block.q_norm, block.k_norm) if block.q_norm is not None and block.k_norm is not None else None
         x_BD, qkv = normed_product(x_BD, parts, block.attention_norm, block.qkv)
-        o = attend_next(qkv, cos, sin, norms, *cache.layers[number], positions_B, tickets_BK, cache.window)
+        o = attend_next(qkv, *turns, norms, *cache.layers[number], positions_B, tickets_BK, cache.window)
         parts = partial_products(o, block.o)
         x_BD, inner = normed_product(x_BD, parts, block.mlp_norm, block.gate_up, block.activation)
         parts = partial_products(inner, block.down)
-    return decoder.head.logits(add_and_norm(x_BD, parts, decoder.norm)).float()
+    logits_BV = decoder.head.logits(add_and_norm(x_BD, parts, decoder.norm))
+    return logits_BV, take_likeliest(logits_BV, inputs_2B, tickets_BK, cache.length)
