@@ -14,6 +14,7 @@ from danlu.infer.cache import Cache
 from danlu.infer.graphs import blocks_of, next_tokens, projections, turns_of
 from danlu.infer.tokens_cuda import take_likeliest
 from danlu.model.decoder import Decoder
+from danlu.model.integers import Int8Embedding, to_int8
 from danlu.model.integers_cuda import Int4OnGPU, pack
 from danlu.model.parts import initialise
 from danlu.model.projection import Projection
@@ -57,6 +58,8 @@ def errors(shape: dict[str, object], places: list[int], window: int | None, in_4
         parameter.add_(torch.randn_like(parameter) * 0.1)
     slots = [slot for block in blocks_of(decoder) for slot in projections(block)]
     held_in_4_bits = [in_its_place(slot) for slot in slots] if in_4_bits else []
+    if in_4_bits:
+        decoder.embed = Int8Embedding(to_int8(decoder.embed.weight), decoder.norm.weight.dtype)  # type: ignore[assignment]
     caches = []
     for _ in range(2):
         cache = Cache(len(places), len(places) * 4096, window)

@@ -219,7 +219,7 @@ def next_tokens(decoder: Decoder, cache: Cache, inputs_2B: Tensor, turns: Turns)
     from danlu.infer.tokens_cuda import embedded, take_likeliest
 
     tokens_B, positions_B = inputs_2B.unbind(0)
-    (x_BD, tickets_BK), parts = embedded(decoder.embed.weight, tokens_B, decoder.settings.kv_heads), None
+    (x_BD, tickets_BK), parts = embedded(decoder, tokens_B), None
     for number, block in enumerate(blocks_of(decoder)):
         norms = (block.q_norm, block.k_norm) if block.q_norm is not None and block.k_norm is not None else None
         x_BD, qkv = normed_product(x_BD, parts, block.attention_norm, block.qkv)

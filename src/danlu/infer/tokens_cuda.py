@@ -7,27 +7,32 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
+from torch import Tensor, nn
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from danlu.infer.products_cuda import PROGRAMS
+from danlu.model.decoder import Decoder
+from danlu.model.integers import Int8Embedding
 from danlu.model.launch_cuda import launch
 
 _LOGITS = 1024  # that a program looks at at once
 
 
-def embedded(weight_VD: Tensor, tokens_B: Tensor, key_heads: int) -> tuple[Tensor, Tensor]:
-    """The tokens' embeddings [B, D], and int32 zeros [B, K] for tickets.
+def embedded(decoder: Decoder, tokens_B: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens' embeddings [B, D], and for each of their key-value heads a ticket: int32 zeros [B, K].
 
     Waits for all that was asked for before, as `attend_next` reads positions without waiting.
     """
-    rows, width = len(tokens_B), weight_VD.shape[1]
-    x_BD = weight_VD.new_empty(rows, width)
-    tickets_BK = torch.empty(rows, key_heads, dtype=torch.int32, device=x_BD.device)
-    block = triton.next_power_of_2(max(width, key_heads))
+    embed: nn.Module = decoder.embed
+    held = embed.rows if isinstance(embed, Int8Embedding) else None
+    weight, scales = (decoder.embed.weight, None) if held is None else (held.values, held.scales)
+    rows, width, heads = len(tokens_B), weight.shape[1], decoder.settings.kv_heads
+    x_BD = decoder.norm.weight.new_empty(rows, width)
+    tickets_BK = torch.empty(rows, heads, dtype=torch.int32, device=x_BD.device)
+    block = triton.next_power_of_2(max(width, heads))
     _embedded[(rows,)](
-        weight_VD, tokens_B, x_BD, tickets_BK, width, key_heads, block=block, num_warps=min(8, max(1, block // 256)),
-        chained=launch(x_BD)["chained"],
+        weight, scales, tokens_B, x_BD, tickets_BK, width, heads, scaled=held is not None, block=block,
+        num_warps=min(8, max(1, block // 256)), chained=launch(x_BD)["chained"],
     )  # fmt: skip
     return x_BD, tickets_BK
 
@@ -56,13 +61,16 @@ def take_likeliest(logits_BV: Tensor, inputs_2B: Tensor, tickets_BK: Tensor, len
 
 @triton.jit
 def _embedded(  # type: ignore[no-untyped-def]
-    weight, tokens, x, tickets, width, heads, block: tl.constexpr, chained: tl.constexpr
+    weight, scales, tokens, x, tickets, width, heads, scaled: tl.constexpr, block: tl.constexpr, chained: tl.constexpr
 ):
     if chained:
         gdc_launch_dependents()
     row, lane = tl.program_id(0), tl.arange(0, block)
-    own = weight + tl.load(tokens + row) * width
-    tl.store(x + row * width + lane, tl.load(own + lane, mask=lane < width), mask=lane < width)
+    token, inside = tl.load(tokens + row), lane < width
+    found = tl.load(weight + token * width + lane, mask=inside)
+    if scaled:
+        found = found.to(tl.float32) * tl.load(scales + token)
+    tl.store(x + row * width + lane, found.to(x.dtype.element_ty), mask=inside)
     tl.store(tickets + row * heads + lane, 0, mask=lane < heads)
 
 
