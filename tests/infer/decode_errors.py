@@ -15,9 +15,9 @@ from danlu.infer.graphs import blocks_of, next_tokens, projections, turns_of
 from danlu.infer.tokens_cuda import take_likeliest
 from danlu.model.decoder import Decoder
 from danlu.model.integers import Int8Embedding, to_int8
-from danlu.model.integers_cuda import Int4OnGPU, pack
+from danlu.model.integers_cuda import pack
 from danlu.model.parts import initialise
-from danlu.model.projection import Projection
+from danlu.model.projection import Projection, Quantised
 from danlu.model.settings import ModelSettings
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -34,6 +34,7 @@ CASES: dict[str, tuple[dict[str, object], list[int], int | None]] = {
     "wide heads": ({"heads": 4, "kv_heads": 1, "hidden_size": 512}, [127, 128, 300], None),
     "one split": ({"heads": 4, "kv_heads": 4, "family": "llama"}, list(range(34)), None),
     "one row, 4 bits": ({"heads": 4, "kv_heads": 2, "family": "llama"}, [130], None),
+    "one row, a gate of 8 bits": ({"heads": 4, "kv_heads": 2, "family": "llama"}, [130], None),
     "three rows, 4 bits": ({"heads": 4, "kv_heads": 2}, [0, 64, 200], None),
 }
 LIKELIEST = [
@@ -48,7 +49,7 @@ LIKELIEST = [
 
 
 @torch.no_grad()
-def errors(shape: dict[str, object], places: list[int], window: int | None, in_4_bits: bool) -> list[float]:
+def errors(shape: dict[str, object], places: list[int], window: int | None, bits: int) -> list[float]:
     """Relative distances of the logits, and of all keys and values."""
     settings = {"vocab_size": 50, "hidden_size": 32 * int(str(shape["heads"])), "layers": 2, "mlp_size": 64, **shape}
     decoder = Decoder.empty(ModelSettings.model_validate(settings), device=DEVICE)
@@ -56,9 +57,10 @@ def errors(shape: dict[str, object], places: list[int], window: int | None, in_4
     torch.manual_seed(0)
     for parameter in decoder.parameters():
         parameter.add_(torch.randn_like(parameter) * 0.1)
-    slots = [slot for block in blocks_of(decoder) for slot in projections(block)]
-    held_in_4_bits = [in_its_place(slot) for slot in slots] if in_4_bits else []
-    if in_4_bits:
+    of_bits = {4: projections, 8: lambda block: (block.gate_up,), 32: lambda block: ()}[bits]
+    slots = [slot for block in blocks_of(decoder) for slot in of_bits(block)]
+    small = [in_its_place(slot, bits) for slot in slots]
+    if bits == 4:
         decoder.embed = Int8Embedding(to_int8(decoder.embed.weight), decoder.norm.weight.dtype)  # type: ignore[assignment]
     caches = []
     for _ in range(2):
@@ -73,7 +75,7 @@ def errors(shape: dict[str, object], places: list[int], window: int | None, in_4
     tokens, positions = torch.arange(len(places), device=DEVICE), torch.tensor(places, device=DEVICE)
     attend = caches[0].decode(positions[:, None], places)
     plain = decoder.head.logits(decoder(tokens[:, None], positions[:, None], attend)[:, 0])
-    for slot, made in zip(slots, held_in_4_bits, strict=False):
+    for slot, made in zip(slots, small, strict=True):
         slot.quantise(made)
     inputs = torch.stack([tokens, positions])
     logits, _ = next_tokens(decoder, caches[1], inputs, turns_of(decoder, caches[1]))
@@ -83,11 +85,12 @@ def errors(shape: dict[str, object], places: list[int], window: int | None, in_4
     return [float((ours - usual).double().norm() / usual.double().norm()) for ours, usual in pairs]
 
 
-def in_its_place(slot: Projection) -> Int4OnGPU:
-    """A weight in 4 bits; the projection's own becomes what it stands for."""
+def in_its_place(slot: Projection, bits: int) -> Quantised:
+    """A weight in 4 or 8 bits; the projection's own becomes what it stands for."""
     groups = slot.out_features, slot.in_features // 32
     scales, middles = (torch.randn(groups, device=DEVICE).mul(size).bfloat16() for size in (0.02, 0.05))
-    made = pack(torch.randint(16, (*groups, 32), device=DEVICE), scales, middles)
+    levels = torch.randint(16, (*groups, 32), device=DEVICE)
+    made = pack(levels, scales, middles) if bits == 4 else to_int8(slot.weight)
     slot.weight.data = made.dequantised(slot.weight.dtype)
     return made
 
@@ -114,5 +117,7 @@ def others(rows: int, vocabulary: int, dtype: torch.dtype) -> int:
 
 
 if __name__ == "__main__":
-    kernels = {name: errors(*case, "4 bits" in name) for name, case in CASES.items()}
+    kernels = {
+        name: errors(*case, 4 if "4 bits" in name else 8 if "8 bits" in name else 32) for name, case in CASES.items()
+    }
     print(json.dumps({"kernels": kernels, "likeliest": [others(*case) for case in LIKELIEST]}))

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from danlu.model.integers_cuda import int8_product, pack
+from danlu.model.integers_cuda import int8_gated, int8_product, pack
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+BYTES = {"8 bits, tiles": (4640, 44), "8 bits, one": (48, 16), "8 bits, no words": (161, 30)}
 CASES = {"several tiles": (4608, 40, 64), "one": (192, 48, 64), "groups of 32": (160, 36, 32)}
 
 
@@ -36,10 +37,34 @@ def errors(width: int, count: int, group: int) -> dict[str, float]:
     x = torch.randn(1, width, device=DEVICE)
     gate, up = F.linear(x.double(), exact).chunk(2, dim=1)
     found["gated"] = far(made.gated(x), F.silu(gate) * up)
-    values, scale = torch.randint(-127, 128, (count, width), dtype=torch.int8, device=DEVICE), scales[:, 0].float()
-    found["8 bits"] = far(int8_product(x, values, scale), F.linear(x.double(), values * scale.double()[:, None]))
+    return found
+
+
+def errors_of_8_bits(width: int, count: int) -> dict[str, float]:
+    """Of one row in float16 beyond its rounding, where a few results may fall to the other side."""
+    torch.manual_seed(0)
+    values = torch.randint(-128, 128, (count, width), dtype=torch.int8, device=DEVICE)
+    values[:, :2] = torch.tensor([-128, 127])
+    scales, bias = torch.rand(count, device=DEVICE) / width, torch.randn(count, device=DEVICE)
+    exact = values * scales.double()[:, None]
+    x = torch.randn(5, width, device=DEVICE)
+    found = {"5 rows": far(int8_product(x, values, scales, bias), F.linear(x.double(), exact, bias.double()))}
+    # Far from 0 on the whole, where values raised by a constant would lose most.
+    x, bias = (3 + torch.randn(1, width, device=DEVICE)).half(), bias.half()
+    y = F.linear(x.double(), exact)
+    gate, up = y.chunk(2, dim=1)
+    found["one row"] = far(int8_product(x, values, scales), y.half())
+    found["with a bias"] = far(int8_product(x, values, scales, bias), (y + bias).half())
+    got = int8_gated(x, values, scales)
+    assert got.shape == (1, count // 2) and got.dtype == x.dtype
+    found["gated"] = far(got, (F.silu(gate) * up).half())
+    if width % 4 == 0 or DEVICE == "cuda":  # Triton's interpreter takes bf16 for whole numbers in dot products
+        x = x.bfloat16()
+        y = F.linear(x.double(), exact)
+        found["bf16"] = far(int8_product(x, values, scales), y)
     return found
 
 
 if __name__ == "__main__":
-    print(json.dumps({name: errors(*case) for name, case in CASES.items()}))
+    found = {name: errors(*case) for name, case in CASES.items()}
+    print(json.dumps(found | {name: errors_of_8_bits(*case) for name, case in BYTES.items()}))

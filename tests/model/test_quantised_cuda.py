@@ -34,9 +34,10 @@ def printed(program: str) -> dict[str, Any]:
 @WITH_TRITON
 def test_products_with_4_and_8_bits() -> None:
     found = printed("integers_errors.py")
-    assert len(found) == 3
+    assert len(found) == 6
     for case, errors in found.items():
-        assert errors["given back"] < 1e-6, case
+        assert errors.pop("given back", 0) < 1e-6, case
+        assert errors.pop("bf16", 0) < 8e-3, case  # rounded; the interpreter cuts off
         assert max(errors.values()) < 2e-3, (case, errors)  # a GPU multiplies several rows in tf32
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from danlu.model.decoder import RMSNorm, gated
+from danlu.model.integers import Int8
 from danlu.model.integers_cuda import Int4OnGPU
 from danlu.model.launch_cuda import launch
 from danlu.model.projection import Projection
@@ -41,7 +42,7 @@ def normed_product(
     if len(x_BD) == 1 and projection.quantised is None and activation is None:
         return _normed_row_product(x_BD, parts_SBD, norm, projection)
     normed_BD = add_and_norm(x_BD, parts_SBD, norm)
-    if len(x_BD) == 1 and activation == "silu" and isinstance(projection.quantised, Int4OnGPU):
+    if len(x_BD) == 1 and activation == "silu" and isinstance(projection.quantised, Int4OnGPU | Int8):
         return x_BD, projection.quantised.gated(normed_BD)
     if len(x_BD) > SKINNY or not plain:
         out = projection(normed_BD)

@@ -35,19 +35,26 @@ class Int8(Quantised):
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        y = self._on_gpu(rows) if x.is_cuda else self._in_integers(rows)
-        y = y.to(x.dtype).view(*x.shape[:-1], -1)
+        if x.is_cuda:
+            return self._on_gpu(rows, bias).view(*x.shape[:-1], -1)
+        y = self._in_integers(rows).to(x.dtype).view(*x.shape[:-1], -1)
         return y if bias is None else y + bias
+
+    def gated(self, x_1D: Tensor) -> Tensor:
+        """silu(x G^T) * (x U^T) [1, out / 2], where the weight holds G above U; by a kernel for GPUs."""
+        from danlu.model.integers_cuda import int8_gated
+
+        return int8_gated(x_1D, self.values, self.scales)
 
     def dequantised(self, dtype: torch.dtype) -> Tensor:
         return (self.values * self.scales[:, None]).to(dtype)
 
-    def _on_gpu(self, x: Tensor) -> Tensor:
+    def _on_gpu(self, x: Tensor, bias: Tensor | None) -> Tensor:
         from danlu.model.integers_cuda import SKINNY, int8_product
 
         if len(x) <= SKINNY and x.dtype in HALF:
-            return int8_product(x, self.values, self.scales)
-        return F.linear(x, self.dequantised(x.dtype))
+            return int8_product(x, self.values, self.scales, bias)
+        return F.linear(x, self.dequantised(x.dtype), bias)
 
     def _in_integers(self, x: Tensor) -> Tensor:
         scale = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True, dtype=torch.float32).div_(127)
