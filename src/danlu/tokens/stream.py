@@ -230,9 +230,9 @@ class Stream:
             yield step
             start = step.consumed
 
-    def fullest_rows(self, count: int, world: int, most: int) -> int:
+    def fullest_rows(self, count: int, world: int, most: int, floor: int = 0) -> int:
         """The rows of a micro-batch, `most` or what a step fills, down to a quarter of that, with which twelve steps of
-        `count` cost the least: what they compute, padding and all, and each micro-batch besides."""
+        `count` cost the least: what they compute, padding and all, at least `floor` tokens a micro-batch, and more."""
         starts = sorted({self.epoch * part // 12 for part in range(12)})
         steps = [self._items(list(self.examples(min(start, self.total - 1), count))) for start in starts]
         longest = max(sum(len(document) for item in items for document in item) for items in steps)
@@ -241,7 +241,7 @@ class Stream:
 
         def cost(rows: int) -> int:
             held = [held for items in steps for held, _ in self._groups(items, rows, world)]
-            return sum(held) * self.length + len(held) * MICRO_BATCH_TOKENS
+            return sum(max(rows * self.length, floor) + MICRO_BATCH_TOKENS for rows in held)
 
         return min(range(most, max(most // 4, self.least_rows) - 1, -1), key=cost)
 

@@ -22,7 +22,7 @@ from danlu.model.head import KEPT_CHUNKS, chunk_bytes, chunk_bytes_of
 from danlu.model.nf4 import BITS as NF4_BITS
 from danlu.model.pour import free_bytes
 from danlu.model.projection import Projection
-from danlu.model.settings import ModelSettings, block_parameters
+from danlu.model.settings import ModelSettings, block_parameters, parameters
 from danlu.train.float8 import use_float8
 from danlu.train.parallel import World
 from danlu.train.precision import DTYPES
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from danlu.tokens.stream import Stream
 
 CPU_TOKENS = 4096  # of a micro-batch on a CPU: more makes no product faster
+LAUNCHING = 5e-4 * 4e14
+"""What a GPU computes, in FLOP, while the host asks for the kernels of one block, forward and backward: a micro-batch
+takes no less, however few its tokens."""
 USABLE = 0.9  # of a GPU's memory; the rest is for fragments and communication
 DRIVER = 3 << 28  # bytes that a GPU's driver and libraries take before the first tensor
 MOMENTS = {"float32": 8.0, "8bit": 2 + 8 / 256, "paged": 0.0}
@@ -215,9 +218,10 @@ def fitting_rows(settings: TrainSettings, shape: ModelSettings, stream: Stream, 
         # What this process holds already, such as a frozen base, is counted among the needs.
         room = int((free + torch.cuda.memory_reserved(world.device)) * USABLE)
         fitting = needs(settings, shape, gpu, world.size).rows_in(stream.length, room, whole)
+        floor = int(LAUNCHING * shape.layers / (6 * parameters(shape)))
     else:
-        fitting = CPU_TOKENS // stream.length
-    return stream.fullest_rows(settings.batch, world.size, world.least(max(least, min(fitting, whole))))
+        fitting, floor = CPU_TOKENS // stream.length, 0
+    return stream.fullest_rows(settings.batch, world.size, world.least(max(least, min(fitting, whole))), floor)
 
 
 def most_rows(settings: TrainSettings, unit: str) -> int:
