@@ -11,10 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from danlu.model import integers_cuda
 from danlu.model.integers_cuda import int8_gated, int8_product, pack
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-BYTES = {"8 bits, tiles": (4640, 44), "8 bits, one": (48, 16), "8 bits, no words": (161, 30)}
+BYTES = {
+    "8 bits, tiles": (4640, 44, 1024),
+    "8 bits, one": (48, 16, 1024),
+    "8 bits, a warp a program": (1160, 44, 1),
+    "8 bits, no words": (161, 30, 1),
+}
+"""Columns and rows, and from how many programs on a program is one warp."""
 CASES = {"several tiles": (4608, 40, 64), "one": (192, 48, 64), "groups of 32": (160, 36, 32)}
 
 
@@ -40,8 +47,9 @@ def errors(width: int, count: int, group: int) -> dict[str, float]:
     return found
 
 
-def errors_of_8_bits(width: int, count: int) -> dict[str, float]:
+def errors_of_8_bits(width: int, count: int, many: int) -> dict[str, float]:
     """Of one row in float16 beyond its rounding, where a few results may fall to the other side."""
+    integers_cuda._MANY = many
     torch.manual_seed(0)
     values = torch.randint(-128, 128, (count, width), dtype=torch.int8, device=DEVICE)
     values[:, :2] = torch.tensor([-128, 127])
