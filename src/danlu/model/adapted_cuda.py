@@ -45,49 +45,35 @@ def _(x: Tensor, held: Sequence[Tensor], other: int, across: bool, low: Tensor, 
 
 def adapted(x: Tensor, a_RI: Tensor, b_OR: Tensor, held: Sequence[Tensor]) -> Tensor:
     """x W^T + (x A^T) B^T [..., out] of x [..., in]; W, of which `held` is what `added_product` takes, is frozen."""
-    y: Tensor = _Adapted.apply(x, a_RI, b_OR, *held)
+    y: Tensor = _Adapted.apply(x, a_RI, b_OR, False, *held)
     return y
 
 
 def adapted_after_gate(gate_up: Tensor, a_RI: Tensor, b_OR: Tensor, held: Sequence[Tensor]) -> Tensor:
     """The same of silu(gate) * up, of gate_up [..., 2 in] contiguous."""
-    y: Tensor = _AdaptedAfterGate.apply(gate_up, a_RI, b_OR, *held)
+    y: Tensor = _Adapted.apply(gate_up, a_RI, b_OR, True, *held)
     return y
 
 
 class _Adapted(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, a_RI: Tensor, b_OR: Tensor, *held: Tensor) -> Tensor:
+    def forward(ctx: Any, given: Tensor, a_RI: Tensor, b_OR: Tensor, gated: bool, *held: Tensor) -> Tensor:
+        x = swiglu(given) if gated else given
         low = F.linear(x, a_RI)
-        ctx.save_for_backward(x, low, a_RI, b_OR, *held)
+        ctx.save_for_backward(given, low, a_RI, b_OR, *held)
+        ctx.gated = gated
         return added_product(x, held, len(b_OR), False, low, b_OR.t())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
         x, low, a_RI, b_OR, *held = ctx.saved_tensors
-        d_low = d_y @ b_OR
-        wanted = ctx.needs_input_grad[0]  # not in the first block, whose input nothing trains
-        d_x = added_product(d_y, held, a_RI.shape[1], True, d_low, a_RI) if wanted else None
-        return d_x, _summed(d_low, x), _summed(d_y, low), *[None] * len(held)
-
-
-class _AdaptedAfterGate(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, gate_up: Tensor, a_RI: Tensor, b_OR: Tensor, *held: Tensor) -> Tensor:
-        x = swiglu(gate_up)
-        low = F.linear(x, a_RI)
-        ctx.save_for_backward(gate_up, low, a_RI, b_OR, *held)
-        return added_product(x, held, len(b_OR), False, low, b_OR.t())
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
-        gate_up, low, a_RI, b_OR, *held = ctx.saved_tensors
-        d_low = d_y @ b_OR
-        d_x = added_product(d_y, held, a_RI.shape[1], True, d_low, a_RI)
-        d_gate_up, x = swiglu_again(gate_up, d_x)
-        return d_gate_up, _summed(d_low, x), _summed(d_y, low), *[None] * len(held)
+        d_low, d_given = d_y @ b_OR, None
+        if ctx.gated or ctx.needs_input_grad[0]:  # an embedding that nothing trains needs none
+            d_given = added_product(d_y, held, a_RI.shape[1], True, d_low, a_RI)
+        if ctx.gated:
+            d_given, x = swiglu_again(x, d_given)
+        return d_given, _summed(d_low, x), _summed(d_y, low), None, *[None] * len(held)
 
 
 def _summed(d: Tensor, x: Tensor) -> Tensor:
