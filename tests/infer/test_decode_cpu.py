@@ -11,11 +11,10 @@ from danlu.infer.cache import Cache
 from danlu.infer.decode_cpu import fits, next_hidden
 from danlu.infer.engine import Engine
 from danlu.model.adapt import AdapterShape, attach
-from danlu.model.decoder import Decoder
 from danlu.model.integers import to_int8
-from danlu.model.parts import initialise
 from danlu.model.projection import Projection
-from danlu.model.settings import ModelSettings
+
+from .drawn import drawn
 
 SHAPES: dict[str, dict[str, Any]] = {
     "llama": {"family": "llama", "heads": 4},
@@ -24,22 +23,12 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def decoder_of(shape: dict[str, Any], **more: Any) -> Decoder:
-    settings = {"vocab_size": 90, "hidden_size": 32, "layers": 3, "mlp_size": 48, **shape, **more}
-    decoder = Decoder.empty(ModelSettings.model_validate(settings))
-    initialise(decoder, 0)
-    torch.manual_seed(0)
-    for parameter in decoder.parameters():
-        parameter.data += torch.randn_like(parameter) * 0.1
-    return decoder.requires_grad_(False)
-
-
 @pytest.mark.parametrize("places", [[0], [9], [7, 7, 7], [3, 11, 0, 5]])
 @pytest.mark.parametrize("window", [None, 4])
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("kind", ["float64", "float32", "bfloat16", "int8"])
 def test_it_gives_what_the_decoder_gives(name: str, kind: str, window: int | None, places: list[int]) -> None:
-    decoder = decoder_of(SHAPES[name])
+    decoder = drawn(SHAPES[name])
     if kind == "int8":
         for part in decoder.modules():
             if isinstance(part, Projection):
@@ -68,8 +57,8 @@ def test_it_gives_what_the_decoder_gives(name: str, kind: str, window: int | Non
 
 
 def test_other_positions_and_adapters_take_the_usual_way() -> None:
-    assert not fits(decoder_of({"family": "baichuan", "heads": 4, "positions": "alibi"}))
-    adapted = decoder_of(SHAPES["llama"])
+    assert not fits(drawn({"family": "baichuan", "heads": 4, "positions": "alibi"}))
+    adapted = drawn(SHAPES["llama"])
     attach(adapted, AdapterShape(rank=2), 0)
     assert not fits(adapted)
     assert Engine(adapted).generate([[1, 2, 3]])[0].ids

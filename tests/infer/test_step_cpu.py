@@ -17,9 +17,9 @@ from danlu.ledger.errors import UserError
 from danlu.model.adapt import AdapterShape, attach
 from danlu.model.decoder import Decoder
 from danlu.model.integers import Int4, quantise_ends, to_int4, to_int8
-from danlu.model.parts import initialise
 from danlu.model.projection import Projection
-from danlu.model.settings import ModelSettings
+
+from .drawn import drawn
 
 SHAPES: dict[str, dict[str, Any]] = {
     "llama": {"family": "llama", "heads": 4},
@@ -31,12 +31,7 @@ compiled = pytest.mark.skipif(native.library() is None, reason="there is no C++ 
 
 
 def decoder_of(shape: dict[str, Any], kind: str = "float32", **more: Any) -> Decoder:
-    settings = {"vocab_size": 90, "hidden_size": 32, "layers": 3, "mlp_size": 48, **shape, **more}
-    decoder = Decoder.empty(ModelSettings.model_validate(settings))
-    initialise(decoder, 0)
-    torch.manual_seed(0)
-    for parameter in decoder.parameters():
-        parameter.data += torch.randn_like(parameter) * 0.1
+    decoder = drawn(shape, **more)
     if kind in ("int8", "int4"):
         for part in decoder.modules():
             if isinstance(part, Projection):
@@ -44,7 +39,7 @@ def decoder_of(shape: dict[str, Any], kind: str = "float32", **more: Any) -> Dec
         quantise_ends(decoder)
     elif kind == "bf16":
         decoder.to(torch.bfloat16)
-    return decoder.requires_grad_(False)
+    return decoder
 
 
 def filled(decoder: Decoder, window: int | None) -> Cache:

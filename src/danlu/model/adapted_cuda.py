@@ -28,11 +28,7 @@ def added_product(x: Tensor, held: Sequence[Tensor], other: int, across: bool, l
         held: W [out, in] alone, or what `nf4.NF4` holds of it.
         low, up: [..., R] and [R, other].
     """
-    if len(held) == 1:
-        weight = held[0]
-    else:
-        size = (x.shape[-1], other) if across else (other, x.shape[-1])
-        weight = given_back(tuple(held), x.dtype)[: size[0] * size[1]].view(size)
+    weight = held[0] if len(held) == 1 else given_back(tuple(held), x, other, across)
     y = torch.matmul(x, weight if across else weight.t())
     y.flatten(0, -2).addmm_(low.flatten(0, -2), up)
     return y

@@ -29,9 +29,7 @@ def nf4_product(
     across: bool,
 ) -> Tensor:
     """x W^T [..., other] of x [..., in], or, `across`, x W [..., other] of x [..., out]; W as `nf4.NF4` holds it."""
-    size = (x.shape[-1], other) if across else (other, x.shape[-1])
-    values = given_back((packed, scales, coarse, mean, levels, code), x.dtype)
-    weight = values[: size[0] * size[1]].view(size)
+    weight = given_back((packed, scales, coarse, mean, levels, code), x, other, across)
     return torch.matmul(x, weight if across else weight.t())
 
 
@@ -53,13 +51,14 @@ def _differentiate(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
 nf4_product.register_autograd(_differentiate, setup_context=_save)
 
 
-def given_back(held: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
-    """The values [N], with what fills the last block up."""
+def given_back(held: tuple[Tensor, ...], x: Tensor, other: int, across: bool) -> Tensor:
+    """W [other, in], or, `across`, [out, other], of x [..., in] or [..., out], in the format of x."""
     packed, *tables = held
-    weight = torch.empty(packed.numel() * 2, dtype=dtype, device=packed.device)
+    size = (x.shape[-1], other) if across else (other, x.shape[-1])
+    weight = torch.empty(packed.numel() * 2, dtype=x.dtype, device=packed.device)
     blocks = packed.numel() // 32
     _give_back[(triton.cdiv(blocks, _BLOCKS),)](packed, *tables, weight, blocks, wide=_BLOCKS, num_warps=4)
-    return weight
+    return weight[: size[0] * size[1]].view(size)  # the last block may be filled up
 
 
 @triton.jit

@@ -211,7 +211,6 @@ def _fixed(settings: TrainSettings, blank: Decoder, world_size: int, activations
 
 def fitting_rows(settings: TrainSettings, shape: ModelSettings, stream: Stream, world: World) -> int:
     """Rows of a micro-batch: near as many as memory holds, and such that the last of a step leave little padding."""
-    least = 2 if stream.unit == "pair" else 1
     whole = -(-most_rows(settings, stream.unit) // world.size)
     if world.device.type == "cuda":
         free, gpu = torch.cuda.mem_get_info(world.device)
@@ -221,7 +220,8 @@ def fitting_rows(settings: TrainSettings, shape: ModelSettings, stream: Stream, 
         floor = int(LAUNCHING * shape.layers / (6 * parameters(shape)))
     else:
         fitting, floor = CPU_TOKENS // stream.length, 0
-    return stream.fullest_rows(settings.batch, world.size, world.least(max(least, min(fitting, whole))), floor)
+    most = world.least(max(stream.least_rows, min(fitting, whole)))
+    return stream.fullest_rows(settings.batch, world.size, most, floor)
 
 
 def most_rows(settings: TrainSettings, unit: str) -> int:
