@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from danlu.model import float8
+from danlu.model import float8, gradient_sum
 from danlu.model.linear_cpu import linear
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ class Projection(nn.Linear):
         self.inside, self.groups = dict(inside), groups
         self.float8 = False
         """Whether the product with the weight is of values rounded to float8."""
+        self.gradient_sum: Tensor | None
+        """Float32 [out, in], to which products add the gradient of a weight in fewer bits; None: it is the weight's."""
+        self.register_buffer("gradient_sum", None, persistent=False)
         self.adapters: Adapters | None
         self.quantised: Quantised | None
         self.register_module("adapters", None)
@@ -60,9 +63,12 @@ class Projection(nn.Linear):
         """x W^T + bias, without adapters."""
         if self.quantised is not None:
             return self.quantised(x, bias)
-        if not self.float8:
+        if self.float8:
+            y = float8.linear(x, self.weight)
+        elif self.gradient_sum is not None and torch.is_grad_enabled():
+            y = gradient_sum.linear(x, self.weight, self.gradient_sum)
+        else:
             return linear(x, self.weight, bias)
-        y = float8.linear(x, self.weight)
         return y if bias is None else y + bias
 
     def whole_weight(self, dtype: torch.dtype) -> Tensor:

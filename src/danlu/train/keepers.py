@@ -45,29 +45,31 @@ class Keepers:
         for together in self._rounds(made) if self.world.size > 1 else ():
             flying = []
             for keeper, names in together:
-                flat = torch.cat([made.pop(name).reshape(-1) for name in names])
-                for name in names:
-                    holders[name].grad = None  # its memory is that of the next round
-                if keeper is None:
-                    flying.append((names, flat, dist.all_reduce(flat, async_op=True)))
-                else:
-                    flying.append((names, flat, dist.reduce(flat, keeper, async_op=True)))
+                flat = _flat([made[name] for name in names])
+                sent = (
+                    dist.all_reduce(flat, async_op=True) if keeper is None else dist.reduce(flat, keeper, async_op=True)
+                )
+                flying.append((names, flat, sent))
             for names, flat, work in flying:
                 work.wait()
                 for name, piece in _pieces(flat, names, holders):
-                    holders[name].grad = piece if self.keeps(name) else None
+                    gradient = made.pop(name)
+                    if not self.keeps(name):
+                        holders[name].grad = None
+                    elif piece.data_ptr() != gradient.data_ptr():
+                        gradient.copy_(piece)
 
     def give(self, tensors: Mapping[str, Tensor]) -> None:
         """Writes each keeper's tensor over those of the others."""
         for together in self._rounds(tensors) if self.of else ():
             flying = []
             for keeper, names in together:
-                flat = torch.cat([tensors[name].reshape(-1) for name in names])
+                flat = _flat([tensors[name] for name in names])
                 flying.append((names, flat, dist.broadcast(flat, keeper or 0, async_op=True)))
             for names, flat, work in flying:
                 work.wait()
                 for name, piece in _pieces(flat, names, tensors):
-                    if not self.keeps(name):
+                    if not self.keeps(name) and piece.data_ptr() != tensors[name].data_ptr():
                         tensors[name].copy_(piece)
 
     def norm(self, own: float) -> float:
@@ -112,6 +114,11 @@ def _buckets(names: Sequence[str], tensors: Mapping[str, Tensor], most: int) -> 
         size += tensors[name].nbytes
     if held:
         yield held
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    """What is exchanged for these: one alone is exchanged where it lies."""
+    return tensors[0].reshape(-1) if len(tensors) == 1 else torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
 def _pieces(flat: Tensor, names: Sequence[str], likes: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from danlu.ledger.errors import UserError
+from danlu.model.projection import Projection
 from danlu.train.keepers import Keepers
 from danlu.train.parallel import World, whole
 from danlu.train.settings import Sharding
@@ -40,10 +41,10 @@ class Masters:
     """Float32 weights with float32 gradients, whatever the module computes in.
 
     With `rounded_to` below float32 the module's parameters are rounded and each gets a float32 master: a
-    micro-batch's gradient is added to the master's and freed as soon as it is made, and `publish` rounds the masters
-    back into the module. Otherwise the parameters are their own masters. What needs no gradient has no master and
-    stays as it is, in `frozen`. `parameters` are the masters that this process updates: on several processes with
-    `level` "optimizer" a part of them, with `keepers` to say which.
+    micro-batch's gradient is added to the master's by the projection that makes it (`gradient_sum`), or as soon as it
+    is made, and freed; `publish` rounds the masters back into the module. Otherwise the parameters are their own
+    masters. What needs no gradient has no master and stays as it is, in `frozen`. `parameters` are the masters that
+    this process updates: on several processes with `level` "optimizer" a part of them, with `keepers` to say which.
     """
 
     def __init__(
@@ -53,19 +54,26 @@ class Masters:
         self._computed = trained
         self._holders: dict[str, Tensor] = dict(trained)  # of the gradients
         self._rounds = any(rounded_to and rounded_to.itemsize < one.dtype.itemsize for one in trained.values())
+        self._sums: dict[str, Tensor] = {}  # gradients that their products add to
         self.frozen = {name: one for name, one in module.named_parameters() if name not in trained}
         self.keepers: Keepers | None = None
         if world is not None and world.size > 1 and level in ("none", "optimizer"):
             sizes = {name: one.numel() for name, one in trained.items()} if level == "optimizer" else {}
             self.keepers = Keepers.shared_out(sizes, world)
+        projections = {f"{path}.weight": slot for path, slot in module.named_modules() if _sums_up(slot)}
         for name, parameter in trained.items() if self._rounds else ():
             # Of a master that is kept elsewhere there is only the shape, for the gradient.
             kept = self._keeps(name)
             master = parameter.detach().clone() if kept else parameter.detach().new_empty(1).expand(parameter.shape)
             parameter.data = parameter.data.to(rounded_to)
-            parameter.register_post_accumulate_grad_hook(_moves_gradient_to(master))
             self._holders[name] = master
+            if slot := projections.get(name):
+                slot.gradient_sum = torch.zeros_like(parameter, dtype=master.dtype)
+                self._sums[name] = slot.gradient_sum
+            else:
+                parameter.register_post_accumulate_grad_hook(_moves_gradient_to(master))
         self.parameters = {name: holder for name, holder in self._holders.items() if self._keeps(name)}
+        self.clear_gradients()
 
     @property
     def trained(self) -> Collection[str]:
@@ -83,7 +91,7 @@ class Masters:
             self.keepers.sum_gradients(self._holders)
 
     def gradients(self) -> list[Tensor]:
-        """The gradients that exist."""
+        """The gradients that exist; what a projection sums up exists always."""
         return [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
 
     @torch.no_grad()
@@ -103,8 +111,10 @@ class Masters:
         return own if self.keepers is None else self.keepers.norm(own)
 
     def clear_gradients(self) -> None:
-        for holder in self._holders.values():
-            holder.grad = None
+        for name, holder in self._holders.items():
+            holder.grad = self._sums.get(name)
+        if self._sums:
+            torch._foreach_zero_(list(self._sums.values()))
 
     def whole(self, held: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Tensors of parameters' shapes, each as this process keeps it, unsharded and of all processes, which must ask
@@ -116,6 +126,10 @@ class Masters:
 
     def _keeps(self, name: str) -> bool:
         return self.keepers is None or self.keepers.keeps(name)
+
+
+def _sums_up(module: nn.Module) -> TypeGuard[Projection]:
+    return isinstance(module, Projection) and not module.float8
 
 
 def _moves_gradient_to(master: Tensor) -> Any:
