@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from danlu.model.adapted_cuda import adapted, adapted_after_gate
+from danlu.model.adapted_cuda import adapted, adapted_after_gate, add_product
 from danlu.model.nf4 import quantise
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -45,6 +45,26 @@ def _plain(given: list[Tensor], weight: Tensor, gate: bool) -> Tensor:
     return F.linear(x, weight) + F.linear(F.linear(x, a), b)
 
 
+def sums(rows: int, columns: int, rank: int, dtype: torch.dtype, across: bool) -> float:
+    """How far y += low up lies from float64, in roundings of y; `across`: up as a transposed view."""
+    torch.manual_seed(0)
+    y, low = torch.randn(rows, columns, device=DEVICE).to(dtype), torch.randn(rows, rank, device=DEVICE).to(dtype)
+    up = torch.randn(columns, rank, device=DEVICE).to(dtype).t() if across else torch.randn(rank, columns, device=DEVICE)
+    up = up.to(dtype)
+    wanted = y.double() + low.double() @ up.double()
+    add_product(y, low, up)
+    return float((y.double() - wanted).norm() / wanted.norm()) / torch.finfo(dtype).eps
+
+
 if __name__ == "__main__":
     cases = [(in_4_bits, gate) for in_4_bits in (False, True) for gate in (False, True)]
-    print(json.dumps({f"4 bits {in_4_bits}, gate {gate}": errors(in_4_bits, gate) for in_4_bits, gate in cases}))
+    shapes = [(5, 24, 4), (130, 264, 16), (64, 128, 192), (200, 1000, 72)]
+    half = torch.bfloat16 if DEVICE == "cuda" else torch.float16
+    added = {
+        f"{shape}, {dtype}, {across}": sums(*shape, dtype, across)
+        for shape in shapes
+        for dtype in (torch.float32, half)
+        for across in (False, True)
+    }
+    found = {f"4 bits {in_4_bits}, gate {gate}": errors(in_4_bits, gate) for in_4_bits, gate in cases}
+    print(json.dumps({"adapted": found, "added": added}))

@@ -1,7 +1,8 @@
 """A projection with its adapter on a GPU in as few passes over memory as products of the library allow.
 
 What A and B add is summed where the base's product already lies, forward and backward, in place of a product of its own
-and a sum of both. What goes into the projection after a gate is made again in the backward pass by the kernel that
+and a sum of both; by a kernel of our own, as the library's reach 40 to 55% of the memory's rate where so few values are
+summed over. What goes into the projection after a gate is made again in the backward pass by the kernel that
 reads the gate anyway. Imported where there is a GPU only.
 """
 
@@ -12,12 +13,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import triton
+import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.library import custom_op
 
 from danlu.model.gate_cuda import swiglu, swiglu_again
 from danlu.model.nf4_cuda import given_back
+
+_TILE = {"rows": 64, "columns": 128, "num_warps": 4, "num_stages": 1}
+_DEEP = 64  # of the rank at a time
 
 
 @custom_op("danlu::added_product", mutates_args=())
@@ -30,13 +36,23 @@ def added_product(x: Tensor, held: Sequence[Tensor], other: int, across: bool, l
     """
     weight = held[0] if len(held) == 1 else given_back(tuple(held), x, other, across)
     y = torch.matmul(x, weight if across else weight.t())
-    y.flatten(0, -2).addmm_(low.flatten(0, -2), up)
+    add_product(y.flatten(0, -2), low.flatten(0, -2), up)
     return y
 
 
 @added_product.register_fake
 def _(x: Tensor, held: Sequence[Tensor], other: int, across: bool, low: Tensor, up: Tensor) -> Tensor:
     return x.new_empty(*x.shape[:-1], other)
+
+
+def add_product(y_MN: Tensor, low_MR: Tensor, up_RN: Tensor) -> None:
+    """Adds low up to y, which is contiguous; sums in float32, rounded once."""
+    (rows, columns), rank = y_MN.shape, low_MR.shape[1]
+    deep = min(_DEEP, max(16, triton.next_power_of_2(rank)))
+    grid = (triton.cdiv(columns, _TILE["columns"]), triton.cdiv(rows, _TILE["rows"]))
+    _add_product[grid](
+        y_MN, low_MR, up_RN, rows, columns, rank, *low_MR.stride(), *up_RN.stride(), deep=deep, **_TILE
+    )  # fmt: skip
 
 
 def adapted(x: Tensor, a_RI: Tensor, b_OR: Tensor, held: Sequence[Tensor]) -> Tensor:
@@ -75,3 +91,24 @@ class _Adapted(torch.autograd.Function):
 def _summed(d: Tensor, x: Tensor) -> Tensor:
     """d^T x, summed over all tokens."""
     return d.flatten(0, -2).t() @ x.flatten(0, -2)
+
+
+@triton.jit
+def _add_product(  # type: ignore[no-untyped-def]
+    y, low, up, height, width, rank, low_row, low_column, up_row, up_column,
+    rows: tl.constexpr, columns: tl.constexpr, deep: tl.constexpr,
+):  # fmt: skip
+    row, column = tl.program_id(1) * rows + tl.arange(0, rows), tl.program_id(0) * columns + tl.arange(0, columns)
+    lane = tl.arange(0, deep)
+    inside, across = (row < height)[:, None], (column < width)[None, :]
+    spot = y + row[:, None].to(tl.int64) * width + column[None, :]
+    held = tl.load(spot, mask=inside & across, other=0.0)
+    added = tl.zeros((rows, columns), tl.float32)
+    for at in range(0, rank, deep):
+        reach = at + lane < rank
+        left = low + row[:, None].to(tl.int64) * low_row + (at + lane)[None, :] * low_column
+        right = up + (at + lane)[:, None].to(tl.int64) * up_row + column[None, :] * up_column
+        left = tl.load(left, mask=inside & reach[None, :], other=0.0)
+        right = tl.load(right, mask=reach[:, None] & across, other=0.0)
+        added = tl.dot(left, right, added, input_precision="ieee")
+    tl.store(spot, (held.to(tl.float32) + added).to(y.dtype.element_ty), mask=inside & across)
