@@ -7,13 +7,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
-from danlu.train.low_bit import low_bit_adamw, read_moments, write_moments
+from danlu.ledger.errors import UserError
+from danlu.train.eight_bit import SMALL, AdamW8bit
 from danlu.train.muon import Matrix, Muon
+from danlu.train.paged import PagedAdamW
 from danlu.train.settings import TrainSettings
 from danlu.train.tune_settings import LoRA
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")
+LOW = (AdamW8bit, PagedAdamW)
+"""Optimizers that read and take moments in a form of their own."""
 
 
 class Optimizer:
@@ -29,28 +34,23 @@ class Optimizer:
     ) -> None:
         self._masters = dict(masters)
         self.updates = 0
-        self._by_muon = set(matrices) if settings.optimizer == "muon" else set[str]()
-        rest = {name: parameter for name, parameter in masters.items() if name not in self._by_muon}
-        faster = {name for name in rest if ".adapters." in name and name.endswith(".b")}
-        decayed = [parameter for name, parameter in rest.items() if parameter.ndim >= 2 and name not in faster]
-        spared = [parameter for parameter in rest.values() if parameter.ndim < 2]
-        groups: list[dict[str, Any]] = [
-            {"params": decayed, "weight_decay": settings.weight_decay},
-            {"params": spared, "weight_decay": 0.0},
-        ]
-        if isinstance(settings.tune, LoRA):
-            up = [rest[name] for name in rest if name in faster]
-            groups.append({"params": up, "weight_decay": settings.weight_decay, "factor": settings.tune.b_rate})
-        groups = [group for group in groups if group["params"]]
-        self._low_bit = settings.optimizer_states != "float32"
-        self._adamw: torch.optim.Optimizer | None = None
-        self._muon: Muon | None = None
-        if groups:
-            self._adamw = low_bit_adamw(groups, settings) if self._low_bit else _adamw(groups, settings)
-        if pairs := [(masters[name], matrices[name]) for name in masters if name in self._by_muon]:
-            rate, decay = settings.learning_rate, settings.weight_decay
-            self._muon = Muon(pairs, lr=rate, momentum=settings.momentum, weight_decay=decay)
-        self._all = [one for one in (self._adamw, self._muon) if one is not None]
+        by_muon = set(matrices) if settings.optimizer == "muon" else set[str]()
+        muons = {name: parameter for name, parameter in masters.items() if name in by_muon}
+        others = {name: parameter for name, parameter in masters.items() if name not in by_muon}
+        low = {name: parameter for name, parameter in others.items() if _in_low_memory(parameter, settings)}
+        usual = {name: parameter for name, parameter in others.items() if name not in low}
+        rate, decay = settings.learning_rate, settings.weight_decay
+        given: dict[str, Any] = {"lr": rate, "betas": settings.betas, "eps": settings.eps}
+        self._owners: dict[str, torch.optim.AdamW | AdamW8bit | PagedAdamW | Muon] = {}
+        if usual:
+            self._owners |= dict.fromkeys(usual, torch.optim.AdamW(_groups(usual, settings), **given, fused=True))
+        if low:
+            kind = PagedAdamW if settings.optimizer_states == "paged" else AdamW8bit
+            self._owners |= dict.fromkeys(low, kind(_groups(low, settings), **given))
+        if muons:
+            pairs = [(parameter, matrices[name]) for name, parameter in muons.items()]
+            self._owners |= dict.fromkeys(muons, Muon(pairs, lr=rate, momentum=settings.momentum, weight_decay=decay))
+        self._all = list(dict.fromkeys(self._owners.values()))
 
     def step(self, rate: float) -> None:
         """Applies the gradients at the learning rate `rate`."""
@@ -63,38 +63,56 @@ class Optimizer:
     def moments(self) -> dict[str, dict[str, Tensor]]:
         """{one of MOMENTS: {parameter: tensor}}, each of its parameter's shape; empty before the first step."""
         found: dict[str, dict[str, Tensor]] = {}
-        for optimizer in self._all:
-            for name, parameter in self._masters.items():
-                state = optimizer.state.get(parameter, {})
-                state = read_moments(state) if self._low_bit and optimizer is self._adamw else state
-                for moment, value in state.items():
-                    if moment != "step":
-                        found.setdefault(moment, {})[name] = value
+        for name, parameter in self._masters.items():
+            owner = self._owners[name]
+            state = owner.moments(parameter) if isinstance(owner, LOW) else owner.state.get(parameter, {})
+            for moment in (one for one in MOMENTS if one in state):
+                found.setdefault(moment, {})[name] = state[moment]
         return found
 
     def load(self, moments: Mapping[str, Mapping[str, Tensor]], updates: int) -> None:
         """Takes moments as `moments` gives them, and how many updates made them. Others' moments are left aside."""
         self.updates = updates
         for name, parameter in self._masters.items():
-            owner, names = self._owner(name)
-            if owner is self._adamw and self._low_bit:
-                given = {moment: moments[moment][name] for moment in names if name in moments.get(moment, {})}
-                write_moments(owner, parameter, given, updates)
+            owner = self._owners[name]
+            names = MOMENTS[2:] if isinstance(owner, Muon) else MOMENTS[:2]
+            given = {moment: moments[moment][name] for moment in names if name in moments.get(moment, {})}
+            if isinstance(owner, LOW):
+                owner.put(parameter, given, updates)
                 continue
-            state = owner.state[parameter]
-            state.update({moment: moments[moment][name] for moment in names if name in moments.get(moment, {})})
-            if owner is self._adamw:
-                state["step"] = torch.tensor(float(updates), dtype=torch.float32, device=parameter.device)
-
-    def _owner(self, name: str) -> tuple[torch.optim.Optimizer, tuple[str, ...]]:
-        owner = self._muon if name in self._by_muon else self._adamw
-        assert owner is not None
-        return owner, MOMENTS[2:] if owner is self._muon else MOMENTS[:2]
+            owner.state[parameter].update(given)
+            if isinstance(owner, torch.optim.AdamW):
+                step = torch.tensor(float(updates), dtype=torch.float32, device=parameter.device)
+                owner.state[parameter]["step"] = step
 
 
-def _adamw(groups: list[dict[str, Any]], settings: TrainSettings) -> torch.optim.Optimizer:
-    rate, betas, eps = settings.learning_rate, settings.betas, settings.eps
-    return torch.optim.AdamW(groups, lr=rate, betas=betas, eps=eps, fused=True)
+def _in_low_memory(parameter: Tensor, settings: TrainSettings) -> bool:
+    """Whether the parameter's moments are kept in another form than torch's. Raises UserError where that cannot be."""
+    states = settings.optimizer_states
+    if states == "float32" or (states == "8bit" and parameter.numel() < SMALL):
+        return False
+    if isinstance(parameter, DTensor):
+        raise UserError(
+            f"moments kept as {states} cannot be cut into shards",
+            where="train.optimizer_states",
+            do="set train.sharding=none or optimizer, train in one process, or set it to float32",
+        )
+    return True
+
+
+def _groups(parameters: Mapping[str, Tensor], settings: TrainSettings) -> list[dict[str, Any]]:
+    """What AdamW moves, by decay and rate; none without parameters."""
+    faster = {name for name in parameters if ".adapters." in name and name.endswith(".b")}
+    decayed = [parameter for name, parameter in parameters.items() if parameter.ndim >= 2 and name not in faster]
+    spared = [parameter for parameter in parameters.values() if parameter.ndim < 2]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    if isinstance(settings.tune, LoRA):
+        up = [parameters[name] for name in parameters if name in faster]
+        groups.append({"params": up, "weight_decay": settings.weight_decay, "factor": settings.tune.b_rate})
+    return [group for group in groups if group["params"]]
 
 
 @torch.no_grad()
