@@ -206,7 +206,7 @@ class TokenSet:
         manifest = read_manifest(folder)
         place = folder
         if manifest is not None and "set" in manifest:
-            place = folder / manifest["set"]
+            place = (folder / manifest["set"]).resolve()  # as an error is to name it, without ../..
             manifest = read_manifest(place)
         if manifest is None or not {"unit", "shards", "fingerprint"} <= manifest.keys():
             raise UserError("no complete token set here", where=str(place), do="run the pack stage (again)")
