@@ -161,9 +161,7 @@ def inspect(
     stage: Annotated[
         str | None, typer.Option(help="A training stage, such as sft; all that the recipe has when left out.")
     ] = None,
-    row: Annotated[
-        int | None, typer.Option(min=0, help="Show this row's tokens in colours: in the loss or not.")
-    ] = None,
+    row: Annotated[int | None, typer.Option(min=0, help="Show this row's tokens coloured: in the loss or not.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the token view of the first rows to this page.")] = None,
 ) -> None:
     """Shows what is trained on: tokens in the loss by role and file, lost turns, untrained stops, lengths."""
