@@ -95,7 +95,7 @@ class TrainSettings(Settings):
     optimizer_states: Literal["float32", "8bit", "paged"] = Field(
         default="float32",
         description="How AdamW keeps its moments: float32; 8bit: a quarter of that; paged: float32 that moves to the "
-        "host where a GPU runs short. The last two by bitsandbytes (extra `bitsandbytes`).",
+        "host where a GPU runs short, by bitsandbytes (extra `bitsandbytes`).",
     )
     betas: tuple[float, float] = Field(
         default=(0.9, 0.95), description="AdamW: decay of the averages of gradient and squared gradient."
