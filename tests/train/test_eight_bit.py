@@ -106,8 +106,12 @@ def float64_adamw(weights: Tensor, moments: dict[str, Tensor], gradient: Tensor,
     return weights * (1 - RATE * DECAY) - RATE * first / (second.sqrt() + EPS)
 
 
+@pytest.mark.parametrize("alone", [2, 1 << 23])
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_each_step_is_adamw_from_the_moments_that_are_held(size: tuple[int, ...]) -> None:
+def test_each_step_is_adamw_from_the_moments_that_are_held(
+    size: tuple[int, ...], alone: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eight_bit, "ALONE", alone)
     random = torch.Generator().manual_seed(0)
     weight = torch.nn.Parameter(torch.randn(size, generator=random))
     optimizer = AdamW8bit([{"params": [weight], "weight_decay": DECAY}], lr=RATE, betas=BETAS, eps=EPS)
@@ -162,10 +166,31 @@ def test_an_unseen_weight_stays_and_takes_its_first_gradient_like_any_other() ->
     torch.testing.assert_close(weight[1], torch.full((BLOCK,), 1 - rate))
 
 
+def test_parameters_joined_and_alone_go_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained() -> list[Tensor]:
+        random = torch.Generator().manual_seed(0)
+        weights = [torch.nn.Parameter(torch.randn(size, generator=random)) for size in SIZES]
+        optimizer = AdamW8bit([{"params": weights, "weight_decay": DECAY}], lr=RATE, betas=BETAS, eps=EPS)
+        for step in range(4):
+            for number, weight in enumerate(weights):  # some have fewer steps behind them
+                weight.grad = torch.randn(weight.shape, generator=random) if step or number % 2 else None
+            optimizer.step()
+        return [tensor for weight in weights for tensor in (weight.detach(), *optimizer.moments(weight).values())]
+
+    joined = trained()
+    monkeypatch.setattr(eight_bit, "TOGETHER", 600)
+    few = trained()
+    monkeypatch.setattr(eight_bit, "ALONE", 1)
+    alone = trained()
+    for tensors in zip(joined, few, alone, strict=True):
+        assert torch.equal(tensors[0], tensors[1])
+        assert torch.equal(tensors[0], tensors[2])
+
+
 def test_one_compiled_graph_serves_all_sizes_and_steps_and_is_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def trained() -> tuple[list[Tensor], list[Tensor]]:
         random = torch.Generator().manual_seed(0)
-        weights = [torch.nn.Parameter(torch.randn(rows, BLOCK, generator=random)) for rows in (17, 40, 90)]
+        weights = [torch.nn.Parameter(torch.randn(rows, BLOCK, generator=random)) for rows in (17, 40, 90, 16)]
         groups = [{"params": weights[:2], "weight_decay": DECAY}, {"params": weights[2:]}]
         optimizer = AdamW8bit(groups, lr=RATE, betas=BETAS, eps=EPS)
         for step in range(3):
@@ -176,6 +201,7 @@ def test_one_compiled_graph_serves_all_sizes_and_steps_and_is_the_plain_one(monk
         return weights, [value for weight in weights for value in optimizer.moments(weight).values()]
 
     plain = trained()
+    monkeypatch.setattr(eight_bit, "ALONE", 40 * BLOCK)
     compiled = torch.compile(update, fullgraph=True)
     torch._dynamo.utils.counters.clear()
     monkeypatch.setattr(eight_bit, "_compiled", lambda: compiled)

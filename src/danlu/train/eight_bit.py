@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +23,10 @@ from danlu.train.moment_codes import (
 
 SMALL = 4_096
 """Of a parameter with fewer numbers 8-bit moments save nothing; it is left to torch's AdamW."""
+ALONE = 1 << 23
+"""From so many numbers on an update takes a GPU longer than the call that asks for it."""
+TOGETHER = 1 << 24
+"""Numbers that are joined at most: 10 bytes each while they are updated."""
 
 
 def update(
@@ -60,10 +64,19 @@ def compiled_update(weights: Tensor, gradients: Tensor, first: Codes, second: Co
     _compiled()(weights, gradients, first, second, *fixed)
 
 
-class AdamW8bit(torch.optim.Optimizer):
-    """AdamW over contiguous float32 parameters: on a GPU one kernel for each, on a CPU plainly, without a compiler.
+class Piece(NamedTuple):
+    """Numbers of one parameter: weights and gradients [n] and the blocks of moments that are theirs."""
 
-    A last block that is not full goes plainly too.
+    weights: Tensor
+    gradients: Tensor
+    first: Codes
+    second: Codes
+
+
+class AdamW8bit(torch.optim.Optimizer):
+    """AdamW over contiguous float32 parameters: compiled on a GPU, on a CPU plainly, without a compiler.
+
+    Full blocks of a large parameter are updated where they lie; all else is joined, as a call takes longer than it.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float, betas: tuple[float, float], eps: float) -> None:
@@ -72,10 +85,18 @@ class AdamW8bit(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            moved = [parameter for parameter in group["params"] if parameter.grad is not None]
-            # The largest first: the compiler lays its kernel out for the first shape that it meets.
-            for parameter in sorted(moved, key=torch.numel, reverse=True):
-                self._move(parameter, group)
+            alike: dict[int, list[Tensor]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    state = self._state(parameter)
+                    state["updates"] += 1
+                    alike.setdefault(state["updates"], []).append(parameter)
+            for updates, parameters in alike.items():
+                fixed = (*_scalars(group, updates), group["betas"])
+                pieces = [piece for parameter in parameters for piece in self._pieces(parameter)]
+                # The largest first: the compiler lays its kernel out for the first shape that it meets.
+                for together in _together(sorted(pieces, key=lambda piece: piece.weights.numel(), reverse=True)):
+                    _move(together, fixed)
 
     def moments(self, parameter: Tensor) -> dict[str, Tensor]:
         """By torch's names, in float32 and the parameter's shape; empty before its first step."""
@@ -97,20 +118,51 @@ class AdamW8bit(torch.optim.Optimizer):
             state["updates"] = 0
         return state
 
-    def _move(self, parameter: Tensor, group: Mapping[str, Any]) -> None:
+    def _pieces(self, parameter: Tensor) -> Iterator[Piece]:
         assert parameter.grad is not None
-        state = self._state(parameter)
-        state["updates"] += 1
-        fixed = (*_scalars(group, state["updates"]), group["betas"])
         weights, gradients = parameter.detach().view(-1), parameter.grad.reshape(-1)
-        full, first, second = parameter.numel() // BLOCK, *(state[name] for name in FORMS)
-        end = full * BLOCK
-        move = compiled_update if parameter.is_cuda else update
-        move(blocks_of(weights[:end]), blocks_of(gradients[:end]), first.rows(0, full), second.rows(0, full), *fixed)
-        if end < parameter.numel():
-            last = blocks_of(weights[end:])
-            update(last, blocks_of(gradients[end:]), first.rows(full, full + 1), second.rows(full, full + 1), *fixed)
-            weights[end:] = last.view(-1)[: parameter.numel() - end]
+        first, second = (self.state[parameter][name] for name in FORMS)
+        full = len(weights) // BLOCK if len(weights) >= ALONE else 0
+        for start, end in ((0, full), (full, len(first.scales))):
+            if start < end:
+                numbers = slice(start * BLOCK, end * BLOCK)
+                yield Piece(weights[numbers], gradients[numbers], first.rows(start, end), second.rows(start, end))
+
+
+def _together(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Those of ALONE numbers one by one, others as many at a time as make no more than TOGETHER."""
+    held: list[Piece] = []
+    numbers = 0
+    for piece in pieces:
+        size = piece.weights.numel()
+        if size >= ALONE:
+            yield [piece]
+            continue
+        if held and numbers + size > TOGETHER:
+            yield held
+            held, numbers = [], 0
+        held.append(piece)
+        numbers += size
+    if held:
+        yield held
+
+
+def _move(pieces: list[Piece], fixed: tuple[Any, ...]) -> None:
+    in_blocks = [[blocks_of(one.weights), blocks_of(one.gradients), *one.first, *one.second] for one in pieces]
+    in_place = len(pieces) == 1 and len(pieces[0].weights) % BLOCK == 0
+    held = in_blocks[0] if in_place else [torch.cat(tensors) for tensors in zip(*in_blocks, strict=True)]
+    weights, gradients, *moments = held
+    move = compiled_update if weights.is_cuda and len(weights) > 1 else update
+    move(weights, gradients, Codes(*moments[:2]), Codes(*moments[2:]), *fixed)
+    if in_place:
+        return
+    rows = [len(blocks) for blocks, *_ in in_blocks]
+    moved = zip(weights.split(rows), pieces, strict=True)
+    torch._foreach_copy_(
+        [one.weights for one in pieces], [blocks.view(-1)[: len(one.weights)] for blocks, one in moved]
+    )
+    for place, moment in enumerate(moments, start=2):
+        torch._foreach_copy_([tensors[place] for tensors in in_blocks], moment.split(rows))
 
 
 def _scalars(group: Mapping[str, Any], updates: int) -> list[Tensor]:
