@@ -107,11 +107,12 @@ def _room(masters: Masters, moments: Mapping[str, Mapping[str, Tensor]], world: 
     """Whether the copies fit where the tensors are; on a CPU, where a copy is due, they always must."""
     if world.device.type != "cuda":
         return True
-    tensors = [*masters.parameters.values(), *(tensor for values in moments.values() for tensor in values.values())]
+    sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in masters.parameters.items()}
+    copies = sum(sizes.values()) + sum(sizes[name] for names in moments.values() for name in names)
     held = torch.cuda.memory_reserved(world.device) - torch.cuda.memory_allocated(world.device)
     free = torch.cuda.mem_get_info(world.device)[0] + held // 2  # what the allocator holds is in pieces
     processes = world.size if masters.apart else 1
-    return processes * sum(tensor.numel() * tensor.element_size() for tensor in tensors) < SHARE * free
+    return processes * copies < SHARE * free
 
 
 def write_checkpoint(

@@ -98,14 +98,18 @@ class AdamW8bit(torch.optim.Optimizer):
                 for together in _together(sorted(pieces, key=lambda piece: piece.weights.numel(), reverse=True)):
                     _move(together, fixed)
 
-    def moments(self, parameter: Tensor) -> dict[str, Tensor]:
-        """By torch's names, in float32 and the parameter's shape; empty before its first step."""
-        state, count = self.state.get(parameter, {}), parameter.numel()
-        read = {name: form.read(state[name]) for name, form in FORMS.items() if name in state}
-        return {name: values.view(-1)[:count].view(parameter.shape) for name, values in read.items()}
+    def kept(self, parameter: Tensor) -> list[str]:
+        """Which moments there are, by torch's names; none before the parameter's first step."""
+        state = self.state.get(parameter, {})
+        return [name for name in FORMS if name in state]
+
+    def moment(self, parameter: Tensor, name: str) -> Tensor:
+        """One of them in float32 and the parameter's shape."""
+        values = FORMS[name].read(self.state[parameter][name])
+        return values.view(-1)[: parameter.numel()].view(parameter.shape)
 
     def put(self, parameter: Tensor, moments: Mapping[str, Tensor], updates: int) -> None:
-        """The reverse, after so many updates: to the bit what `moments` read, and 0 where nothing is given."""
+        """The reverse, after so many updates: to the bit what `moment` read, and 0 where nothing is given."""
         state = self._state(parameter)
         state["updates"] = updates
         for name, moment in moments.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,35 @@ from danlu.train.tune_settings import LoRA
 MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")
 LOW = (AdamW8bit, PagedAdamW)
 """Optimizers that read and take moments in a form of their own."""
+
+
+Owner = torch.optim.AdamW | AdamW8bit | PagedAdamW | Muon
+
+
+class Moment(Mapping[str, Tensor]):
+    """A moment of all parameters that have it, by their names."""
+
+    def __init__(self, name: str, masters: Mapping[str, Tensor], owners: Mapping[str, Owner]) -> None:
+        self._name, self._masters, self._owners = name, masters, owners
+        self._names = [one for one, parameter in masters.items() if name in _kept(owners[one], parameter)]
+
+    def __getitem__(self, name: str) -> Tensor:
+        owner, parameter = self._owners[name], self._masters[name]
+        if isinstance(owner, LOW):
+            return owner.moment(parameter, self._name)
+        held: Tensor = owner.state[parameter][self._name]
+        return held
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _kept(owner: Owner, parameter: Tensor) -> Collection[str]:
+    """The moments that there are."""
+    return owner.kept(parameter) if isinstance(owner, LOW) else owner.state.get(parameter, {}).keys()
 
 
 class Optimizer:
@@ -41,7 +70,7 @@ class Optimizer:
         usual = {name: parameter for name, parameter in others.items() if name not in low}
         rate, decay = settings.learning_rate, settings.weight_decay
         given: dict[str, Any] = {"lr": rate, "betas": settings.betas, "eps": settings.eps}
-        self._owners: dict[str, torch.optim.AdamW | AdamW8bit | PagedAdamW | Muon] = {}
+        self._owners: dict[str, Owner] = {}
         if usual:
             self._owners |= dict.fromkeys(usual, torch.optim.AdamW(_groups(usual, settings), **given, fused=True))
         if low:
@@ -60,15 +89,13 @@ class Optimizer:
             optimizer.step()
         self.updates += 1
 
-    def moments(self) -> dict[str, dict[str, Tensor]]:
-        """{one of MOMENTS: {parameter: tensor}}, each of its parameter's shape; empty before the first step."""
-        found: dict[str, dict[str, Tensor]] = {}
-        for name, parameter in self._masters.items():
-            owner = self._owners[name]
-            state = owner.moments(parameter) if isinstance(owner, LOW) else owner.state.get(parameter, {})
-            for moment in (one for one in MOMENTS if one in state):
-                found.setdefault(moment, {})[name] = state[moment]
-        return found
+    def moments(self) -> dict[str, Mapping[str, Tensor]]:
+        """{one of MOMENTS: {parameter: tensor}}, each of its parameter's shape; empty before the first step.
+
+        What is kept in another form is read when it is asked for, as all of it in float32 may not fit.
+        """
+        made = {moment: Moment(moment, self._masters, self._owners) for moment in MOMENTS}
+        return {moment: held for moment, held in made.items() if held}
 
     def load(self, moments: Mapping[str, Mapping[str, Tensor]], updates: int) -> None:
         """Takes moments as `moments` gives them, and how many updates made them. Others' moments are left aside."""

@@ -34,10 +34,15 @@ class PagedAdamW:
     def step(self) -> None:
         self._made.step()
 
-    def moments(self, parameter: Tensor) -> dict[str, Tensor]:
-        """By torch's names; empty before its first step."""
-        state: Mapping[str, Tensor] = self._made.state.get(parameter, {})
-        return {name: state[theirs].clone() for name, theirs in STATES.items() if theirs in state}
+    def kept(self, parameter: Tensor) -> list[str]:
+        """Which moments there are, by torch's names; none before the parameter's first step."""
+        state = self._made.state.get(parameter, {})
+        return [name for name, theirs in STATES.items() if theirs in state]
+
+    def moment(self, parameter: Tensor, name: str) -> Tensor:
+        """A copy of one of them."""
+        held: Tensor = self._made.state[parameter][STATES[name]]
+        return held.clone()
 
     @torch.no_grad()
     def put(self, parameter: Tensor, moments: Mapping[str, Tensor], updates: int) -> None:
