@@ -15,14 +15,22 @@ from danlu.model import integers_cuda
 from danlu.model.integers_cuda import int8_gated, int8_product, pack
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+FEW, SOME, MANY = (1024, 1024), (1024, 1), (1, 1)
+"""From how many columns on a program of one row is one warp, and takes the most rows of the weight."""
 BYTES = {
-    "8 bits, tiles": (4640, 44, 1024),
-    "8 bits, one": (48, 16, 1024),
-    "8 bits, a warp a program": (1160, 44, 1),
-    "8 bits, no words": (161, 30, 1),
+    "8 bits, tiles": (4640, 44, FEW),
+    "8 bits, one": (48, 16, FEW),
+    "8 bits, the most rows": (160, 44, SOME),
+    "8 bits, a warp a program": (1160, 44, MANY),
+    "8 bits, no words": (161, 30, MANY),
 }
-"""Columns and rows, and from how many programs on a program is one warp."""
 CASES = {"several tiles": (4608, 40, 64), "one": (192, 48, 64), "groups of 32": (160, 36, 32)}
+ROWS = {
+    "one row, tiles": (4672, 12, 64, FEW),
+    "one row, the most rows": (192, 24, 64, SOME),
+    "one row, a warp a program": (2112, 12, 64, MANY),
+    "one row, groups of 32": (1184, 12, 32, MANY),
+}
 
 
 def far(got: Tensor, expected: Tensor) -> float:
@@ -47,9 +55,37 @@ def errors(width: int, count: int, group: int) -> dict[str, float]:
     return found
 
 
-def errors_of_8_bits(width: int, count: int, many: int) -> dict[str, float]:
+def errors_of_one_row(width: int, count: int, group: int, programs: tuple[int, int]) -> dict[str, float]:
+    """Of great, small and very unlike values, and of those far from 0 on the whole. Results are rounded."""
+    integers_cuda._MANY, integers_cuda._SOME = programs
+    torch.manual_seed(0)
+    levels = torch.randint(16, (count, width // group, group), device=DEVICE)
+    scales = (torch.rand(count, width // group, device=DEVICE) / 32).bfloat16()
+    made = pack(levels, scales, scales)
+    weight = ((levels - 7) * scales.double()[..., None]).view(count, width)
+    x = torch.randn(1, width, device=DEVICE)
+    outlier = x.clone()
+    outlier[0, width // 2] = 3e4
+    spread = x * 10 ** torch.linspace(-8, 8, width, device=DEVICE)
+    assert not made(0 * x.half(), None).any()
+    found = {}
+    for name, row in {"great": 1e30 * x, "least": 1e-30 * x, "an outlier": outlier, "spread": spread}.items():
+        row = row.bfloat16()
+        found[f"bf16, {name}"] = far(made(row, None), F.linear(row.double(), weight))
+    for name, row in {"small": 1e-3 * x, "from 3": 3 + x}.items():
+        row, bias = row.half(), row[0, :count].half()
+        found[name] = far(made(row, bias), F.linear(row.double(), weight, bias.double()))
+    x = x.half()
+    gate, up = F.linear(x.double(), weight).chunk(2, dim=1)
+    got = made.gated(x)
+    assert got.shape == (1, count // 2) and got.dtype == x.dtype
+    found["gated"] = far(got, F.silu(gate) * up)
+    return found
+
+
+def errors_of_8_bits(width: int, count: int, programs: tuple[int, int]) -> dict[str, float]:
     """Of one row in float16 beyond its rounding, where a few results may fall to the other side."""
-    integers_cuda._MANY = many
+    integers_cuda._MANY, integers_cuda._SOME = programs
     torch.manual_seed(0)
     values = torch.randint(-128, 128, (count, width), dtype=torch.int8, device=DEVICE)
     values[:, :2] = torch.tensor([-128, 127])
@@ -75,4 +111,5 @@ def errors_of_8_bits(width: int, count: int, many: int) -> dict[str, float]:
 
 if __name__ == "__main__":
     found = {name: errors(*case) for name, case in CASES.items()}
+    found |= {name: errors_of_one_row(*case) for name, case in ROWS.items()}
     print(json.dumps(found | {name: errors_of_8_bits(*case) for name, case in BYTES.items()}))

@@ -1,10 +1,5 @@
 """Products of few rows with a weight of 4 or 8 bits, in Triton: memory gives it once, as it is stored.
 
-One row and 4 bits: the bits of a level are put into the fraction of a float between 1 and 2, for which nothing has to
-be converted: q at bit b of the fraction is 1 + q 2^(b - 23), and x times it, times 2^(23 - b), is x q + 2^(23 - b) x.
-What is too much is known from x alone and subtracted once a group. A value then costs 3.4 instructions, counted.
-One row and 8 bits: four values are read as one word, and each set into the fraction of a float from 2^23 up, of which
-one more instruction makes the value, exactly: 3.25 a value, and with loads 4, counted.
 Imported where there is a GPU only.
 """
 
@@ -21,24 +16,20 @@ from danlu.model.attention import HALF
 from danlu.model.gate_cuda import swiglu
 from danlu.model.launch_cuda import launch
 from danlu.model.projection import Quantised
+from danlu.model.row_cuda import int4_row_product, int8_row_product, scale_and_middle
 
 SKINNY = 16
 """Rows of x up to which a weight is multiplied as it is stored; for more it is given back first."""
 
-_ONE = 0x3F800000  # given, not written down, as an instruction that masks and adds bits takes one constant only
-_WIDE, _WARPS = 8, 4
-"""Rows of the weight and warps of a program, for one row and 4 bits. Its tile is as deep as makes four words a thread:
-words and x then lie alike in the threads, and each takes its values of x once for all rows of the weight."""
 _FEW_ROWS = {"wide": 64, "tile": 8, "num_warps": 4}
 """Rows and groups of a tile, for several rows and 4 bits."""
 _BYTES = {"wide": 64, "deep": 128, "num_warps": 4, "num_stages": 4}
 """Rows and columns of a tile, 8 bits."""
 _FLIPS = 0x4B008080, 0x4B404000
 """Bits of 2^23, and those that make a signed byte one from 0 up, for bytes at bits 0 and 8, and at 7 and 15."""
-_BYTE_ROWS, _MANY = 8, 1024
-"""Rows of the weight of a program, for one row and 8 bits, and from how many programs on each is one warp. That takes
-the fewest instructions, 4.3 a value of rows of 4,096 with all around the loop, where four warps take 5.3; but only many
-programs keep enough of the weight on its way. A tile is as deep as makes four words a thread and row."""
+_MANY, _SOME = 8192, 4096
+"""Columns of one row's result from which on a program is one warp, and from which on one of four warps takes the most
+rows of the weight. One warp takes the fewest instructions, but only many keep enough of the weight on its way."""
 
 
 class Int4OnGPU(Quantised):
@@ -62,7 +53,7 @@ class Int4OnGPU(Quantised):
         rows = x.reshape(-1, x.shape[-1])
         if len(rows) > SKINNY:
             return F.linear(x, self.dequantised(x.dtype), bias)
-        if len(rows) == 1:
+        if len(rows) == 1 and x.dtype in HALF:
             return self._of_one_row(rows, bias, gated=False).view(*x.shape[:-1], -1)
         count, groups = self.scales.shape
         out = x.new_empty(len(rows), count)
@@ -74,15 +65,16 @@ class Int4OnGPU(Quantised):
 
     def gated(self, x_1D: Tensor) -> Tensor:
         """silu(x G^T) * (x U^T) [1, out / 2], where the weight holds G above U."""
-        return self._of_one_row(x_1D, None, gated=True)
+        return self._of_one_row(x_1D, None, gated=True) if x_1D.dtype in HALF else swiglu(self(x_1D, None))
 
     def _of_one_row(self, x_1D: Tensor, bias: Tensor | None, gated: bool) -> Tensor:
         count, groups = self.scales.shape
-        width, members = count // (1 + gated), self.group // 8
-        out = x_1D.new_empty(1, width)
-        _row_product[(triton.cdiv(width, _WIDE),)](
-            x_1D, self.words, self.scales, bias, out, width, groups, _ONE, gated=gated, biased=bias is not None,
-            members=members, wide=_WIDE, tile=128 * _WARPS // members, num_warps=_WARPS, **launch(x_1D),
+        width, lanes = count // (1 + gated), self.group // 16
+        (wide, warps), out = _wide_and_warps(width, gated, most=8), x_1D.new_empty(1, width)
+        int4_row_product[(triton.cdiv(width, wide),)](
+            x_1D.view(torch.int32), self.words.view(torch.int64), self.scales, bias, out, width, groups, gated=gated,
+            biased=bias is not None, lanes=lanes, wide=wide, tile=64 * warps // lanes, native=x_1D.is_cuda,
+            num_warps=warps, **launch(x_1D),
         )  # fmt: skip
         return out
 
@@ -121,14 +113,23 @@ def _in_words(x_BD: Tensor) -> bool:
 
 
 def _int8_of_one_row(x_1D: Tensor, values_CD: Tensor, scales_C: Tensor, bias: Tensor | None, gated: bool) -> Tensor:
-    width, wide = len(values_CD) // (1 + gated), _BYTE_ROWS // (1 + gated)
-    programs, out = triton.cdiv(width, wide), x_1D.new_empty(1, width)
-    warps = 1 if programs >= _MANY else 4
-    _int8_row_product[(programs,)](
+    width = len(values_CD) // (1 + gated)
+    (wide, warps), out = _wide_and_warps(width, gated, most=4), x_1D.new_empty(1, width)
+    int8_row_product[(triton.cdiv(width, wide),)](
         x_1D.view(torch.int64), values_CD.view(torch.int32), scales_C, bias, out, width, x_1D.shape[1] // 4, *_FLIPS,
         gated=gated, biased=bias is not None, wide=wide, deep=128 * warps, num_warps=warps, **launch(x_1D),
     )  # fmt: skip
     return out
+
+
+def _wide_and_warps(columns: int, gated: bool, most: int) -> tuple[int, int]:
+    """Columns and warps of a program for one row; `most` columns if it is one warp without a gate.
+
+    A tile is as deep as makes four words a thread and row: words and x lie alike in the threads.
+    """
+    if columns >= _MANY:
+        return 4 if gated else most, 1
+    return 4 if gated else (16 if columns >= _SOME else 8), 4
 
 
 def pack(levels: Tensor, scales: Tensor, middles: Tensor) -> Int4OnGPU:
@@ -139,84 +140,6 @@ def pack(levels: Tensor, scales: Tensor, middles: Tensor) -> Int4OnGPU:
     words = parts.sum(2, dtype=torch.int32).view(count, -1)
     pairs = torch.stack((scales, middles), dim=-1).contiguous().view(torch.int32).view(count, groups)
     return Int4OnGPU(words, pairs, group)
-
-
-@triton.jit
-def _scale_and_middle(pair):  # type: ignore[no-untyped-def]
-    return (pair << 16).to(tl.float32, bitcast=True), (pair & -65536).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def _bits(words, value: tl.constexpr, one):  # type: ignore[no-untyped-def]
-    """1 + q / 2^(4, 8 or 12) for the level q at place `value` of each word; `one` are the bits of 1.0."""
-    moved = words << 15 if value < 2 else (words << 3 if value < 5 else words >> 9)
-    return ((moved & (15 << (11 + 4 * ((value + 1) % 3)))) | one).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def _raised(x, value: tl.constexpr):  # type: ignore[no-untyped-def]
-    """x times what `_bits` divides the level at the place `value` by."""
-    return x * (256.0 if value % 3 == 0 else (16.0 if value % 3 == 1 else 4096.0))
-
-
-@triton.jit
-def _row_product(  # type: ignore[no-untyped-def]
-    x, words, scales, bias, out, columns, groups, one, gated: tl.constexpr, biased: tl.constexpr,
-    members: tl.constexpr, wide: tl.constexpr, tile: tl.constexpr, chained: tl.constexpr,
-):  # fmt: skip
-    """One row: the first tile of weights is on its way before the kernel before this one has ended."""
-    column, group, member = tl.program_id(0) * wide + tl.arange(0, wide), tl.arange(0, tile), tl.arange(0, members)
-    inside = (column < columns)[None, :]
-    spot = column[None, :].to(tl.int64) * groups + group[:, None]
-    own, pairs = words + spot[:, :, None] * members + member[None, None, :], scales + spot
-    upper = columns.to(tl.int64) * groups
-    if chained:
-        gdc_launch_dependents()
-    there = inside & (group < groups)[:, None]
-    held = tl.load(own, mask=there[:, :, None], other=0)
-    pair = tl.load(pairs, mask=there, other=0)
-    risen_held, risen_pair = held, pair
-    if gated:
-        risen_held = tl.load(own + upper * members, mask=there[:, :, None], other=0)
-        risen_pair = tl.load(pairs + upper, mask=there, other=0)
-    if chained:
-        gdc_wait()
-    sums = tl.zeros((tile, wide), tl.float32)
-    risen = tl.zeros((tile, wide), tl.float32)
-    for at in range(0, groups, tile):
-        if at > 0:
-            there = inside & (at + group < groups)[:, None]
-            held = tl.load(own + at * members, mask=there[:, :, None], other=0)
-            pair = tl.load(pairs + at, mask=there, other=0)
-            if gated:
-                risen_held = tl.load(own + (upper + at) * members, mask=there[:, :, None], other=0)
-                risen_pair = tl.load(pairs + upper + at, mask=there, other=0)
-        place = (at + group)[:, None, None] * (8 * members) + member[None, None, :]
-        present = (at + group < groups)[:, None, None]
-        products = tl.zeros((tile, wide, members), tl.float32)
-        risen_products = tl.zeros((tile, wide, members), tl.float32)
-        plain = tl.zeros((tile, 1, members), tl.float32)
-        too_much = tl.zeros((tile, 1, members), tl.float32)
-        for value in tl.static_range(8):
-            piece = tl.load(x + place + value * members, mask=present, other=0.0).to(tl.float32)
-            plain += piece
-            piece = _raised(piece, value)
-            too_much += piece
-            products += piece * _bits(held, value, one)
-            if gated:
-                risen_products += piece * _bits(risen_held, value, one)
-        off, known = tl.sum(too_much + 8 * plain, 2), tl.sum(plain, 2)
-        scale, middle = _scale_and_middle(pair)
-        sums += scale * (tl.sum(products, 2) - off) + middle * known
-        if gated:
-            scale, middle = _scale_and_middle(risen_pair)
-            risen += scale * (tl.sum(risen_products, 2) - off) + middle * known
-    y = tl.sum(sums, 0)
-    if gated:
-        y = y * tl.sigmoid(y) * tl.sum(risen, 0)
-    if biased:
-        y += tl.load(bias + column, mask=column < columns, other=0.0).to(tl.float32)
-    tl.store(out + column, y.to(out.dtype.element_ty), mask=column < columns)
 
 
 @triton.jit
@@ -238,7 +161,7 @@ def _product(  # type: ignore[no-untyped-def]
     for at in range(0, groups, tile):
         there = inside[:, None] & (at + group < groups)[None, :]
         held = tl.load(own + at * members, mask=there[:, :, None], other=0)
-        scale, middle = _scale_and_middle(tl.load(pairs + at, mask=there, other=0))
+        scale, middle = scale_and_middle(tl.load(pairs + at, mask=there, other=0))
         offset = middle - 8 * scale
         place = (at + lane // members) * (8 * members) + lane % members
         reach = (at + lane // members < groups)[None, :]
@@ -262,7 +185,7 @@ def _dequantise(words, scales, weight, columns, groups, members: tl.constexpr, w
     there = (column < columns)[:, None] & (group < groups)[None, :]
     spot = column[:, None].to(tl.int64) * groups + group[None, :]
     held = tl.load(words + spot[:, :, None] * members + member[None, None, :], mask=there[:, :, None], other=0)
-    scale, middle = _scale_and_middle(tl.load(scales + spot, mask=there, other=0))
+    scale, middle = scale_and_middle(tl.load(scales + spot, mask=there, other=0))
     offset = middle - 8 * scale
     place = weight + spot[:, :, None] * (8 * members) + member[None, None, :]
     for value in tl.static_range(8):
@@ -294,71 +217,3 @@ def _int8_product(  # type: ignore[no-untyped-def]
         total += tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)[None, :]
     spot = out + row[:, None] * columns + column[None, :]
     tl.store(spot, total.to(out.dtype.element_ty), mask=present & inside[None, :])
-
-
-@triton.jit
-def _signed(words, value: tl.constexpr, low, high):  # type: ignore[no-untyped-def]
-    """The byte `value` of each word as float32; 2^23, 128 and the other byte's bit are taken off what is put together.
-
-    Not moved by whole bytes, as the compiler then reads bytes one by one, and moves each word twice.
-    """
-    if value == 0:
-        return ((words & 0xFF) ^ low).to(tl.float32, bitcast=True) - (8388608.0 + 32768.0 + 128.0)
-    if value == 1:
-        return ((words & 0xFF00) ^ low).to(tl.float32, bitcast=True) * (1 / 256) - (32768.0 + 128.0 + 0.5)
-    if value == 2:
-        return (((words >> 9) & 0x7F80) ^ high).to(tl.float32, bitcast=True) * (1 / 128) - (65536.0 + 32768.0 + 128.0)
-    return (((words >> 9) & 0x7F8000) ^ high).to(tl.float32, bitcast=True) * (1 / 32768) - (256.0 + 128.0 + 0.5)
-
-
-@triton.jit
-def _of_four(packed, value: tl.constexpr, dtype: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Value 0 … 3 of each four of x that 64 bits hold."""
-    pair = (packed if value < 2 else packed >> 32).to(tl.int32)
-    if dtype == tl.bfloat16:
-        return (pair << 16 if value % 2 == 0 else pair & -65536).to(tl.float32, bitcast=True)
-    return (pair if value % 2 == 0 else pair >> 16).to(tl.int16).to(dtype, bitcast=True).to(tl.float32)
-
-
-@triton.jit
-def _int8_row_product(  # type: ignore[no-untyped-def]
-    x, words, scales, bias, out, columns, depth, low, high, gated: tl.constexpr, biased: tl.constexpr,
-    wide: tl.constexpr, deep: tl.constexpr, chained: tl.constexpr,
-):  # fmt: skip
-    """One row, as `_row_product`; depth and deep count words, of four values."""
-    column, lane = tl.program_id(0) * wide + tl.arange(0, wide), tl.arange(0, deep)
-    inside = column < columns
-    own = words + column[:, None].to(tl.int64) * depth + lane[None, :]
-    upper = own + columns.to(tl.int64) * depth
-    if chained:
-        gdc_launch_dependents()
-    there = inside[:, None] & (lane < depth)[None, :]
-    held = tl.load(own, mask=there, other=0)
-    scale = tl.load(scales + column, mask=inside, other=0.0)
-    risen_held, risen_scale = held, scale
-    if gated:
-        risen_held = tl.load(upper, mask=there, other=0)
-        risen_scale = tl.load(scales + columns + column, mask=inside, other=0.0)
-    if chained:
-        gdc_wait()
-    sums = tl.zeros((wide, deep), tl.float32)
-    risen = tl.zeros((wide, deep), tl.float32)
-    for at in range(0, depth, deep):
-        reach = at + lane < depth
-        if at > 0:
-            there = inside[:, None] & reach[None, :]
-            held = tl.load(own + at, mask=there, other=0)
-            if gated:
-                risen_held = tl.load(upper + at, mask=there, other=0)
-        four = tl.load(x + at + lane, mask=reach, other=0)[None, :]
-        for value in tl.static_range(4):
-            piece = _of_four(four, value, out.dtype.element_ty)
-            sums += piece * _signed(held, value, low, high)
-            if gated:
-                risen += piece * _signed(risen_held, value, low, high)
-    y = tl.sum(sums, 1) * scale
-    if gated:
-        y = y * tl.sigmoid(y) * (tl.sum(risen, 1) * risen_scale)
-    if biased:
-        y += tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + column, y.to(out.dtype.element_ty), mask=inside)
