@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from danlu.model.head import Head
 from danlu.model.projection import Projection
 from danlu.train.precision import Masters
 
@@ -90,6 +94,42 @@ def test_compiled_and_recomputed_it_is_the_same(recompute: bool) -> None:
         found.append([x.grad, *(master.grad for master in masters.parameters.values())])
     for plain, quick in zip(*found, strict=True):
         assert plain is not None and quick is not None and _distance(quick, plain.double()) < 0.01
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("needs", ["nll", "logp"])
+@pytest.mark.parametrize("chunk_bytes", [None, 64 * 2 * 40])
+def test_the_head_adds_its_gradient_chunk_by_chunk(
+    tied: bool, needs: Literal["nll", "logp"], chunk_bytes: int | None
+) -> None:
+    def loss(module: nn.ModuleDict, dtype: torch.dtype) -> Tensor:
+        hidden_ND = module["embed"](tokens_N).to(dtype)
+        out = module["head"](hidden_ND, tokens_N.roll(1), weights_N, needs)
+        return out.nll if needs == "nll" else -(out.logp * weights_N).sum()
+
+    torch.manual_seed(0)
+    tokens_N, weights_N = torch.randint(0, 64, (100,)), torch.rand(100)
+    embed = nn.Embedding(64, 32)
+    module = nn.ModuleDict({"embed": embed, "head": Head(32, 64, embed if tied else None)})
+    module["head"].chunk_bytes = chunk_bytes
+    exact = copy.deepcopy(module).double()
+    exact["head"]._tied = (exact["embed"],) if tied else (None,)
+    loss(exact, torch.float64).backward()
+    masters = Masters(module, torch.bfloat16)
+    for _ in range(2):
+        loss(module, torch.bfloat16).backward()
+    for name, wanted in exact.named_parameters():
+        gradient = masters.parameters[name].grad
+        assert gradient is not None and _distance(gradient, 2 * wanted.grad) < 0.02, name
+
+
+def test_a_factor_on_the_loss_of_the_head_is_refused() -> None:
+    torch.manual_seed(0)
+    head, hidden_ND = Head(32, 64), torch.randn(10, 32).bfloat16().requires_grad_()
+    Masters(head, torch.bfloat16)
+    out = head(hidden_ND, torch.arange(10))
+    with pytest.raises(RuntimeError, match="goes into its weights"):
+        (2 * out.nll).backward()
 
 
 def test_without_gradients_and_with_frozen_weights_nothing_is_summed() -> None:

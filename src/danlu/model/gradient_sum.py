@@ -24,7 +24,9 @@ def linear(x: Tensor, weight_NK: Tensor, sum_NK: Tensor) -> Tensor:
 @custom_op("danlu::add_gradient", mutates_args=("sum_NK",))
 def add_gradient(sum_NK: Tensor, dy_MN: Tensor, x_MK: Tensor) -> None:
     """Adds dy^T x to a sum of its dtype or of a wider one."""
-    if sum_NK.is_cuda and sum_NK.dtype == torch.float32:
+    if sum_NK.dtype == x_MK.dtype:
+        sum_NK.addmm_(dy_MN.t(), x_MK)
+    elif sum_NK.is_cuda:
         torch.addmm(sum_NK, dy_MN.t(), x_MK, out_dtype=sum_NK.dtype, out=sum_NK)
     else:
         sum_NK.add_(dy_MN.t() @ x_MK)

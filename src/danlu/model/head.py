@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from danlu.model.gradient_sum import add_gradient
 from danlu.model.linear_cpu import linear
 from danlu.model.projection import Quantised
 from danlu.model.softmax import residual, statistics, wide
@@ -65,6 +66,9 @@ class Head(nn.Module):
         self.linear = None if tied is not None else nn.Linear(hidden_size, vocab_size, bias=False)
         self.quantised: Quantised | None
         self.register_module("quantised", None)
+        self.gradient_sum: Tensor | None
+        """Float32 [V, D], to which the gradient of a weight in fewer bits is added; None: it is the weight's."""
+        self.register_buffer("gradient_sum", None, persistent=False)
         self.chunk_bytes: int | None = None
         """Bytes of logits to hold at a time; None: `chunk_bytes` of the device."""
 
@@ -94,16 +98,18 @@ class Head(nn.Module):
 
         `nll` is for objectives that are a weighted sum of log-probabilities, `logp` for all others. A factor on the
         loss (a loss scale over the tokens of the step) is best put into the weights: gradients are then rounded once.
+        Where they are added to `gradient_sum` it must be there: that of `nll` is added in the forward pass.
         """
         weight = self.weight if self.quantised is None else self.quantised.dequantised(hidden_ND.dtype)
         chunk = self._chunk_tokens(hidden_ND, len(weight))
         learns = torch.is_grad_enabled() and (hidden_ND.requires_grad or weight.requires_grad)
         if needs == "nll" and learns:
             weights = torch.ones_like(labels_N, dtype=wide(hidden_ND.dtype)) if weights_N is None else weights_N
-            nll, logp, lse, correct = _WeightedNLL.apply(hidden_ND, weight, labels_N, weights, chunk)
+            nll, logp, lse, correct = _WeightedNLL.apply(hidden_ND, weight, labels_N, weights, chunk, self.gradient_sum)
             return HeadOutput(nll, logp, lse, correct, None)
         keep = learns and 0 < len(labels_N) <= KEPT_CHUNKS * chunk
-        logp, lse, correct, entropy = _LogP.apply(hidden_ND, weight, labels_N, len(labels_N) if keep else chunk, keep)
+        most = len(labels_N) if keep else chunk
+        logp, lse, correct, entropy = _LogP.apply(hidden_ND, weight, labels_N, most, keep, self.gradient_sum)
         nll = None
         if needs == "nll":
             nll = -(logp.sum() if weights_N is None else torch.dot(logp, weights_N.to(logp.dtype)))
@@ -119,9 +125,9 @@ class _WeightedNLL(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, weights: Tensor, chunk: int
+        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, weights: Tensor, chunk: int, total: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        gradients, found = _Gradients(hidden, weight, ctx.needs_input_grad[1]), _Found(hidden)
+        gradients, found = _Gradients(hidden, weight, ctx.needs_input_grad[1], total), _Found(hidden)
         for rows, logits in _chunks(hidden, weight, chunk):
             found.take(rows, residual(logits, labels[rows], weights[rows]))
             gradients.add(rows, logits)
@@ -132,11 +138,11 @@ class _WeightedNLL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_nll: Tensor, *_: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+    def backward(ctx: Any, d_nll: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
             raise RuntimeError("these gradients were made once and given away: run the forward pass again")
-        return *gradients.scaled(d_nll), None, None, None
+        return *gradients.scaled(d_nll), None, None, None, None
 
 
 class _LogP(torch.autograd.Function):
@@ -144,28 +150,28 @@ class _LogP(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int, keep: bool
+        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int, keep: bool, total: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         found, ctx.kept = _Found(hidden), None
         for rows, logits in _chunks(hidden, weight, chunk):
             found.take(rows, statistics(logits, labels[rows]))
             ctx.kept = (rows, logits) if keep else None
         ctx.save_for_backward(hidden, weight, labels)
-        ctx.chunk = chunk
+        ctx.chunk, ctx.total = chunk, total  # not saved: a sum that more has been added to is the same sum
         lse, correct, entropy = found.lse, found.correct, found.entropy
         ctx.mark_non_differentiable(lse, correct, entropy)
         return found.logp, lse, correct, entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_logp: Tensor, *_: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+    def backward(ctx: Any, d_logp: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, labels = ctx.saved_tensors
-        gradients, kept = _Gradients(hidden, weight, ctx.needs_input_grad[1]), ctx.kept
+        gradients, kept = _Gradients(hidden, weight, ctx.needs_input_grad[1], ctx.total), ctx.kept
         ctx.kept = None  # what is kept becomes the gradient; a second pass computes it again
         for rows, logits in _chunks(hidden, weight, ctx.chunk) if kept is None else [kept]:
             residual(logits, labels[rows], -d_logp[rows])
             gradients.add(rows, logits)
-        return *gradients.scaled(None), None, None, None
+        return *gradients.scaled(None), None, None, None, None
 
 
 class _Found:
@@ -197,39 +203,39 @@ class _Found:
 
 class _Gradients:
     """Gradients with respect to hidden states and weight, gathered chunk by chunk out of those of the logits; that of a
-    frozen weight is not made.
+    frozen weight is not made, and with `total` the weight's is added to it and not given.
     """
 
-    def __init__(self, hidden: Tensor, weight: Tensor, of_weight: bool) -> None:
+    def __init__(self, hidden: Tensor, weight: Tensor, of_weight: bool, total: Tensor | None) -> None:
         self._inputs, self._of_weight = (hidden, weight), of_weight
+        self._total = total if of_weight else None
         self.hidden = torch.empty_like(hidden)
         self.weight: Tensor | None = None
 
     def add(self, rows: slice, d_logits: Tensor) -> None:
         hidden, weight = self._inputs
         torch.mm(d_logits, weight, out=self.hidden[rows])
-        if not self._of_weight:
-            return
-        if rows.stop - rows.start == len(hidden):
+        if self._total is not None:
+            add_gradient(self._total, d_logits, hidden[rows])
+        elif self._of_weight and rows.stop - rows.start == len(hidden):
             self.weight = torch.mm(d_logits.t(), hidden)
-            return
-        # Sums over chunks are float32: rounding each of them to bf16 would show.
-        if self.weight is None:
-            self.weight = torch.zeros_like(weight, dtype=wide(weight.dtype))
-        if self.weight.dtype == hidden.dtype:
-            self.weight.addmm_(d_logits.t(), hidden[rows])
-        elif hidden.is_cuda:
-            torch.addmm(self.weight, d_logits.t(), hidden[rows], out_dtype=self.weight.dtype, out=self.weight)
-        else:
-            self.weight += torch.mm(d_logits.t(), hidden[rows])
+        elif self._of_weight:
+            # Sums over chunks are float32: rounding each of them to bf16 would show.
+            if self.weight is None:
+                self.weight = torch.zeros_like(weight, dtype=wide(weight.dtype))
+            add_gradient(self.weight, d_logits, hidden[rows])
 
     def scaled(self, factor: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Both, times `factor`, in their inputs' dtype."""
-        if not self._of_weight:
-            return (self.hidden if factor is None else self.hidden.mul_(factor)), None
-        summed = torch.zeros_like(self._inputs[1]) if self.weight is None else self.weight
+        """Both, times `factor`, in their inputs' dtype. What was added to a total is there as it is: then it is 1."""
+        if self._total is not None and factor is not None:
+            torch._assert_async(factor == 1, "a factor on the head's loss goes into its weights")
+            return self.hidden, None
         if factor is not None:
             self.hidden *= factor
+        if not self._of_weight or self._total is not None:
+            return self.hidden, None
+        summed = torch.zeros_like(self._inputs[1]) if self.weight is None else self.weight
+        if factor is not None:
             summed *= factor
         return self.hidden, summed.to(self.hidden.dtype)
 

@@ -123,6 +123,7 @@ def needs(settings: TrainSettings, shape: ModelSettings, gpu: int | None, world_
     adapting = fused * (1 if settings.recompute else len(trained)) + opened
     vocabulary = shape.vocab_size if shape.head == "tokens" else 0
     learns = vocabulary > 0 and blank.head.weight.requires_grad
+    summed = size < 4 and (world_size == 1 or settings.sharding in (None, "none", "optimizer"))  # with all gradients
     chunk = chunk_bytes(torch.device("cpu")) if gpu is None else chunk_bytes_of(gpu)
     return Needs(
         _fixed(settings, blank, world_size, adapting),
@@ -132,7 +133,7 @@ def needs(settings: TrainSettings, shape: ModelSettings, gpu: int | None, world_
         vocabulary * size,
         chunk,
         chunk * (KEPT_CHUNKS if isinstance(settings, PreferenceTrainSettings) else 1),
-        (vocabulary * width * size, vocabulary * width * 4) if learns else (0, 0),
+        (vocabulary * width * size, vocabulary * width * 4) if learns and not summed else (0, 0),
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from danlu.ledger.errors import UserError
+from danlu.model.head import Head
 from danlu.model.projection import Projection
 from danlu.train.keepers import Keepers
 from danlu.train.parallel import World, whole
@@ -41,8 +42,8 @@ class Masters:
     """Float32 weights with float32 gradients, whatever the module computes in.
 
     With `rounded_to` below float32 the module's parameters are rounded and each gets a float32 master: a
-    micro-batch's gradient is added to the master's by the projection that makes it (`gradient_sum`), or as soon as it
-    is made, and freed; `publish` rounds the masters back into the module. Otherwise the parameters are their own
+    micro-batch's gradient is added to the master's by the product that makes it (`gradient_sum`), or as soon as it is
+    made, and freed; `publish` rounds the masters back into the module. Otherwise the parameters are their own
     masters. What needs no gradient has no master and stays as it is, in `frozen`. `parameters` are the masters that
     this process updates: on several processes with `level` "optimizer" a part of them, with `keepers` to say which.
     """
@@ -60,18 +61,17 @@ class Masters:
         if world is not None and world.size > 1 and level in ("none", "optimizer"):
             sizes = {name: one.numel() for name, one in trained.items()} if level == "optimizer" else {}
             self.keepers = Keepers.shared_out(sizes, world)
-        projections = {f"{path}.weight": slot for path, slot in module.named_modules() if _sums_up(slot)}
+        adding = {id(slot.weight): slot for slot in module.modules() if _adds_gradients(slot)}
         for name, parameter in trained.items() if self._rounds else ():
             # Of a master that is kept elsewhere there is only the shape, for the gradient.
             kept = self._keeps(name)
             master = parameter.detach().clone() if kept else parameter.detach().new_empty(1).expand(parameter.shape)
             parameter.data = parameter.data.to(rounded_to)
             self._holders[name] = master
-            if slot := projections.get(name):
+            parameter.register_post_accumulate_grad_hook(_moves_gradient_to(master))
+            if slot := adding.get(id(parameter)):
                 slot.gradient_sum = torch.zeros_like(parameter, dtype=master.dtype)
                 self._sums[name] = slot.gradient_sum
-            else:
-                parameter.register_post_accumulate_grad_hook(_moves_gradient_to(master))
         self.parameters = {name: holder for name, holder in self._holders.items() if self._keeps(name)}
         self.clear_gradients()
 
@@ -128,13 +128,15 @@ class Masters:
         return self.keepers is None or self.keepers.keeps(name)
 
 
-def _sums_up(module: nn.Module) -> TypeGuard[Projection]:
-    return isinstance(module, Projection) and not module.float8
+def _adds_gradients(module: nn.Module) -> TypeGuard[Projection | Head]:
+    """Whether its products can add to a sum by themselves."""
+    return isinstance(module, (Projection, Head)) and module.quantised is None and not getattr(module, "float8", False)
 
 
 def _moves_gradient_to(master: Tensor) -> Any:
     def move(parameter: Tensor) -> None:
-        assert parameter.grad is not None
+        if parameter.grad is None:  # all of it was added by products
+            return
         if master.grad is None:
             master.grad = parameter.grad.to(master.dtype)
         else:
