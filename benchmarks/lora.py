@@ -35,7 +35,7 @@ from danlu.recipe.job import TrainingJob, training_stream
 from danlu.train.settings import TrainSettings
 from danlu.train.tune_settings import LoRA, QLoRA
 from random_weights import first_entries, random_decoder, random_weight, started_from
-from training import SEVEN
+from training import SEVEN, value_of
 
 THIRTEEN = SEVEN.model_copy(
     update={"hidden_size": 5_120, "layers": 40, "heads": 40, "kv_heads": 40, "mlp_size": 13_696}
@@ -190,7 +190,7 @@ def _made(given: argparse.Namespace) -> None:
 
 def ours(way: str, case: Case, job: TrainingJob, given: argparse.Namespace) -> dict[str, Any]:
     values = dict(item.split("=", 1) for item in way.split()[1:])
-    settings = job.train.model_dump() | {key: _value(value) for key, value in values.items()}
+    settings = job.train.model_dump() | {key: value_of(value) for key, value in values.items()}
     job = job.model_copy(update={"train": TrainSettings.model_validate(settings)})
     frozen = isinstance(job.train.tune, LoRA)
     dtype = torch.bfloat16 if frozen and given.device == "cuda" else torch.float32
@@ -204,13 +204,6 @@ def ours(way: str, case: Case, job: TrainingJob, given: argparse.Namespace) -> d
     updates = [row["time_optimizer"] * (b - a) for row, (a, b) in zip(rows, pairwise(ends), strict=True)]
     padding = statistics.median(1 - row["useful_share"] for row in rows)
     return found | {"update_ms": 1e3 * statistics.median(updates[fine_tuning.WARM - 1 :]), "padding": padding}
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
 
 
 def theirs(

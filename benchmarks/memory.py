@@ -12,7 +12,6 @@ computed beforehand and takes no memory besides a number a text.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from danlu.train.precision import DTYPES
 from danlu.train.preference_settings import DPOTrainSettings
 from danlu.train.settings import TrainSettings
 from fine_tuning import TINY
-from training import SHAPE
+from training import SHAPE, value_of
 
 WAYS = (
     "rows=2",
@@ -99,14 +98,7 @@ def settings_of(way: str, given: argparse.Namespace) -> TrainSettings:
 
 
 def _values(way: str) -> dict[str, Any]:
-    return {key: _value(value) for key, _, value in (item.partition("=") for item in way.split())}
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+    return {key: value_of(value) for key, _, value in (item.partition("=") for item in way.split())}
 
 
 def _stream(folder: Path, vocabulary: int, length: int, pairs: bool) -> Stream:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -130,8 +130,16 @@ def case_and_settings(arguments: list[str]) -> tuple[Case, TrainSettings]:
 
 def settings_from_arguments(arguments: list[str]) -> TrainSettings:
     given = dict(item.split("=", 1) for item in arguments)
-    values = {"batch": 96, "precision": "bf16", **{key: json.loads(value) for key, value in given.items()}}
+    values = {"batch": 96, "precision": "bf16", **{key: value_of(text) for key, text in given.items()}}
     return TrainSettings.model_validate_json(json.dumps(values))
+
+
+def value_of(text: str) -> Any:
+    """What a setting says: JSON, or the words themselves."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def main() -> None:
