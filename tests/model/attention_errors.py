@@ -6,6 +6,7 @@ A program of its own, as Triton decides when it is imported whether its interpre
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -47,5 +48,40 @@ def errors(tokens: int, heads: int, key_heads: int, size: int, ends: list[int], 
     return [float((got - exact).norm() / exact.norm()) for got, exact in zip(*found, strict=True)]
 
 
+OF_128 = {
+    "documents of all lengths, and empty ones": (777, 4, 4, [0, 1, 2, 130, 258, 300, 777, 777, 777, 777]),
+    "grouped heads": (512, 8, 2, [0, 200, 512]),
+    "many heads": (1024, 32, 32, [0, 200, 1024]),
+    "a document of one token": (512, 4, 4, [0, 1, 512]),
+    "the same plan with other documents": (777, 4, 4, [0, 300, 301, 777, 777, 777, 777, 777, 777, 777]),
+}
+
+
+def errors_of_cudnn(tokens: int, heads: int, key_heads: int, ends: list[int]) -> list[float]:
+    """The same, in bf16, of cuDNN's."""
+    from danlu.model.attention_cudnn import counts, cudnn_attention
+
+    torch.manual_seed(0)
+    qkv = torch.randn(tokens, key_heads, heads // key_heads + 2, 128, device="cuda").bfloat16()
+    q, k, v = qkv[:, :, :-2].reshape(tokens, heads, 128).contiguous(), qkv[:, :, -2], qkv[:, :, -1]
+    cu = torch.tensor(ends, dtype=torch.int32, device="cuda")
+    used = len(set(ends)) - 1
+    upstream = torch.randn(tokens, heads, 128, device="cuda").bfloat16()
+    begin, _ = spans(cu, tokens, None)
+    leaves = [x.requires_grad_() for x in (q.detach(), k.detach(), v.detach())]
+    out = cudnn_attention(*leaves, cu, counts(used, len(cu) - 1, tokens))[0]
+    doubles = [x.detach().double().requires_grad_() for x in leaves]
+    exact = plain(*doubles, begin)
+    pairs = zip(
+        [out, *torch.autograd.grad(out, leaves, upstream)],
+        [exact, *torch.autograd.grad(exact, doubles, upstream.double())],
+        strict=True,
+    )
+    return [float((got.double() - wanted).norm() / wanted.norm()) for got, wanted in pairs]
+
+
 if __name__ == "__main__":
-    print(json.dumps({name: errors(*case) for name, case in CASES.items()}))
+    found = {name: errors(*case) for name, case in CASES.items()}
+    if torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9 and find_spec("cudnn") is not None:
+        found |= {f"cuDNN, {name}": errors_of_cudnn(*case) for name, case in OF_128.items()}
+    print(json.dumps(found))

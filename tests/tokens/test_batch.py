@@ -70,6 +70,7 @@ def test_invariants(case: tuple[list[Run], Shape]) -> None:
     assert totals(rows, shape.isolate, TOKEN_BYTES) == (weights.sum(), spelt, batch.real_tokens)
     assert batch.text_bytes == spelt
     assert np.diff(batch.cu).max() <= batch.max_length <= LENGTH
+    assert (np.diff(batch.cu)[: batch.documents] > 0).all() and (np.diff(batch.cu)[batch.documents :] == 0).all()
 
 
 @settings(max_examples=80, deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn.attention.varlen import varlen_attn
 
 PAIRS_A_CALL = 16_000  # of a query and a key: what a call costs on a CPU besides them, by measurement
 HALF = (torch.bfloat16, torch.float16)
+HOPPER, CUDNN_SIZE = 9, 128  # generation of GPUs and size of a head where cuDNN's kernels are quicker than our own
 # torch 2.13 wants grouped heads announced; 2.11 hands them to the same kernel without asking.
 _GROUPED: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
@@ -19,10 +21,10 @@ _GROUPED: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in inspect.signa
 class Documents:
     """`attend` for rows of packed documents: a token sees the tokens before it in its own document, and itself.
 
-    Made once a batch and used by every layer. bf16 and fp16 on CUDA (compute capability 8 and above) go through
-    kernels of our own where they have tiles for the GPU and the size of a head, else through torch's variable-length
-    flash attention; all else through SDPA: with a mask, or document by document where documents cross from one row
-    into the next or where that is cheaper on a CPU.
+    Made once a batch and used by every layer. bf16 and fp16 on CUDA (compute capability 8 and above) go through cuDNN
+    where it is the quickest and installed (`danlu[cudnn]`), through kernels of our own where they have tiles for the
+    GPU and the size of a head, else through torch's variable-length flash attention; all else through SDPA: with a
+    mask, or document by document where documents cross from one row into the next or where that is cheaper on a CPU.
 
     Args:
         cu: int32 [D + 1], where documents begin in the flattened B * T tokens; repeated entries are empty documents.
@@ -30,6 +32,7 @@ class Documents:
         document_BT: id of the document that each token belongs to; different for each. A document has at most T.
         window: a token sees this many tokens, itself included.
         dtype: of the queries that will come.
+        documents: how many of D may be anything but empty, padding's too; they come first. None: all.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Documents:
         document_BT: Tensor,
         window: int | None = None,
         dtype: torch.dtype = torch.bfloat16,
+        documents: int | None = None,
     ) -> None:
         if document_BT.ndim != 2:
             raise ValueError(f"document ids come as [B, T], not {list(document_BT.shape)}: view them as the tokens are")
@@ -46,11 +50,9 @@ class Documents:
         self.mask: Tensor | None = None
         self.lengths: list[int] | None = None
         self.spans: tuple[Tensor, Tensor] | None = None
+        self.counts: Tensor | None = None
         if _has_varlen(document_BT.device, dtype):
-            from danlu.model.attention_cuda import CAPABILITIES, spans
-
-            if torch.cuda.get_device_capability(document_BT.device)[0] in CAPABILITIES:
-                self.spans = spans(cu, document_BT.numel(), window)
+            self._prepare_kernels(document_BT, len(cu) - 1 if documents is None else documents)
             return
         self.mask = document_mask(document_BT, window)
         lengths = [length for length in cu.diff().tolist() if length]
@@ -59,6 +61,18 @@ class Documents:
             self.mask = torch.cat([previous_row_mask(document_BT, window), self.mask], dim=-1)
         if crossing or (not document_BT.is_cuda and _cheaper_apart(lengths, document_BT.shape[1])):
             self.lengths = lengths
+
+    def _prepare_kernels(self, document_BT: Tensor, documents: int) -> None:
+        from danlu.model.attention_cuda import CAPABILITIES, spans
+
+        generation = torch.cuda.get_device_capability(document_BT.device)[0]
+        if generation in CAPABILITIES:
+            self.spans = spans(self.cu, document_BT.numel(), self.window)
+        repeats = torch.are_deterministic_algorithms_enabled()
+        if generation == HOPPER and self.window is None and not repeats and find_spec("cudnn") is not None:
+            from danlu.model.attention_cudnn import counts
+
+            self.counts = counts(documents, len(self.cu) - 1, document_BT.shape[1])
 
     def __call__(self, layer: int, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor) -> Tensor:
         """Attention output [B, T, H, D]; K must divide H. The layer makes no difference here."""
@@ -80,6 +94,10 @@ class Documents:
     def _on_gpu(self, q_NHD: Tensor, k_NKD: Tensor, v_NKD: Tensor) -> Tensor:
         from danlu.model.attention_cuda import TILES, document_attention
 
+        if self.counts is not None and q_NHD.shape[-1] == CUDNN_SIZE:
+            from danlu.model.attention_cudnn import cudnn_attention
+
+            return cudnn_attention(q_NHD.contiguous(), k_NKD, v_NKD, self.cu, self.counts)[0]
         if self.spans is not None and q_NHD.shape[-1] in TILES:
             return document_attention(q_NHD, k_NKD, v_NKD, *self.spans)[0]
         return _varlen(q_NHD, k_NKD, v_NKD, self.cu, self.max_length, self.window)

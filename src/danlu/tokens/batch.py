@@ -53,6 +53,8 @@ class Batch(Generic[Array]):
     """Named values [B, T] of tokens."""
     max_length: int
     """Longest document, rounded up to a power of two and at most T."""
+    documents: int
+    """Documents, padding's too; the other entries of D are empty."""
     target_count: int
     """How many of `targets` are not padding."""
     real_tokens: int
@@ -166,6 +168,7 @@ def make_batch(
         doc=layout.documents(columns or {}),
         tok={},
         max_length=min(shape.length, 1 << (max(layout.lengths) - 1).bit_length()),
+        documents=used,
         target_count=len(found),
         real_tokens=sum(len(placed) for run in runs for placed in run),
         text_bytes=int(spelt.sum()),

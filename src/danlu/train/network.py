@@ -60,7 +60,8 @@ class Network(nn.Module):
         document_BT = batch.document.view_as(batch.tokens)
         length = batch.tokens.shape[1]  # few different bounds, as each is compiled by itself
         bound = max(batch.max_length, length // 4) if torch.is_grad_enabled() else length
-        attend = Documents(batch.cu, bound, document_BT, self.decoder.settings.sliding_window, self.dtype)
+        window = self.decoder.settings.sliding_window
+        attend = Documents(batch.cu, bound, document_BT, window, self.dtype, batch.documents)
         noise_BT = self._noise(batch.cu, document_BT) if self.neftune and self.training else None
         return self.decoder(batch.tokens, batch.positions, attend, noise_BT=noise_BT).flatten(0, 1)
 
