@@ -21,7 +21,6 @@ import numpy as np
 import torch
 
 from danlu.model.decoder import Decoder
-from danlu.model.parts import initialise
 from danlu.model.settings import ModelSettings
 from danlu.tokens.characters import TokenBytes
 from danlu.tokens.encode import Encoded
@@ -38,6 +37,7 @@ from danlu.train.optim import Optimizer
 from danlu.train.precision import DTYPES, LossScale
 from danlu.train.settings import TrainSettings
 from danlu.train.step import Stepper, work_of
+from random_weights import random_decoder
 
 SHAPE = ModelSettings(
     family="qwen2", vocab_size=151_936, hidden_size=1_024, layers=48, heads=16, kv_heads=4, mlp_size=4_864
@@ -94,8 +94,7 @@ class Run:
         shape, self.world = case.shape, parallel.join()
         self.settings = settings = with_sharding(settings, shape, self.world)
         self.folder = tempfile.TemporaryDirectory()
-        decoder = Decoder.empty(shape)
-        initialise(decoder, 0)
+        decoder = random_decoder(shape, torch.float32, self.world.device)
         self.stream = random_windows(Path(self.folder.name), steps * settings.batch * case.length, case)
         self.rows = settings.rows or fitting_rows(settings, shape, self.stream, self.world)
         blank = Decoder.empty(shape, device="meta")
