@@ -12,7 +12,7 @@ import torch
 
 from danlu.ledger.manifest import read_manifest
 from danlu.ledger.metrics import read_metrics
-from danlu.model.settings import training_flops
+from danlu.model.settings import ModelSettings, training_flops
 from danlu.report.report import report
 from danlu.train.ceiling import _measured, ceiling_flops
 from danlu.train.clock import Clock
@@ -88,8 +88,19 @@ def speed(**shares: float) -> Speed:
 def test_the_next_setting_follows_from_the_shares(
     shares: dict[str, float], settings: dict[str, str], setting: str | None
 ) -> None:
-    found = next_setting(speed(**shares), TrainSettings(precision="bf16", **settings), HERE)
+    found = next_setting(speed(**shares), TrainSettings(precision="bf16", **settings), tiny.SHAPE, HERE)
     assert (found.setting if found else None) == setting
+
+
+@pytest.mark.parametrize(("generation", "installed"), [(9, False), (9, True), (8, False)])
+def test_hopper_is_told_of_cudnn(monkeypatch: pytest.MonkeyPatch, generation: int, installed: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (generation, 0))
+    monkeypatch.setattr("danlu.train.next_setting.find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 1))
+    shape, there = ModelSettings(vocab_size=64, hidden_size=256, layers=1, heads=2, mlp_size=64), torch.device("cuda")
+    found = next_setting(speed(), TrainSettings(precision="bf16"), shape, World(0, 1, there))
+    told = found is not None and "danlu[cudnn]" in found.setting
+    assert told == (generation == 9 and not installed)
 
 
 def test_a_run_tells_its_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,11 +65,10 @@ class Documents:
     def _prepare_kernels(self, document_BT: Tensor, documents: int) -> None:
         from danlu.model.attention_cuda import CAPABILITIES, spans
 
-        generation = torch.cuda.get_device_capability(document_BT.device)[0]
-        if generation in CAPABILITIES:
+        device = document_BT.device
+        if torch.cuda.get_device_capability(device)[0] in CAPABILITIES:
             self.spans = spans(self.cu, document_BT.numel(), self.window)
-        repeats = torch.are_deterministic_algorithms_enabled()
-        if generation == HOPPER and self.window is None and not repeats and find_spec("cudnn") is not None:
+        if cudnn_suits(device, self.window) and find_spec("cudnn") is not None:
             from danlu.model.attention_cudnn import counts
 
             self.counts = counts(documents, len(self.cu) - 1, document_BT.shape[1])
@@ -101,6 +100,13 @@ class Documents:
         if self.spans is not None and q_NHD.shape[-1] in TILES:
             return document_attention(q_NHD, k_NKD, v_NKD, *self.spans)[0]
         return _varlen(q_NHD, k_NKD, v_NKD, self.cu, self.max_length, self.window)
+
+
+def cudnn_suits(device: torch.device, window: int | None) -> bool:
+    """Whether cuDNN, where it is installed, is the quicker one for heads of CUDNN_SIZE."""
+    if device.type != "cuda" or window is not None or torch.are_deterministic_algorithms_enabled():
+        return False
+    return torch.cuda.get_device_capability(device)[0] == HOPPER
 
 
 def document_mask(document_BT: Tensor, window: int | None = None) -> Tensor:

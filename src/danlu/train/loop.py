@@ -380,7 +380,7 @@ class Run:
         speed = self.stepper.meter.speed()
         if speed is None:
             return None
-        turn = next_setting(speed, self.settings, self.world)
+        turn = next_setting(speed, self.settings, self.shape, self.world)
         told = f"{speed}; next to turn: {turn.setting} ({turn.en})" if turn else str(speed)
         print(told, file=sys.stderr, flush=True)
         return {**asdict(speed), "next": asdict(turn) if turn else None}
