@@ -15,7 +15,7 @@ from danlu.ledger.errors import UserError
 from danlu.tokens.batch import Batch
 from danlu.tokens.characters import TokenBytes
 from danlu.tokens.encode import Encoded
-from danlu.tokens.shards import Example, TokenSet, TokenSetWriter
+from danlu.tokens.shards import Entry, Example, TokenSet, TokenSetWriter
 from danlu.tokens.spelling import Spelling
 from danlu.tokens.stream import Step, Stream
 
@@ -258,6 +258,20 @@ def test_windows_hold_the_text_in_its_order(tmp_path: Path) -> None:
     assert [b.tokens.tolist() for b in apart.micro] == [b.tokens.tolist() for b in joined.micro]
     assert joined.weight_sum == joined.tokens - sum((b.source >= 0).sum() for b in joined.micro)
     assert joined.weight_sum > apart.weight_sum
+
+
+def test_a_step_does_not_look_at_all_shards(sets: dict[str, list[TokenSet]], monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, counted = Counter[str](), Entry.most_documents
+
+    def most_documents(entry: Entry, length: int) -> int:
+        counts[entry.sha256] += 1
+        return counted(entry, length)
+
+    monkeypatch.setattr(Entry, "most_documents", most_documents)
+    many = stream(sets["window"], "window", pack="concat")
+    for start in range(0, 12, 4):
+        many.step(start, 4, rows=2)
+    assert counts and set(counts.values()) == {1}
 
 
 def test_long_documents_come_in_parts(tmp_path: Path) -> None:

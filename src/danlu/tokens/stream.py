@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from copy import copy
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal, cast
 
 import numpy as np
@@ -282,7 +282,7 @@ class Stream:
         start, end = columns.document_offsets[document : document + 2].tolist()
         return range(start // self.length, (end - 1) // self.length + 1)
 
-    @property
+    @cached_property
     def _documents_a_row(self) -> int:
         if self.unit == "window":
             return max(entry.most_documents(self.length) for token_set in self.sets for entry in token_set.shards)
