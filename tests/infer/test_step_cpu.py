@@ -14,7 +14,8 @@ from danlu.infer.engine import Engine
 from danlu.infer.settings import SamplingSettings
 from danlu.infer.step_cpu import StepOnCPU
 from danlu.ledger.errors import UserError
-from danlu.model.adapt import AdapterShape, attach
+from danlu.model.adapt import AdapterShape, attach, load_several, slots
+from danlu.model.adapters import LoRA
 from danlu.model.decoder import Decoder
 from danlu.model.integers import Int4, quantise_ends, to_int4, to_int8
 from danlu.model.projection import Projection
@@ -68,6 +69,44 @@ def test_it_gives_what_the_decoder_gives(name: str, kind: str, window: int | Non
     for one, other in zip(found, expected, strict=True):
         assert (one.dtype, one.shape) == (other.dtype, other.shape)
         assert float((one - other).norm() / other.norm()) < tolerance
+
+
+def with_adapters(decoder: Decoder, *kinds: AdapterShape) -> Decoder:
+    """The decoder with adapters of these kinds, drawn at random, to be chosen by row."""
+    found = []
+    for seed, kind in enumerate(kinds):
+        attach(decoder, kind, seed)
+        found.append({(layer, name): slot.adapters for layer, name, slot in slots(decoder)})
+        for adapter in found[-1].values():
+            for pair in adapter.of() if isinstance(adapter, LoRA) else ():
+                pair.b.data.normal_(0.0, 0.1, generator=torch.Generator().manual_seed(seed))
+        for _, _, slot in slots(decoder):
+            slot.adapters = None
+    own = [{place: one for place, one in adapters.items() if isinstance(one, LoRA)} for adapters in found]
+    load_several(decoder, own, decoder.norm.weight.dtype)
+    return decoder.requires_grad_(False)
+
+
+@compiled
+@pytest.mark.parametrize("picks", [[0], [1], [None], [1, None, 0, 1, 0]])
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("kind", ["float32", "bf16", "int8"])
+def test_each_row_takes_its_own_adapter(name: str, kind: str, picks: list[int | None]) -> None:
+    few = AdapterShape(rank=5, targets=("q_proj", "down_proj"))
+    decoder = with_adapters(decoder_of(SHAPES[name], kind), AdapterShape(rank=2), few)
+    assert StepOnCPU.fit(decoder)
+    tokens, places = [*range(len(picks))], [9, 3, 11, 0, 5][: len(picks)]
+    pick_BN = torch.tensor([[float(pick == number) for number in range(2)] for pick in picks])
+    plain, ours = filled(decoder, None), filled(decoder, None)
+    tokens_B1, positions_B1 = torch.tensor(tokens)[:, None], torch.tensor(places)[:, None]
+    given = pick_BN.to(decoder.norm.weight.dtype)
+    hidden_B1D = decoder(tokens_B1, positions_B1, plain.decode(positions_B1, places), given)
+    expected = decoder.head.logits(hidden_B1D[:, 0]).float()
+    found = StepOnCPU(decoder, ours).logits(tokens, places, given)
+    tolerance = 1e-5 if kind == "float32" else 0.05
+    assert float((found - expected).norm() / expected.norm()) < tolerance
+    if picks == [None]:
+        assert torch.equal(found, StepOnCPU(decoder, filled(decoder, None)).logits(tokens, places))
 
 
 @compiled
@@ -156,7 +195,9 @@ def test_other_decoders_take_the_usual_way() -> None:
     assert not StepOnCPU.fit(decoder_of(SHAPES["llama"]).double())
     adapted = decoder_of(SHAPES["llama"])
     attach(adapted, AdapterShape(rank=2), 0)
-    assert not StepOnCPU.fit(adapted)
+    assert not StepOnCPU.fit(adapted), "one that is trained"
+    scaled = with_adapters(decoder_of(SHAPES["llama"]), AdapterShape(rank=2), AdapterShape(rank=2, magnitudes=True))
+    assert not StepOnCPU.fit(scaled)
 
 
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])

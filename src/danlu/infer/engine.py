@@ -299,14 +299,14 @@ class Engine:
     def _next_logits(self, tokens: list[int], places: list[int]) -> Tensor:
         if self._graphs is not None:
             return self._graphs.logits(tokens, places)
+        pick_BN = self.pick([request.adapter for request in self._rows])
         if self._step_on_cpu is not None:
-            return self._step_on_cpu.logits(tokens, places)
+            return self._step_on_cpu.logits(tokens, places, pick_BN)
         tokens_B, positions_B = torch.tensor([tokens, places], device=self.device).unbind(0)
         attend = self._cache.decode(positions_B[:, None], places)
         if self._on_cpu:
             hidden_BD = next_hidden(self.decoder, tokens_B, positions_B, attend)
         else:
-            pick_BN = self.pick([request.adapter for request in self._rows])
             hidden_BD = self.decoder(tokens_B[:, None], positions_B[:, None], attend, pick_BN)[:, 0]
         return self.decoder.head.logits(hidden_BD).float()
 

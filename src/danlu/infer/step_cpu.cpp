@@ -3,8 +3,13 @@
 
 #include "products_cpu.h"
 
+struct Slot {
+    Matrix weight, a, b;    // of all adapters: A's below each other, B's side by side
+    const int32_t *owner;   // [rows of A] whose each is; null where there are none
+};
+
 struct Layer {
-    Matrix qkv, o, gate_up, down;
+    Slot qkv, o, gate_up, down;
     const float *attention_norm, *mlp_norm, *q_norm, *k_norm;  // the last two may be null
     float *keys, *values;                                      // [rows, kv_heads, length, head]
 };
@@ -19,7 +24,12 @@ struct Model {
 };
 
 struct Work {  // of floats, [rows, ...]; scores [threads, queries, length]
-    float *x, *normed, *wide, *attended, *inner, *scores;
+    float *x, *normed, *wide, *attended, *inner, *low, *scores;
+};
+
+struct Picks {
+    const float *of;  // [rows, count] of 0 and 1: which adapters each row takes; null: none takes any
+    int64_t count;
 };
 
 static inline float dot(const float *a, const float *b, int64_t size) {
@@ -126,8 +136,21 @@ static void normed(const Team &team, const float *x, const float *weight, float 
     team.meet();
 }
 
-static void step(const Team &team, const Model &m, const Work &work, const int64_t *tokens, const int64_t *places,
-                 int64_t rows, float *logits) {
+// y = x W^T + bias, or y += that, and what the adapters add that the rows take.
+static void project(const Team &team, const Slot &slot, const Picks &picks, float *low, const float *x, float *y,
+                    int64_t rows, bool add = false) {
+    product(team, slot.weight, x, y, rows, add);
+    if (!picks.of || !slot.owner) return;
+    product(team, slot.a, x, low, rows);
+    const Range mine = team.share(rows);
+    for (int64_t row = mine.begin; row < mine.end; row++)
+        for (int64_t i = 0; i < slot.a.out; i++) low[row * slot.a.out + i] *= picks.of[row * picks.count + slot.owner[i]];
+    team.meet();
+    product(team, slot.b, low, y, rows, true);
+}
+
+static void step(const Team &team, const Model &m, const Work &work, const Picks &picks, const int64_t *tokens,
+                 const int64_t *places, int64_t rows, float *logits) {
     const int64_t width = m.embed.width;
     const int64_t grouped = (m.queries + 2) * m.head_size;
     const Range mine = team.share(rows), heads = team.share(rows * m.kv_heads);
@@ -135,31 +158,31 @@ static void step(const Team &team, const Model &m, const Work &work, const int64
     for (int64_t number = 0; number < m.layer_count; number++) {
         const Layer &layer = m.layers[number];
         normed(team, work.x, layer.attention_norm, m.norm_eps, width, rows, work.normed);
-        product(team, layer.qkv, work.normed, work.wide, rows);
+        project(team, layer.qkv, picks, work.low, work.normed, work.wide, rows);
         for (int64_t i = heads.begin; i < heads.end; i++)
             attend(m, layer, work.wide + i * grouped, work.attended + i * m.queries * m.head_size,
                    places[i / m.kv_heads], i, work.scores + team.me * m.queries * m.length);
         team.meet();
-        product(team, layer.o, work.attended, work.x, rows, true);
+        project(team, layer.o, picks, work.low, work.attended, work.x, rows, true);
         normed(team, work.x, layer.mlp_norm, m.norm_eps, width, rows, work.normed);
-        product(team, layer.gate_up, work.normed, work.wide, rows);
-        const int64_t size = layer.down.width;
+        project(team, layer.gate_up, picks, work.low, work.normed, work.wide, rows);
+        const int64_t size = layer.down.weight.width;
         for (int64_t row = mine.begin; row < mine.end; row++)
             gate(work.wide + row * 2 * size, size, m.gelu, work.inner + row * size);
         team.meet();
-        product(team, layer.down, work.inner, work.x, rows, true);
+        project(team, layer.down, picks, work.low, work.inner, work.x, rows, true);
     }
     normed(team, work.x, m.norm, m.norm_eps, width, rows, work.normed);
     product(team, m.head, work.normed, logits, rows);
 }
 
-extern "C" void danlu_step(const Model *m, const Work *work, const int64_t *tokens, const int64_t *places, int64_t rows,
-                          float *logits, int threads) {
+extern "C" void danlu_step(const Model *m, const Work *work, const Picks *picks, const int64_t *tokens,
+                          const int64_t *places, int64_t rows, float *logits, int threads) {
     Barrier barrier;
 #ifdef _OPENMP
 #pragma omp parallel num_threads(threads)
-    step({omp_get_thread_num(), omp_get_num_threads(), &barrier}, *m, *work, tokens, places, rows, logits);
+    step({omp_get_thread_num(), omp_get_num_threads(), &barrier}, *m, *work, *picks, tokens, places, rows, logits);
 #else
-    step({0, 1, &barrier}, *m, *work, tokens, places, rows, logits);
+    step({0, 1, &barrier}, *m, *work, *picks, tokens, places, rows, logits);
 #endif
 }

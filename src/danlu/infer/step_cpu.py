@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from danlu.infer.cache import Cache
 from danlu.infer.graphs import blocks_of, projections
 from danlu.infer.native import library
+from danlu.model.adapters import Several
 from danlu.model.decoder import Block, Decoder
 from danlu.model.integers import Int4, Int8, Int8Embedding
 from danlu.model.projection import Projection, Quantised
@@ -36,9 +37,13 @@ class Matrix(Structure):
     )
 
 
+class Slot(Structure):
+    _fields_ = (*((name, Matrix) for name in ("weight", "a", "b")), ("owner", c_void_p))
+
+
 class Layer(Structure):
     _fields_ = (
-        *((name, Matrix) for name in ("qkv", "o", "gate_up", "down")),
+        *((name, Slot) for name in ("qkv", "o", "gate_up", "down")),
         *((name, c_void_p) for name in ("attention_norm", "mlp_norm", "q_norm", "k_norm", "keys", "values")),
     )
 
@@ -56,7 +61,11 @@ class Model(Structure):
 
 
 class Work(Structure):
-    _fields_ = tuple((name, c_void_p) for name in ("x", "normed", "wide", "attended", "inner", "scores"))
+    _fields_ = tuple((name, c_void_p) for name in ("x", "normed", "wide", "attended", "inner", "low", "scores"))
+
+
+class Picks(Structure):
+    _fields_ = (("of", c_void_p), ("count", c_int64))
 
 
 class StepOnCPU:
@@ -73,12 +82,14 @@ class StepOnCPU:
 
     @staticmethod
     def fit(decoder: Decoder) -> bool:
-        """Whether it computes this one: on a CPU, rotary positions, no adapters, a compiler at hand."""
+        """Whether it computes this one: on a CPU, rotary positions, adapters without magnitudes, a compiler at hand."""
         held = [part for block in blocks_of(decoder) for part in projections(block)]
+        matrices = [matrix for part in held for matrix in (_held(part), *_added(part))]
         return (
             isinstance(decoder.places, Rope)
-            and all(part.adapters is None and not part.float8 for part in held)
-            and all(_readable(matrix) for matrix in (*map(_held, held), *_ends(decoder)))
+            and all(part.adapters is None or _added(part) for part in held)
+            and not any(part.float8 for part in held)
+            and all(_readable(matrix) for matrix in (*matrices, *_ends(decoder)))
             and library() is not None
         )
 
@@ -86,12 +97,14 @@ class StepOnCPU:
         """The weights may lie elsewhere than at the last call."""
         self._moves = -1
 
-    def logits(self, tokens: list[int], places: list[int]) -> Tensor:
-        """float32 [B, V]; `tokens` are the newest of each row, at positions `places`."""
+    def logits(self, tokens: list[int], places: list[int], pick_BN: Tensor | None = None) -> Tensor:
+        """float32 [B, V]; `tokens` are the newest of each row, at `places`; `pick_BN` as the decoder takes it."""
         if self._moves != self._cache.moves:
             self._describe()
         rows = len(tokens)
         asked = torch.tensor([tokens, places])
+        picked = None if pick_BN is None else pick_BN.float().contiguous()
+        picks = Picks(None, 0) if picked is None else Picks(picked.data_ptr(), picked.shape[1])
         logits_BV = torch.empty(rows, self._model.head.out)
         threads = max(1, min(torch.get_num_threads(), self._threads, self._weights * rows // WEIGHTS_A_THREAD))
         step = library()
@@ -99,6 +112,7 @@ class StepOnCPU:
         step.danlu_step(
             byref(self._model),
             byref(self._work),
+            byref(picks),
             c_void_p(asked.data_ptr()),
             c_void_p(asked.data_ptr() + rows * 8),
             c_int64(rows),
@@ -111,7 +125,7 @@ class StepOnCPU:
         """Writes down where all lies."""
         decoder, cache, shape = self._decoder, self._cache, self._decoder.settings
         self._kept: list[Any] = []  # what the addresses below are of
-        self._moves, self._weights = cache.moves, 0
+        self._moves, self._weights, self._low = cache.moves, 0, 0
         blocks = blocks_of(decoder)
         layers = (Layer * len(blocks))(*map(self._layer, blocks, cache.layers))
         embed, head = map(self._matrix, _ends(decoder))
@@ -124,7 +138,7 @@ class StepOnCPU:
             len(blocks), shape.kv_heads, queries, shape.head_size, cache.length, cache.window or 0,
             decoder.norm.eps, blocks[0].q_norm.eps if blocks[0].q_norm is not None else 0.0, shape.activation == "gelu",
         )  # fmt: skip
-        sizes = [cache.rows * size for size in (width, width, wide, own, shape.mlp_size)]
+        sizes = [cache.rows * size for size in (width, width, wide, own, shape.mlp_size, self._low)]
         self._work = Work(
             *(self._address(torch.empty(size)) for size in (*sizes, self._threads * queries * cache.length))
         )
@@ -132,10 +146,20 @@ class StepOnCPU:
     def _layer(self, block: Block, cached: tuple[Tensor, Tensor]) -> Layer:
         norms = (block.attention_norm, block.mlp_norm, block.q_norm, block.k_norm)
         return Layer(
-            *(self._matrix(_held(part), part.bias) for part in projections(block)),
+            *map(self._slot, projections(block)),
             *(None if norm is None else self._address(norm.weight) for norm in norms),
             *(held.data_ptr() for held in cached),
         )
+
+    def _slot(self, part: Projection) -> Slot:
+        weight, added = self._matrix(_held(part), part.bias), _added(part)
+        if not added:
+            return Slot(weight)
+        assert isinstance(part.adapters, Several)
+        owner = part.adapters.owner.to(torch.int32)
+        self._kept.append(owner)
+        self._low = max(self._low, len(owner))
+        return Slot(weight, *map(self._matrix, added), owner.data_ptr())
 
     def _matrix(self, held: Tensor | Quantised, bias: Tensor | None = None) -> Matrix:
         scales: Tensor | None
@@ -159,6 +183,12 @@ class StepOnCPU:
 
 def _held(part: Projection) -> Tensor | Quantised:
     return part.weight if part.quantised is None else part.quantised
+
+
+def _added(part: Projection) -> tuple[Tensor, ...]:
+    """A and B of its adapters; nothing where there are none, or such as multiply the weight's own rows."""
+    several = part.adapters
+    return (several.a, several.b) if isinstance(several, Several) and several.more is None else ()
 
 
 def _ends(decoder: Decoder) -> tuple[Tensor | Quantised, Tensor | Quantised]:
