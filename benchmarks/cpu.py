@@ -1,12 +1,13 @@
 """Training and generation on a CPU: danlu against transformers' Trainer and `generate`.
 
-    OMP_WAIT_POLICY=PASSIVE python benchmarks/cpu.py [--task train|one|sixteen] [--shape tiny|7M] [--rounds 3]
-        [--json FILE] [WAY ...]
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/cpu.py [--task train|one|sixteen|adapter] [--shape tiny|7M]
+        [--rounds 3] [--json FILE] [WAY ...]
 
 The ways run in turn, each in a process of its own, on the same shape, weights and documents of random tokens. `tiny` is
 that of recipes/tiny.yaml. Training: AdamW, clipping at 1; tokens that are not padding are counted. Trainer as it comes
 takes 8 documents a step, one a row, padded; packed, it gets windows of whole rows and does not keep documents apart, as
-danlu does. Generation: greedy answers to prompts of 32 tokens, one at a time or 16 together. Beside wall time stands
+danlu does. Generation: greedy answers to prompts of 32 tokens, one at a time or 16 together, or one at a time with an
+adapter of rank 8 on all projections, which is not merged (PEFT there). Beside wall time stands
 the process's CPU time, which other programs on the machine change less.
 """
 
@@ -25,6 +26,8 @@ import torch
 import chain
 from danlu.infer.engine import Engine
 from danlu.infer.settings import SamplingSettings
+from danlu.model.adapt import AdapterShape, attach, load_several, trained
+from danlu.model.adapter_folder import Base, loras, read_adapter, write_adapter
 from danlu.model.decoder import Decoder
 from danlu.model.folder import save_decoder
 from danlu.model.open import open_decoder
@@ -42,6 +45,7 @@ TRAIN = (
     "transformers", "transformers, bf16", "transformers, packed", "transformers, packed, bf16", "danlu", "danlu, bf16",
 )  # fmt: skip
 GENERATE = ("transformers", "transformers, bf16", "danlu", "danlu, bf16", "danlu, int8", "danlu, int4")
+ADAPTER = AdapterShape(rank=8)
 COLUMNS = (
     ("tokens/s", "rate", ",.0f"),
     ("× defaults", "to_defaults", ".2f"),
@@ -122,7 +126,7 @@ def peer(shape: ModelSettings) -> Any:
     return LlamaForCausalLM(config)
 
 
-def generate(case: Case, way: str, streams: int) -> Marks:
+def generate(case: Case, way: str, streams: int, adapted: bool) -> Marks:
     decoder = Decoder.empty(case.shape)
     initialise(decoder, 0)
     torch.manual_seed(0)
@@ -130,7 +134,8 @@ def generate(case: Case, way: str, streams: int) -> Marks:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made) / "model"
         save_decoder(decoder, folder)
-        answer = answers_of(folder, way, prompts)
+        adapter = with_adapter(decoder, folder) if adapted else None
+        answer = answers_of(folder, way, prompts, adapter)
     answer()
     marks = [mark(0)]
     for number in range(5):
@@ -139,16 +144,35 @@ def generate(case: Case, way: str, streams: int) -> Marks:
     return marks
 
 
-def answers_of(folder: Path, way: str, prompts: torch.Tensor) -> Any:
+def with_adapter(decoder: Decoder, folder: Path) -> Path:
+    """A folder with an adapter over the decoder in `folder`, whose B is not 0."""
+    attach(decoder, ADAPTER, 0)
+    for _, _, adapter in trained(decoder):
+        for pair in adapter.of():
+            pair.b.data.normal_(0.0, 0.02)
+    out = folder.with_name("adapter")
+    out.mkdir()
+    write_adapter(decoder, out, ADAPTER, Base.of(folder))
+    return out
+
+
+def answers_of(folder: Path, way: str, prompts: torch.Tensor, adapter: Path | None) -> Any:
     kind = dtype_of(way)
     dtype = torch.bfloat16 if kind == "bf16" else torch.float32
     if chain.is_ours(way):
         small = {"quantisation": kind} if kind in ("int8", "int4") else {}
-        engine = Engine(open_decoder(folder, dtype, **small))  # type: ignore[arg-type]
+        decoder = open_decoder(folder, dtype, **small)  # type: ignore[arg-type]
+        if adapter is not None:
+            load_several(decoder, [loras(decoder, read_adapter(adapter), Base.of(folder))], dtype)
+        engine = Engine(decoder, **({} if adapter is None else {"adapters": 1, "first": 0}))
         return lambda: engine.generate(prompts.tolist(), SamplingSettings(max_tokens=ANSWER))
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter).to(dtype).eval()
     model.generation_config.eos_token_id = None
     mask = torch.ones_like(prompts)
     return lambda: model.generate(prompts, attention_mask=mask, max_new_tokens=ANSWER, do_sample=False, pad_token_id=0)
@@ -162,7 +186,7 @@ def dtype_of(way: str) -> str:
 def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
     case = CASES[given.shape]
     if given.task != "train":
-        return rates(generate(case, way, 1 if given.task == "one" else 16))
+        return rates(generate(case, way, 16 if given.task == "sixteen" else 1, given.task == "adapter"))
     if chain.is_ours(way):
         return rates(train_ours(case, dtype_of(way)))
     return rates(train_theirs(case, dtype_of(way), "packed" in way))
@@ -188,7 +212,7 @@ def compared(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     options = chain.parser(__doc__, [])
-    options.add_argument("--task", choices=("train", "one", "sixteen"), default="train")
+    options.add_argument("--task", choices=("train", "one", "sixteen", "adapter"), default="train")
     options.add_argument("--shape", choices=tuple(CASES), default="tiny")
     options.set_defaults(device="cpu")
     given = options.parse_args()
