@@ -108,6 +108,28 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(model: Model) -> None:
     assert model.engine.running == 0
 
 
+def test_sigterm_ends_the_program_and_not_the_answer_alone(model: Model) -> None:
+    class Ended(Exception):
+        pass
+
+    def end(number: int, frame: object) -> None:
+        raise Ended
+
+    def write(text: str) -> None:
+        if text == "∞":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)  # as the program does
+    try:
+        lines = iter(["/raw", "∞", "Hello", "/exit"])
+        with pytest.raises(Ended):
+            chat(model, ChatSettings(sampling=ChatSampling(max_tokens=200)), lambda prompt: next(lines), write)
+        assert next(lines) == "Hello"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert model.engine.running == 0
+
+
 def test_a_changed_setting_leaves_the_defaults_of_a_conversation() -> None:
     sampling = settings_from(ChatSettings, ["sampling.max_tokens=9"]).sampling
     assert (sampling.temperature, sampling.top_p, sampling.max_tokens) == (0.7, 0.9, 9)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from danlu.config import settings_from
 from danlu.infer.chat_words import WORDS
@@ -120,13 +121,12 @@ class Chat:
     def _show_answer(self, prompt: list[int]) -> str:
         """Streams the answer until it ends or Ctrl-C is pressed, and gives what was shown."""
         shown = []
-        with graceful_stop() as stop:
-            stream = self.model.stream_tokens(prompt, self.sampling, self.adapter)
+        answer = closing(self.model.stream_tokens(prompt, self.sampling, self.adapter))
+        with graceful_stop([signal.SIGINT]) as stop, answer as stream:
             for piece in stream:
                 self.write(piece)
                 shown.append(piece)
                 if stop.requested:
-                    stream.close()
                     self.write(" " + self.words.stopped)
                     break
         self.write("\n")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass
@@ -18,8 +20,8 @@ class Stop:
 
 
 @contextmanager
-def graceful_stop() -> Iterator[Stop]:
-    """Within it the first SIGINT or SIGTERM sets `requested`; a second one ends the program at once.
+def graceful_stop(signals: Sequence[signal.Signals] = STOPPING) -> Iterator[Stop]:
+    """Within it the first of `signals` sets `requested`; a second one ends the program at once.
 
     Outside the main thread signals cannot be caught; there it gives a Stop that nobody sets.
     """
@@ -27,7 +29,7 @@ def graceful_stop() -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in signals}
 
     def request(number: int, frame: FrameType | None) -> None:
         stop.requested = True
