@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,3 +28,16 @@ def test_outputs_and_gradients() -> None:
     assert len(found) in (6, 11)  # cuDNN's, too
     for case, errors in found.items():
         assert max(errors) < (1e-2 if on_gpu else 1e-5), case  # a GPU multiplies float32 in tf32
+
+
+@pytest.mark.skipif(
+    find_spec("cudnn") is None or torch.cuda.is_available(), reason="cuDNN is there, or its frontend not"
+)
+def test_a_frontend_without_cudnn_is_told_and_left_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    from danlu.model import attention
+
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    attention._cudnn_works.cache_clear()
+    with pytest.warns(UserWarning, match="cannot be used, so our kernels are"):
+        assert not attention._cudnn_works(torch.device("cuda"))
+    attention._cudnn_works.cache_clear()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import warnings
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -68,7 +70,7 @@ class Documents:
         device = document_BT.device
         if torch.cuda.get_device_capability(device)[0] in CAPABILITIES:
             self.spans = spans(self.cu, document_BT.numel(), self.window)
-        if cudnn_suits(device, self.window) and find_spec("cudnn") is not None:
+        if cudnn_suits(device, self.window) and _cudnn_works(device):
             from danlu.model.attention_cudnn import counts
 
             self.counts = counts(documents, len(self.cu) - 1, document_BT.shape[1])
@@ -107,6 +109,21 @@ def cudnn_suits(device: torch.device, window: int | None) -> bool:
     if device.type != "cuda" or window is not None or torch.are_deterministic_algorithms_enabled():
         return False
     return torch.cuda.get_device_capability(device)[0] == HOPPER
+
+
+@cache
+def _cudnn_works(device: torch.device) -> bool:
+    """Whether it is installed; where it is and cannot be used, that is said once."""
+    if find_spec("cudnn") is None:
+        return False
+    try:
+        from danlu.model.attention_cudnn import handle_of
+
+        handle_of(device)
+    except (ImportError, OSError, RuntimeError) as error:
+        warnings.warn(f"nvidia-cudnn-frontend is here and cannot be used, so our kernels are: {error}", stacklevel=2)
+        return False
+    return True
 
 
 def document_mask(document_BT: Tensor, window: int | None = None) -> Tensor:

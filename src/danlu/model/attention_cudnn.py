@@ -43,7 +43,7 @@ class _Plan:
     """One operation: tensors of documents are described, then `run` with what they are."""
 
     def __init__(self, shape: _Shape) -> None:
-        self.shape, self.handle = shape, _handle(shape.device)
+        self.shape, self.handle = shape, handle_of(shape.device)
         self.graph = cudnn.pygraph(
             io_data_type=_FORMATS[shape.dtype],
             intermediate_data_type=_FLOAT,
@@ -209,7 +209,8 @@ def _inputs(plan: _Plan) -> tuple[Any, Any, Any]:
 
 
 @cache
-def _handle(device: torch.device) -> Any:
+def handle_of(device: torch.device) -> Any:
+    """cuDNN's handle for a GPU; raises RuntimeError or OSError where there is no cuDNN that the frontend finds."""
     with torch.cuda.device(device):
         return cudnn.create_handle()
 
