@@ -13,6 +13,8 @@ import torch
 from danlu.infer.cache import Cache
 from danlu.infer.graphs import blocks_of, next_tokens, projections, turns_of
 from danlu.infer.tokens_cuda import take_likeliest
+from danlu.model.adapt import AdapterShape, attach, load_several, slots, trained
+from danlu.model.adapters import LoRA
 from danlu.model.decoder import Decoder
 from danlu.model.integers import Int8Embedding, to_int8
 from danlu.model.integers_cuda import pack
@@ -36,6 +38,8 @@ CASES: dict[str, tuple[dict[str, object], list[int], int | None]] = {
     "one row, 4 bits": ({"heads": 4, "kv_heads": 2, "family": "llama"}, [130], None),
     "one row, a gate of 8 bits": ({"heads": 4, "kv_heads": 2, "family": "llama"}, [130], None),
     "three rows, 4 bits": ({"heads": 4, "kv_heads": 2}, [0, 64, 200], None),
+    "one row, adapters": ({"heads": 4, "kv_heads": 2}, [130], None),
+    "rows with adapters and without": ({"heads": 8, "kv_heads": 2, "family": "qwen3"}, [5, 190, 64, 0], None),
 }
 LIKELIEST = [
     (1, 151_936, torch.bfloat16),
@@ -49,7 +53,7 @@ LIKELIEST = [
 
 
 @torch.no_grad()
-def errors(shape: dict[str, object], places: list[int], window: int | None, bits: int) -> list[float]:
+def errors(shape: dict[str, object], places: list[int], window: int | None, bits: int, adapted: bool) -> list[float]:
     """Relative distances of the logits, and of all keys and values."""
     settings = {"vocab_size": 50, "hidden_size": 32 * int(str(shape["heads"])), "layers": 2, "mlp_size": 64, **shape}
     decoder = Decoder.empty(ModelSettings.model_validate(settings), device=DEVICE)
@@ -57,6 +61,7 @@ def errors(shape: dict[str, object], places: list[int], window: int | None, bits
     torch.manual_seed(0)
     for parameter in decoder.parameters():
         parameter.add_(torch.randn_like(parameter) * 0.1)
+    pick = with_adapters(decoder, len(places)) if adapted else None
     of_bits = {4: projections, 8: lambda block: (block.gate_up,), 32: lambda block: ()}[bits]
     slots = [slot for block in blocks_of(decoder) for slot in of_bits(block)]
     small = [in_its_place(slot, bits) for slot in slots]
@@ -74,15 +79,34 @@ def errors(shape: dict[str, object], places: list[int], window: int | None, bits
             cache.layers.append((held[0].clone(), held[1].clone()))
     tokens, positions = torch.arange(len(places), device=DEVICE), torch.tensor(places, device=DEVICE)
     attend = caches[0].decode(positions[:, None], places)
-    plain = decoder.head.logits(decoder(tokens[:, None], positions[:, None], attend)[:, 0])
+    plain = decoder.head.logits(decoder(tokens[:, None], positions[:, None], attend, pick)[:, 0])
     for slot, made in zip(slots, small, strict=True):
         slot.quantise(made)
     inputs = torch.stack([tokens, positions])
-    logits, _ = next_tokens(decoder, caches[1], inputs, turns_of(decoder, caches[1]))
+    logits, _ = next_tokens(decoder, caches[1], inputs, turns_of(decoder, caches[1]), pick)
     pairs = [(logits, plain), (inputs, torch.stack([logits.argmax(-1), positions + 1]))]
     for usual, ours in zip(caches[0].layers, caches[1].layers, strict=True):
         pairs += list(zip(ours, usual, strict=True))
     return [float((ours - usual).double().norm() / usual.double().norm()) for ours, usual in pairs]
+
+
+def with_adapters(decoder: Decoder, rows: int) -> torch.Tensor:
+    """Puts on two adapters, one of them with magnitudes and on few projections; gives which of them each row takes: the
+    first, the second, none, the first.
+    """
+    few = AdapterShape(rank=3, targets=("q_proj", "down_proj"), magnitudes=True)
+    found = []
+    for seed, kind in enumerate((AdapterShape(rank=4), few)):
+        attach(decoder, kind, seed)
+        found.append({(layer, name): slot.adapters for layer, name, slot in slots(decoder)})
+        for _, _, adapter in trained(decoder):
+            for pair in adapter.of():
+                pair.b.data.normal_(0.0, 0.1)
+        for _, _, slot in slots(decoder):
+            slot.adapters = None
+    own = [{place: one for place, one in of.items() if isinstance(one, LoRA)} for of in found]
+    load_several(decoder, own, decoder.norm.weight.dtype)
+    return torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [1.0, 0.0]], device=DEVICE)[:rows]
 
 
 def in_its_place(slot: Projection, bits: int) -> Quantised:
@@ -118,6 +142,7 @@ def others(rows: int, vocabulary: int, dtype: torch.dtype) -> int:
 
 if __name__ == "__main__":
     kernels = {
-        name: errors(*case, 4 if "4 bits" in name else 8 if "8 bits" in name else 32) for name, case in CASES.items()
+        name: errors(*case, 4 if "4 bits" in name else 8 if "8 bits" in name else 32, "adapters" in name)
+        for name, case in CASES.items()
     }
     print(json.dumps({"kernels": kernels, "likeliest": [others(*case) for case in LIKELIEST]}))

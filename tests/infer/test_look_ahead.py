@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -14,10 +15,11 @@ from torch import Tensor
 from danlu.infer import engine as module
 from danlu.infer import graphs
 from danlu.infer.cache import Cache, Causal
-from danlu.infer.engine import Engine
+from danlu.infer.engine import BASE, Engine
 from danlu.infer.graphs import CapturedPrompt, PromptGraphs
 from danlu.infer.settings import SamplingSettings
 from danlu.ledger.errors import UserError
+from danlu.model.adapt import AdapterShape, attach, load_several, slots, trained
 from danlu.model.decoder import Decoder
 from danlu.model.parts import initialise
 from danlu.model.settings import ModelSettings
@@ -38,23 +40,25 @@ class EagerGraphs:
     def fit(decoder: Decoder) -> bool:
         return True
 
-    def logits(self, tokens: list[int], positions: list[int]) -> Tensor:
+    def logits(self, tokens: list[int], positions: list[int], pick_BN: Tensor | None = None) -> Tensor:
         tokens_B1, positions_B1 = torch.tensor([tokens, positions])[:, :, None].unbind(0)
         attend = self._cache.decode(positions_B1, positions)
-        return self._decoder.head.logits(self._decoder(tokens_B1, positions_B1, attend)[:, 0]).float()
+        return self._decoder.head.logits(self._decoder(tokens_B1, positions_B1, attend, pick_BN)[:, 0]).float()
 
-    def likeliest(self, tokens: list[int], positions: list[int], *, begun: bool, goes_on: bool) -> list[list[int]]:
+    def likeliest(
+        self, tokens: list[int], positions: list[int], pick_BN: Tensor | None = None, *, begun: bool, goes_on: bool
+    ) -> list[list[int]]:
         ahead, self._ahead = self._ahead, None
         if begun and ahead is not None:
             assert ahead[:2] == (tokens, positions)
             logits_BV = ahead[2]
             EagerGraphs.begun += 1
         else:
-            logits_BV = self.logits(tokens, positions)
+            logits_BV = self.logits(tokens, positions, pick_BN)
         chosen = logits_BV.argmax(-1).tolist()
         if goes_on:
             following = [place + 1 for place in positions]
-            self._ahead = chosen, following, self.logits(chosen, following)
+            self._ahead = chosen, following, self.logits(chosen, following, pick_BN)
         return [chosen, logits_BV.isnan().any(-1).long().tolist()]
 
 
@@ -93,11 +97,29 @@ def decoder() -> Decoder:
     return made
 
 
+@pytest.fixture(scope="module")
+def adapted(decoder: Decoder) -> Decoder:
+    """The same with two adapters, to be chosen by row."""
+    made = copy.deepcopy(decoder)
+    found = []
+    for seed in range(2):
+        attach(made, AdapterShape(rank=2 + seed), seed)
+        for _, _, adapter in trained(made):
+            for pair in adapter.of():
+                pair.b.data.normal_(0.0, 0.5, generator=torch.Generator().manual_seed(seed))
+        found.append({(layer, name): slot.adapters for layer, name, slot in slots(made)})
+        for _, _, slot in slots(made):
+            slot.adapters = None
+    load_several(made, found, torch.float32)  # type: ignore[arg-type]
+    return made
+
+
 @torch.no_grad()
-def without_cache(decoder: Decoder, prompt: list[int], count: int) -> list[int]:
+def without_cache(decoder: Decoder, prompt: list[int], count: int, adapter: int = BASE) -> list[int]:
     ids = list(prompt)
+    picks = None if adapter == BASE else (torch.arange(2) == adapter)[None].float()
     for _ in range(count):
-        hidden = decoder(torch.tensor([ids]), torch.arange(len(ids))[None], Causal())
+        hidden = decoder(torch.tensor([ids]), torch.arange(len(ids))[None], Causal(), picks)
         ids.append(int(decoder.head.logits(hidden[0, -1]).argmax()))
     return ids[len(prompt) :]
 
@@ -126,6 +148,23 @@ def test_sequences_come_and_go_and_every_answer_is_its_own(decoder: Decoder, dat
         if request.finish == "cancelled":
             wanted = wanted[: len(request.tokens)]
         assert request.tokens == wanted and len(wanted) <= most
+
+
+@settings(max_examples=20, deadline=None)
+@given(asked=st.lists(st.tuples(st.sampled_from([BASE, 0, 1]), st.integers(1, 6), st.integers(0, 3)), max_size=5))
+def test_each_answer_is_its_own_adapters(adapted: Decoder, asked: list[tuple[int, int, int]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        on_graphs(patch)
+        engine = Engine(adapted, max_batch=3, prefill_tokens=8, adapters=2)
+        requests = []
+        for number, (adapter, most, steps) in enumerate(asked):
+            sampling = SamplingSettings(max_tokens=most, temperature=0)
+            requests.append(engine.submit([7, number], sampling, adapter=adapter))
+            for _ in range(steps):
+                engine.step()
+        engine.finish(requests)
+    for number, ((adapter, most, _), request) in enumerate(zip(asked, requests, strict=True)):
+        assert request.tokens == without_cache(adapted, [7, number], most, adapter)
 
 
 def test_steps_are_begun_ahead_and_only_where_nothing_but_the_likeliest_token_is_asked(
@@ -165,7 +204,7 @@ def test_logits_that_are_no_numbers_end_the_answer(decoder: Decoder, monkeypatch
     engine = Engine(decoder)
     request = engine.submit([1, 2, 3], SamplingSettings(max_tokens=8, temperature=0))
     engine.step()
-    monkeypatch.setattr(EagerGraphs, "logits", lambda self, tokens, _: torch.full((len(tokens), 50), float("nan")))
+    monkeypatch.setattr(EagerGraphs, "logits", lambda self, tokens, *_: torch.full((len(tokens), 50), float("nan")))
     with pytest.raises(UserError, match="NaN"):
         engine.finish([request])
     assert engine.running == 0

@@ -109,7 +109,7 @@ class Engine:
         self._cache = Cache(max_batch, max_tokens_in_cache, decoder.settings.sliding_window)
         fit = DecodingGraphs.fit(decoder)
         self._graphs = DecodingGraphs(decoder, self._cache) if fit else None
-        self._prompts = PromptGraphs(decoder, self._cache) if fit else None
+        self._prompts = PromptGraphs(decoder, self._cache) if fit and not adapters else None
         self._step_on_cpu = StepOnCPU(decoder, self._cache) if StepOnCPU.fit(decoder) else None
         self._on_cpu = fits(decoder)
         self._waiting: deque[Request] = deque()
@@ -291,15 +291,16 @@ class Engine:
         is known to end here. Where one ends unforeseen, what was begun is for nothing."""
         rows = list(self._rows)
         goes_on = all(len(request.tokens) + 1 < request.limit for request in rows)
-        chosen, missing = graphs.likeliest(tokens, places, begun=self._begun == rows, goes_on=goes_on)
+        pick_BN = self.pick([request.adapter for request in rows])
+        chosen, missing = graphs.likeliest(tokens, places, pick_BN, begun=self._begun == rows, goes_on=goes_on)
         self._begun = rows if goes_on else []
         refuse_nan(missing)
         return [self._take(request, token, None) for request, token in zip(rows, chosen, strict=True)]
 
     def _next_logits(self, tokens: list[int], places: list[int]) -> Tensor:
-        if self._graphs is not None:
-            return self._graphs.logits(tokens, places)
         pick_BN = self.pick([request.adapter for request in self._rows])
+        if self._graphs is not None:
+            return self._graphs.logits(tokens, places, pick_BN)
         if self._step_on_cpu is not None:
             return self._step_on_cpu.logits(tokens, places, pick_BN)
         tokens_B, positions_B = torch.tensor([tokens, places], device=self.device).unbind(0)

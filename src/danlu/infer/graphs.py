@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from danlu.infer.cache import Cache
+from danlu.model.adapters import Several
 from danlu.model.attention import HALF
 from danlu.model.decoder import Block, Decoder
 from danlu.model.projection import Projection
@@ -25,14 +26,16 @@ Turns = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Captured:
-    """A graph, where it reads (tokens and positions, int64 [2, B]) and where it writes: logits ([B, V] in the weights'
-    dtype), and the likeliest tokens beside whether the logits hold NaN (int64 [2, B]).
+    """A graph, where it reads (tokens and positions, int64 [2, B]; which adapters rows take, [B, N]) and where it
+    writes: logits ([B, V] in the weights' dtype), and the likeliest tokens beside whether the logits hold NaN (int64
+    [2, B]).
 
     The likeliest tokens and their positions are in `inputs` when it has run: run again, it goes on with them.
     """
 
     graph: torch.cuda.CUDAGraph
     inputs: Tensor
+    picks: Tensor | None
     logits: Tensor
     likeliest: Tensor
     told: Tensor
@@ -42,19 +45,19 @@ class Captured:
 class DecodingGraphs:
     """The logits of the next token of rows 0 … B-1 of the cache, for decoders that `fit`.
 
-    A graph is captured for each power of two of rows when it is first needed, and all anew when the cache moved. Rows
-    beyond those asked for compute on position 0 of cache rows that nobody uses.
+    A graph is captured for each power of two of rows when it is first needed, with adapters and without, and all anew
+    when the cache moved. Rows beyond those asked for compute on position 0 of cache rows that nobody uses.
     """
 
     def __init__(self, decoder: Decoder, cache: Cache) -> None:
         self._decoder, self._cache = decoder, cache
-        self._captured: dict[int, Captured] = {}
+        self._captured: dict[tuple[int, int], Captured] = {}
         self._moves = 0
         self._ahead: Captured | None = None
 
     @staticmethod
     def fit(decoder: Decoder) -> bool:
-        """Whether the kernels here can compute it: 16-bit weights on a GPU, rotary positions, no adapters."""
+        """Whether the kernels here can compute it: 16-bit weights on a GPU, rotary positions, no trained adapter."""
         weight = decoder.norm.weight
         scaling = decoder.settings.rope_scaling
         return (
@@ -63,14 +66,20 @@ class DecodingGraphs:
             and isinstance(decoder.places, Rope)
             and (scaling is None or scaling.type != "dynamic")
             and decoder.settings.head_size in HEAD_SIZES
-            and all(part.adapters is None for block in blocks_of(decoder) for part in projections(block))
+            and all(
+                part.adapters is None or isinstance(part.adapters, Several)
+                for block in blocks_of(decoder)
+                for part in projections(block)
+            )
         )
 
-    def logits(self, tokens: list[int], positions: list[int]) -> Tensor:
-        """float32 [B, V]; `tokens` are the newest of each row, at `positions`."""
-        return self._run(tokens, positions).logits[: len(tokens)].float()
+    def logits(self, tokens: list[int], positions: list[int], pick_BN: Tensor | None = None) -> Tensor:
+        """float32 [B, V]; `tokens` are the newest of each row, at `positions`; `pick_BN` as the decoder takes it."""
+        return self._run(tokens, positions, pick_BN).logits[: len(tokens)].float()
 
-    def likeliest(self, tokens: list[int], positions: list[int], *, begun: bool, goes_on: bool) -> list[list[int]]:
+    def likeliest(
+        self, tokens: list[int], positions: list[int], pick_BN: Tensor | None = None, *, begun: bool, goes_on: bool
+    ) -> list[list[int]]:
         """The token of the greatest logit for each row, and whether its logits hold NaN (0 or 1).
 
         Args:
@@ -79,7 +88,7 @@ class DecodingGraphs:
             begun: this is that step: the last call had `goes_on`, and the rows are those of that call.
         """
         ahead, self._ahead = self._ahead, None
-        step = ahead if begun and ahead is not None and not self._moved() else self._run(tokens, positions)
+        step = ahead if begun and ahead is not None and not self._moved() else self._run(tokens, positions, pick_BN)
         step.told.copy_(step.likeliest, non_blocking=True)
         done = torch.cuda.Event()
         done.record()
@@ -93,38 +102,43 @@ class DecodingGraphs:
         # An address would not do: memory that was given back is given out again.
         return self._cache.moves != self._moves
 
-    def _run(self, tokens: list[int], positions: list[int]) -> Captured:
+    def _run(self, tokens: list[int], positions: list[int], pick_BN: Tensor | None) -> Captured:
         if self._moved():
             self._captured.clear()
             self._pool = torch.cuda.graph_pool_handle()
             self._turns = turns_of(self._decoder, self._cache)
             self._moves = self._cache.moves
         rows = min(1 << (len(tokens) - 1).bit_length(), self._cache.rows)
-        if rows not in self._captured:
-            self._captured[rows] = self._capture(rows)
-        step = self._captured[rows]
+        adapters = 0 if pick_BN is None else pick_BN.shape[1]
+        if (rows, adapters) not in self._captured:
+            self._captured[rows, adapters] = self._capture(rows, adapters)
+        step = self._captured[rows, adapters]
+        if step.picks is not None and pick_BN is not None:
+            step.picks[: len(tokens)].copy_(pick_BN)
         unused = [0] * (rows - len(tokens))
         step.inputs.copy_(torch.tensor([tokens + unused, positions + unused]))
         step.graph.replay()
         return step
 
-    def _capture(self, rows: int) -> Captured:
-        inputs = torch.zeros(2, rows, dtype=torch.int64, device=self._decoder.norm.weight.device)
+    def _capture(self, rows: int, adapters: int) -> Captured:
+        weight = self._decoder.norm.weight
+        inputs = torch.zeros(2, rows, dtype=torch.int64, device=weight.device)
+        picks = weight.new_zeros(rows, adapters) if adapters else None
         # What the trial writes at position 0 is put back: rows in use have keys and values there.
         kept = [(keys[:rows, 0].clone(), values[:rows, 0].clone()) for keys, values in self._cache.layers]
         beside = torch.cuda.Stream()
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
             for _ in range(2):  # kernels are compiled and libraries make their plans before anything is captured
-                next_tokens(self._decoder, self._cache, inputs.zero_(), self._turns)
+                next_tokens(self._decoder, self._cache, inputs.zero_(), self._turns, picks)
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            logits, likeliest = next_tokens(self._decoder, self._cache, inputs, self._turns)
+            logits, likeliest = next_tokens(self._decoder, self._cache, inputs, self._turns, picks)
         for (keys, values), (old_keys, old_values) in zip(self._cache.layers, kept, strict=True):
             keys[:rows, 0], values[:rows, 0] = old_keys, old_values
         told = torch.empty(likeliest.shape, dtype=likeliest.dtype, pin_memory=True)
-        return Captured(graph, inputs, logits, likeliest, told)
+        return Captured(graph, inputs, picks, logits, likeliest, told)
 
 
 @dataclass(frozen=True)
@@ -139,7 +153,7 @@ class CapturedPrompt:
 
 
 class PromptGraphs:
-    """The logits after a prompt that comes alone, for decoders that `DecodingGraphs.fit`.
+    """The logits after a prompt that comes alone, for decoders that `DecodingGraphs.fit`, without adapters.
 
     Prompts are filled up to a power of two. The first of a size is left to the decoder, as most programs that ask once
     never ask again; from the second on there is a graph.
@@ -208,7 +222,9 @@ def turns_of(decoder: Decoder, cache: Cache) -> Turns:
     return cos.flatten(1), sin.flatten(1)
 
 
-def next_tokens(decoder: Decoder, cache: Cache, inputs_2B: Tensor, turns: Turns) -> tuple[Tensor, Tensor]:
+def next_tokens(
+    decoder: Decoder, cache: Cache, inputs_2B: Tensor, turns: Turns, pick_BN: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """What `Decoder.forward` over `Cache.decode` and the head give, by fewer kernels: logits [B, V] after the tokens
     and positions of `inputs_2B` (int64), and the likeliest tokens beside whether the logits hold NaN (int64 [2, B]).
 
@@ -222,10 +238,10 @@ def next_tokens(decoder: Decoder, cache: Cache, inputs_2B: Tensor, turns: Turns)
     (x_BD, tickets_BK), parts = embedded(decoder, tokens_B), None
     for number, block in enumerate(blocks_of(decoder)):
         norms = (block.q_norm, block.k_norm) if block.q_norm is not None and block.k_norm is not None else None
-        x_BD, qkv = normed_product(x_BD, parts, block.attention_norm, block.qkv)
+        x_BD, qkv = normed_product(x_BD, parts, block.attention_norm, block.qkv, None, pick_BN)
         o = attend_next(qkv, *turns, norms, *cache.layers[number], positions_B, tickets_BK, cache.window)
-        parts = partial_products(o, block.o)
-        x_BD, inner = normed_product(x_BD, parts, block.mlp_norm, block.gate_up, block.activation)
-        parts = partial_products(inner, block.down)
+        parts = partial_products(o, block.o, pick_BN)
+        x_BD, inner = normed_product(x_BD, parts, block.mlp_norm, block.gate_up, block.activation, pick_BN)
+        parts = partial_products(inner, block.down, pick_BN)
     logits_BV = decoder.head.logits(add_and_norm(x_BD, parts, decoder.norm))
     return logits_BV, take_likeliest(logits_BV, inputs_2B, tickets_BK, cache.length)

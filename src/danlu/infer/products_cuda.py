@@ -32,12 +32,16 @@ def normed_product(
     norm: RMSNorm,
     projection: Projection,
     activation: str | None = None,
+    pick_BN: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """x plus the sum of the parts [B, D], and the projection W of its norm [B, C].
 
-    With an activation, W holds G above U and has no bias: activation(norm G^T) * (norm U^T) [B, C / 2]. x may be
-    overwritten.
+    With an activation, W holds G above U and has no bias: activation(norm G^T) * (norm U^T) [B, C / 2]. `pick_BN` says
+    which adapters the rows take, as the decoder is told. x may be overwritten.
     """
+    if pick_BN is not None and projection.adapters is not None:
+        out = projection(add_and_norm(x_BD, parts_SBD, norm)[:, None], pick_BN)[:, 0]
+        return x_BD, out if activation is None else gated(out, activation)
     plain = projection.quantised is None and activation in (None, "silu")
     if len(x_BD) == 1 and projection.quantised is None and activation is None:
         return _normed_row_product(x_BD, parts_SBD, norm, projection)
@@ -53,8 +57,13 @@ def normed_product(
     return x_BD, out
 
 
-def partial_products(x_BD: Tensor, projection: Projection) -> Tensor:
-    """[S, B, C] that add up to x W^T, float32 where there are several; for a projection without bias."""
+def partial_products(x_BD: Tensor, projection: Projection, pick_BN: Tensor | None = None) -> Tensor:
+    """[S, B, C] that add up to x W^T and what adapters add, float32 where there are several; for a projection without
+    bias.
+    """
+    if pick_BN is not None and projection.adapters is not None:
+        added: Tensor = projection(x_BD[:, None], pick_BN)[:, 0]
+        return added[None]
     weight, rows = projection.weight, len(x_BD)
     if rows > SKINNY or projection.quantised is not None:
         return projection(x_BD)[None]
