@@ -41,3 +41,13 @@ def test_a_frontend_without_cudnn_is_told_and_left_aside(monkeypatch: pytest.Mon
     with pytest.warns(UserWarning, match="cannot be used, so our kernels are"):
         assert not attention._cudnn_works(torch.device("cuda"))
     attention._cudnn_works.cache_clear()
+
+
+def test_places_beyond_32_bits_are_left_to_our_kernels() -> None:
+    from danlu.model.attention import cudnn_reaches
+
+    def values(tokens: int) -> torch.Tensor:
+        """v [tokens, 32, 128] as it lies in a fused product of 96 heads."""
+        return torch.empty(tokens, 96, 128, dtype=torch.bfloat16, device="meta")[:, 64:]
+
+    assert cudnn_reaches(values(174_762)) and not cudnn_reaches(values(174_763))

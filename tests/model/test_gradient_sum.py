@@ -123,6 +123,28 @@ def test_the_head_adds_its_gradient_chunk_by_chunk(
         assert gradient is not None and _distance(gradient, 2 * wanted.grad) < 0.02, name
 
 
+def test_a_loss_that_is_not_differentiated_is_refused() -> None:
+    torch.manual_seed(0)
+    head, hidden_ND = Head(32, 64), torch.randn(10, 32).bfloat16().requires_grad_()
+    masters = Masters(head, torch.bfloat16)
+    head(hidden_ND, torch.arange(10)).nll.backward()
+    masters.sum_gradients()
+    head(hidden_ND, torch.arange(10))
+    with pytest.raises(RuntimeError, match="ask for `logp`"):
+        masters.sum_gradients()
+    masters.clear_gradients()
+    masters.sum_gradients()
+
+
+def test_with_gradients_and_without_a_product_with_a_bias_is_the_same() -> None:
+    layer, x = _layer(), _inputs(1)[0].bfloat16()
+    layer.up.bias.data.normal_()
+    Masters(layer, torch.bfloat16)
+    with torch.no_grad():
+        expected = layer.up(x)
+    assert torch.equal(layer.up(x), expected)
+
+
 def test_a_factor_on_the_loss_of_the_head_is_refused() -> None:
     torch.manual_seed(0)
     head, hidden_ND = Head(32, 64), torch.randn(10, 32).bfloat16().requires_grad_()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pytest
 import tiny
@@ -134,3 +135,19 @@ def test_loss_scale() -> None:
     still = LossScale(torch.bfloat16)
     still.update(False)
     assert still.value == 1.0 and math.isfinite(still.value)
+
+
+@pytest.mark.parametrize("states", ["float32", "8bit"])
+def test_a_run_saved_before_its_first_update_goes_on(states: Literal["float32", "8bit"]) -> None:
+    weights = {name: torch.ones(size) for name, size in (("norm", (8,)), ("matrix", (64, 128)))}
+    optimizer = Optimizer(TrainSettings(optimizer_states=states), weights, {})
+    assert optimizer.moments() == {}
+    optimizer.load({}, 0)
+    for weight in weights.values():
+        weight.grad = torch.ones_like(weight)
+    optimizer.step(1e-2)
+    assert all(bool((weight < 1).all()) for weight in weights.values())
+    assert {name: set(held) for name, held in optimizer.moments().items()} == {
+        "exp_avg": set(weights),
+        "exp_avg_sq": set(weights),
+    }

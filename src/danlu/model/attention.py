@@ -95,7 +95,7 @@ class Documents:
     def _on_gpu(self, q_NHD: Tensor, k_NKD: Tensor, v_NKD: Tensor) -> Tensor:
         from danlu.model.attention_cuda import TILES, document_attention
 
-        if self.counts is not None and q_NHD.shape[-1] == CUDNN_SIZE:
+        if self.counts is not None and q_NHD.shape[-1] == CUDNN_SIZE and cudnn_reaches(q_NHD, k_NKD, v_NKD):
             from danlu.model.attention_cudnn import cudnn_attention
 
             return cudnn_attention(q_NHD.contiguous(), k_NKD, v_NKD, self.cu, self.counts)[0]
@@ -111,16 +111,21 @@ def cudnn_suits(device: torch.device, window: int | None) -> bool:
     return torch.cuda.get_device_capability(device)[0] == HOPPER
 
 
+def cudnn_reaches(*tensors: Tensor) -> bool:
+    """Whether every place in these [N, ...] has a number of 32 bits, which is what cuDNN is told."""
+    return all(x.shape[0] * x.stride(0) < 2**31 for x in tensors)
+
+
 @cache
 def _cudnn_works(device: torch.device) -> bool:
     """Whether it is installed; where it is and cannot be used, that is said once."""
     if find_spec("cudnn") is None:
         return False
     try:
-        from danlu.model.attention_cudnn import handle_of
+        from danlu.model.attention_cudnn import make_plans
 
-        handle_of(device)
-    except (ImportError, OSError, RuntimeError) as error:
+        make_plans(device)
+    except Exception as error:  # what it raises is of no common kind, and there are kernels without it
         warnings.warn(f"nvidia-cudnn-frontend is here and cannot be used, so our kernels are: {error}", stacklevel=2)
         return False
     return True

@@ -43,7 +43,7 @@ class _Plan:
     """One operation: tensors of documents are described, then `run` with what they are."""
 
     def __init__(self, shape: _Shape) -> None:
-        self.shape, self.handle = shape, handle_of(shape.device)
+        self.shape, self.handle = shape, _handle(shape.device)
         self.graph = cudnn.pygraph(
             io_data_type=_FORMATS[shape.dtype],
             intermediate_data_type=_FLOAT,
@@ -156,6 +156,15 @@ def cudnn_attention_backward(
     return dq, dk, dv
 
 
+def make_plans(device: torch.device) -> None:
+    """Makes the plans of a small batch; raises what there is to raise where cuDNN is not there or declines them."""
+    tokens, heads, size = 256, 2, 128
+    strides = (heads * size, size)
+    shape = _Shape(2, tokens, tokens, heads, heads, size, torch.bfloat16, (strides, strides, strides), device)
+    _forward(shape)
+    _backward(shape)
+
+
 def _shape(q: Tensor, k: Tensor, v: Tensor, documents: int, longest: int) -> _Shape:
     q_steps, k_steps, v_steps = ((x.stride(0), x.stride(1)) for x in (q, k, v))
     (tokens, heads, size), strides = q.shape, (q_steps, k_steps, v_steps)
@@ -209,8 +218,7 @@ def _inputs(plan: _Plan) -> tuple[Any, Any, Any]:
 
 
 @cache
-def handle_of(device: torch.device) -> Any:
-    """cuDNN's handle for a GPU; raises RuntimeError or OSError where there is no cuDNN that the frontend finds."""
+def _handle(device: torch.device) -> Any:
     with torch.cuda.device(device):
         return cudnn.create_handle()
 

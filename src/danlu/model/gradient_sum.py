@@ -15,9 +15,9 @@ from torch.autograd.function import once_differentiable
 from torch.library import custom_op
 
 
-def linear(x: Tensor, weight_NK: Tensor, sum_NK: Tensor) -> Tensor:
-    """x W^T [..., N] of x [..., K]. The gradient of W is added to the sum, and is not W's `grad`."""
-    y: Tensor = _Product.apply(x, weight_NK, sum_NK)
+def linear(x: Tensor, weight_NK: Tensor, bias_N: Tensor | None, sum_NK: Tensor) -> Tensor:
+    """x W^T + b [..., N] of x [..., K]. The gradient of W is added to the sum, and is not W's `grad`."""
+    y: Tensor = _Product.apply(x, weight_NK, bias_N, sum_NK)
     return y
 
 
@@ -39,14 +39,16 @@ def _(sum_NK: Tensor, dy_MN: Tensor, x_MK: Tensor) -> None:
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight_NK: Tensor, sum_NK: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight_NK: Tensor, bias_N: Tensor | None, sum_NK: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight_NK)
         ctx.sum_NK = sum_NK  # not saved: a sum that another product has been added to is the same sum
-        return F.linear(x, weight_NK)
+        return F.linear(x, weight_NK, bias_N)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, None, None]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
         x, weight_NK = ctx.saved_tensors
-        add_gradient(ctx.sum_NK, dy.flatten(0, -2), x.flatten(0, -2))
-        return dy @ weight_NK if ctx.needs_input_grad[0] else None, None, None
+        wants_x, _, wants_bias, _ = ctx.needs_input_grad
+        rows_MN = dy.flatten(0, -2)
+        add_gradient(ctx.sum_NK, rows_MN, x.flatten(0, -2))
+        return dy @ weight_NK if wants_x else None, None, rows_MN.sum(0) if wants_bias else None, None

@@ -69,6 +69,8 @@ class Head(nn.Module):
         self.gradient_sum: Tensor | None
         """Float32 [V, D], to which the gradient of a weight in fewer bits is added; None: it is the weight's."""
         self.register_buffer("gradient_sum", None, persistent=False)
+        self.owed = 0
+        """Gradients that were added to the sum and whose loss was not gone back through yet."""
         self.chunk_bytes: int | None = None
         """Bytes of logits to hold at a time; None: `chunk_bytes` of the device."""
 
@@ -106,6 +108,9 @@ class Head(nn.Module):
         if needs == "nll" and learns:
             weights = torch.ones_like(labels_N, dtype=wide(hidden_ND.dtype)) if weights_N is None else weights_N
             nll, logp, lse, correct = _WeightedNLL.apply(hidden_ND, weight, labels_N, weights, chunk, self.gradient_sum)
+            if self.gradient_sum is not None:
+                self.owed += 1
+                nll.register_hook(self._settle)
             return HeadOutput(nll, logp, lse, correct, None)
         keep = learns and 0 < len(labels_N) <= KEPT_CHUNKS * chunk
         most = len(labels_N) if keep else chunk
@@ -114,6 +119,9 @@ class Head(nn.Module):
         if needs == "nll":
             nll = -(logp.sum() if weights_N is None else torch.dot(logp, weights_N.to(logp.dtype)))
         return HeadOutput(nll, logp, lse, correct, entropy)
+
+    def _settle(self, _: Tensor) -> None:
+        self.owed -= 1
 
     def _chunk_tokens(self, hidden_ND: Tensor, vocabulary: int) -> int:
         limit = self.chunk_bytes or chunk_bytes(hidden_ND.device)

@@ -65,11 +65,10 @@ class Projection(nn.Linear):
             return self.quantised(x, bias)
         if self.float8:
             y = float8.linear(x, self.weight)
-        elif self.gradient_sum is not None and torch.is_grad_enabled():
-            y = gradient_sum.linear(x, self.weight, self.gradient_sum)
-        else:
-            return linear(x, self.weight, bias)
-        return y if bias is None else y + bias
+            return y if bias is None else y + bias
+        if self.gradient_sum is not None and torch.is_grad_enabled():
+            return gradient_sum.linear(x, self.weight, bias, self.gradient_sum)
+        return linear(x, self.weight, bias)
 
     def whole_weight(self, dtype: torch.dtype) -> Tensor:
         """W [out, in], out of fewer bits where it is quantised."""

@@ -87,7 +87,7 @@ def take_snapshot(masters: Masters, optimizer: Optimizer, world: World) -> Snaps
     def kept(held: Mapping[str, Tensor], gathered: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
         # Gathering made a copy already, and so does a way to the CPU.
         return {
-            name: full if full is not held.get(name) and keep is torch.Tensor.clone else keep(full)
+            name: full if keep is torch.Tensor.clone and full is not held.get(name) else keep(full)
             for name, full in gathered
             if world.main
         }

@@ -29,7 +29,7 @@ class Moment(Mapping[str, Tensor]):
 
     def __init__(self, name: str, masters: Mapping[str, Tensor], owners: Mapping[str, Owner]) -> None:
         self._name, self._masters, self._owners = name, masters, owners
-        self._names = [one for one, parameter in masters.items() if name in _kept(owners[one], parameter)]
+        self._names = {one: None for one, parameter in masters.items() if name in _kept(owners[one], parameter)}
 
     def __getitem__(self, name: str) -> Tensor:
         owner, parameter = self._owners[name], self._masters[name]
@@ -37,6 +37,9 @@ class Moment(Mapping[str, Tensor]):
             return owner.moment(parameter, self._name)
         held: Tensor = owner.state[parameter][self._name]
         return held
+
+    def __contains__(self, name: object) -> bool:  # without reading it
+        return name in self._names
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -104,6 +107,8 @@ class Optimizer:
             owner = self._owners[name]
             names = MOMENTS[2:] if isinstance(owner, Muon) else MOMENTS[:2]
             given = {moment: moments[moment][name] for moment in names if name in moments.get(moment, {})}
+            if not given:  # it was saved before its first update
+                continue
             if isinstance(owner, LOW):
                 owner.put(parameter, given, updates)
                 continue

@@ -56,6 +56,7 @@ class Masters:
         self._holders: dict[str, Tensor] = dict(trained)  # of the gradients
         self._rounds = any(rounded_to and rounded_to.itemsize < one.dtype.itemsize for one in trained.values())
         self._sums: dict[str, Tensor] = {}  # gradients that their products add to
+        self._heads = [slot for slot in module.modules() if isinstance(slot, Head)]
         self.frozen = {name: one for name, one in module.named_parameters() if name not in trained}
         self.keepers: Keepers | None = None
         if world is not None and world.size > 1 and level in ("none", "optimizer"):
@@ -86,12 +87,17 @@ class Masters:
         return self.keepers is not None and bool(self.keepers.of)
 
     def sum_gradients(self) -> None:
-        """Sums the gradients over the processes, where that was not done on the way; all must call it together."""
+        """Sums the gradients over the processes, where that was not done on the way; all must call it together.
+
+        Raises RuntimeError where a loss that the head made was not gone back through: its gradient is in the sum.
+        """
+        if any(head.owed for head in self._heads):
+            raise RuntimeError("an objective asked the network for `nll` and did not differentiate it: ask for `logp`")
         if self.keepers is not None:
             self.keepers.sum_gradients(self._holders)
 
     def gradients(self) -> list[Tensor]:
-        """The gradients that exist; what a projection sums up exists always."""
+        """The gradients that exist; those that products sum up exist always."""
         return [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
 
     @torch.no_grad()
@@ -111,6 +117,8 @@ class Masters:
         return own if self.keepers is None else self.keepers.norm(own)
 
     def clear_gradients(self) -> None:
+        for head in self._heads:
+            head.owed = 0
         for name, holder in self._holders.items():
             holder.grad = self._sums.get(name)
         if self._sums:

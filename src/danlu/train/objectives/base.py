@@ -22,8 +22,9 @@ class Forward(Protocol):
 
     def __call__(self, batch: Batch[Tensor], needs: Needs, factor: float = 1.0) -> dict[str, Tensor]:
         """What the head gives for `batch.targets`: "logp" [N] and "correct" bool [N]; with "nll" that, the weighted
-        sum times `factor`, too, and gradients go through it instead. A reward model gives "value" [D], a number for
-        each document, from its last token.
+        sum times `factor`, too, and gradients go through it instead: the head makes them at once, so it is to be
+        differentiated as it is, once, and what it is multiplied by goes into `factor`. A reward model gives "value"
+        [D], a number for each document, from its last token.
         """
         ...
 
