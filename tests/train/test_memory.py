@@ -21,7 +21,7 @@ from danlu.model.families.published import PUBLISHED
 from danlu.model.head import KEPT_CHUNKS
 from danlu.model.nf4 import quantise
 from danlu.model.parts import initialise
-from danlu.model.settings import ModelSettings
+from danlu.model.settings import ModelSettings, block_parameters, parameters
 from danlu.train import parallel
 from danlu.train.float8 import use_float8
 from danlu.train.memory import Memory, Needs, needs, room_of
@@ -178,6 +178,9 @@ def test_moments_in_8_bits_and_what_is_paged() -> None:
     }
     assert parts["8bit"].moments == pytest.approx(parts["float32"].moments / 4, rel=0.02)
     assert parts["paged"].moments == 0 < parts["paged"].masters
+    muon = needs(TrainSettings(optimizer="muon", optimizer_states="8bit"), QWEN2, GPU).fixed.moments
+    blocks = block_parameters(QWEN2)
+    assert muon == int((parameters(QWEN2) - blocks) * (2 + 8 / 256)) + 4 * blocks
 
 
 def test_nf4_of_a_real_layer_is_counted() -> None:

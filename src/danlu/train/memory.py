@@ -196,9 +196,8 @@ def _fixed(settings: TrainSettings, blank: Decoder, world_size: int, activations
     weights = int((own - quantised) * size + quantised * NF4_BITS / 8)
     adapters = (counts[True, False] + (counts[True, True] if size < 4 else 0)) * size
     masters, gradients = 4 * trained, 4 * trained
-    moments = int(trained * MOMENTS[settings.optimizer_states])
-    if settings.optimizer == "muon":
-        moments = 8 * trained - 4 * min(trained, block_parameters(blank.settings))
+    by_muon = min(trained, block_parameters(blank.settings)) if settings.optimizer == "muon" else 0
+    moments = int((trained - by_muon) * MOMENTS[settings.optimizer_states]) + 4 * by_muon
     if world_size > 1 and settings.sharding not in (None, "none"):
         replicated = settings.sharding == "optimizer"  # gradients, and float32 weights that are computed with
         masters = masters if replicated and size == 4 else masters // world_size
