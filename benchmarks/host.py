@@ -205,7 +205,7 @@ def main() -> None:
         data = run(given, measure)
     show(given, loops, COLUMNS)
     print(f"clocks, MFU, health and metrics, counted: {instruments() * 1e3:.2f} ms a step")
-    if len(loops) == 2:
+    if len(loops) == 2 and all("step" in row for row in loops):
         print(f"metrics, guard and clocks cost {loops[0]['step'] / loops[1]['step'] - 1:.2%} of a step")
     show(given, data, DATA, loops=loops)
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 
 import torch
+from drawn import with_adapters
 
 from danlu.infer.cache import Cache
 from danlu.infer.graphs import blocks_of, next_tokens, projections, turns_of
 from danlu.infer.tokens_cuda import take_likeliest
-from danlu.model.adapt import AdapterShape, attach, load_several, slots, trained
-from danlu.model.adapters import LoRA
+from danlu.model.adapt import AdapterShape
 from danlu.model.decoder import Decoder
 from danlu.model.integers import Int8Embedding, to_int8
 from danlu.model.integers_cuda import pack
@@ -41,6 +41,9 @@ CASES: dict[str, tuple[dict[str, object], list[int], int | None]] = {
     "one row, adapters": ({"heads": 4, "kv_heads": 2}, [130], None),
     "rows with adapters and without": ({"heads": 8, "kv_heads": 2, "family": "qwen3"}, [5, 190, 64, 0], None),
 }
+FEW = AdapterShape(rank=3, targets=("q_proj", "down_proj"), magnitudes=True)
+PICKS = [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [1.0, 0.0]]
+"""Which of two adapters each row takes: the first, the second, none, the first."""
 LIKELIEST = [
     (1, 151_936, torch.bfloat16),
     (1, 3, torch.float32),
@@ -61,7 +64,9 @@ def errors(shape: dict[str, object], places: list[int], window: int | None, bits
     torch.manual_seed(0)
     for parameter in decoder.parameters():
         parameter.add_(torch.randn_like(parameter) * 0.1)
-    pick = with_adapters(decoder, len(places)) if adapted else None
+    if adapted:
+        with_adapters(decoder, AdapterShape(rank=4), FEW)
+    pick = torch.tensor(PICKS[: len(places)], device=DEVICE) if adapted else None
     of_bits = {4: projections, 8: lambda block: (block.gate_up,), 32: lambda block: ()}[bits]
     slots = [slot for block in blocks_of(decoder) for slot in of_bits(block)]
     small = [in_its_place(slot, bits) for slot in slots]
@@ -88,25 +93,6 @@ def errors(shape: dict[str, object], places: list[int], window: int | None, bits
     for usual, ours in zip(caches[0].layers, caches[1].layers, strict=True):
         pairs += list(zip(ours, usual, strict=True))
     return [float((ours - usual).double().norm() / usual.double().norm()) for ours, usual in pairs]
-
-
-def with_adapters(decoder: Decoder, rows: int) -> torch.Tensor:
-    """Puts on two adapters, one of them with magnitudes and on few projections; gives which of them each row takes: the
-    first, the second, none, the first.
-    """
-    few = AdapterShape(rank=3, targets=("q_proj", "down_proj"), magnitudes=True)
-    found = []
-    for seed, kind in enumerate((AdapterShape(rank=4), few)):
-        attach(decoder, kind, seed)
-        found.append({(layer, name): slot.adapters for layer, name, slot in slots(decoder)})
-        for _, _, adapter in trained(decoder):
-            for pair in adapter.of():
-                pair.b.data.normal_(0.0, 0.1)
-        for _, _, slot in slots(decoder):
-            slot.adapters = None
-    own = [{place: one for place, one in of.items() if isinstance(one, LoRA)} for of in found]
-    load_several(decoder, own, decoder.norm.weight.dtype)
-    return torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [1.0, 0.0]], device=DEVICE)[:rows]
 
 
 def in_its_place(slot: Projection, bits: int) -> Quantised:

@@ -19,10 +19,12 @@ from danlu.infer.engine import BASE, Engine
 from danlu.infer.graphs import CapturedPrompt, PromptGraphs
 from danlu.infer.settings import SamplingSettings
 from danlu.ledger.errors import UserError
-from danlu.model.adapt import AdapterShape, attach, load_several, slots, trained
+from danlu.model.adapt import AdapterShape
 from danlu.model.decoder import Decoder
 from danlu.model.parts import initialise
 from danlu.model.settings import ModelSettings
+
+from .drawn import with_adapters
 
 SHAPE = ModelSettings(vocab_size=50, hidden_size=24, layers=2, heads=4, kv_heads=2, mlp_size=32, max_positions=64)
 
@@ -100,18 +102,7 @@ def decoder() -> Decoder:
 @pytest.fixture(scope="module")
 def adapted(decoder: Decoder) -> Decoder:
     """The same with two adapters, to be chosen by row."""
-    made = copy.deepcopy(decoder)
-    found = []
-    for seed in range(2):
-        attach(made, AdapterShape(rank=2 + seed), seed)
-        for _, _, adapter in trained(made):
-            for pair in adapter.of():
-                pair.b.data.normal_(0.0, 0.5, generator=torch.Generator().manual_seed(seed))
-        found.append({(layer, name): slot.adapters for layer, name, slot in slots(made)})
-        for _, _, slot in slots(made):
-            slot.adapters = None
-    load_several(made, found, torch.float32)  # type: ignore[arg-type]
-    return made
+    return with_adapters(copy.deepcopy(decoder), AdapterShape(rank=2), AdapterShape(rank=3), size=0.5)
 
 
 @torch.no_grad()

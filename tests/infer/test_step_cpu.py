@@ -14,13 +14,12 @@ from danlu.infer.engine import Engine
 from danlu.infer.settings import SamplingSettings
 from danlu.infer.step_cpu import StepOnCPU
 from danlu.ledger.errors import UserError
-from danlu.model.adapt import AdapterShape, attach, load_several, slots
-from danlu.model.adapters import LoRA
+from danlu.model.adapt import AdapterShape, attach
 from danlu.model.decoder import Decoder
 from danlu.model.integers import Int4, quantise_ends, to_int4, to_int8
 from danlu.model.projection import Projection
 
-from .drawn import drawn
+from .drawn import drawn, with_adapters
 
 SHAPES: dict[str, dict[str, Any]] = {
     "llama": {"family": "llama", "heads": 4},
@@ -69,22 +68,6 @@ def test_it_gives_what_the_decoder_gives(name: str, kind: str, window: int | Non
     for one, other in zip(found, expected, strict=True):
         assert (one.dtype, one.shape) == (other.dtype, other.shape)
         assert float((one - other).norm() / other.norm()) < tolerance
-
-
-def with_adapters(decoder: Decoder, *kinds: AdapterShape) -> Decoder:
-    """The decoder with adapters of these kinds, drawn at random, to be chosen by row."""
-    found = []
-    for seed, kind in enumerate(kinds):
-        attach(decoder, kind, seed)
-        found.append({(layer, name): slot.adapters for layer, name, slot in slots(decoder)})
-        for adapter in found[-1].values():
-            for pair in adapter.of() if isinstance(adapter, LoRA) else ():
-                pair.b.data.normal_(0.0, 0.1, generator=torch.Generator().manual_seed(seed))
-        for _, _, slot in slots(decoder):
-            slot.adapters = None
-    own = [{place: one for place, one in adapters.items() if isinstance(one, LoRA)} for adapters in found]
-    load_several(decoder, own, decoder.norm.weight.dtype)
-    return decoder.requires_grad_(False)
 
 
 @compiled

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,7 @@ def test_sharded_moments_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_bitsandbytes_8_bits_work_and_paged_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     weight = torch.nn.Parameter(torch.ones(64, 64))
     Optimizer(TrainSettings(optimizer_states="8bit"), {"w": weight}, {}).step(1e-3)
     with pytest.raises(UserError, match=r"danlu\[bitsandbytes\]"):

@@ -238,10 +238,10 @@ def next_tokens(
     (x_BD, tickets_BK), parts = embedded(decoder, tokens_B), None
     for number, block in enumerate(blocks_of(decoder)):
         norms = (block.q_norm, block.k_norm) if block.q_norm is not None and block.k_norm is not None else None
-        x_BD, qkv = normed_product(x_BD, parts, block.attention_norm, block.qkv, None, pick_BN)
+        x_BD, qkv = normed_product(x_BD, parts, block.attention_norm, block.qkv, pick_BN=pick_BN)
         o = attend_next(qkv, *turns, norms, *cache.layers[number], positions_B, tickets_BK, cache.window)
         parts = partial_products(o, block.o, pick_BN)
-        x_BD, inner = normed_product(x_BD, parts, block.mlp_norm, block.gate_up, block.activation, pick_BN)
+        x_BD, inner = normed_product(x_BD, parts, block.mlp_norm, block.gate_up, block.activation, pick_BN=pick_BN)
         parts = partial_products(inner, block.down, pick_BN)
     logits_BV = decoder.head.logits(add_and_norm(x_BD, parts, decoder.norm))
     return logits_BV, take_likeliest(logits_BV, inputs_2B, tickets_BK, cache.length)

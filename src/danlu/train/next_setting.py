@@ -79,9 +79,8 @@ def _found(speed: Speed, settings: TrainSettings, shape: ModelSettings, world: W
             f"计算的词元里 {1 - speed.useful_share:.0%} 是填充：打包成行，或换一个长度",
         )
     yield from _memory(speed, settings, world)
-    suits = shape.head_size == CUDNN_SIZE and shape.positions == "rope"
-    suits = suits and cudnn_suits(world.device, shape.sliding_window)
-    if suits and settings.precision != "float32" and find_spec("cudnn") is None:
+    of_its_size = shape.head_size == CUDNN_SIZE and shape.positions == "rope" and settings.precision != "float32"
+    if of_its_size and cudnn_suits(world.device, shape.sliding_window) and find_spec("cudnn") is None:
         yield Next(
             "pip install 'danlu[cudnn]'",
             f"attention at heads of {CUDNN_SIZE} takes a fifth to a quarter less time with cuDNN on this GPU",

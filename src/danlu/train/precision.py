@@ -138,7 +138,9 @@ class Masters:
 
 def _adds_gradients(module: nn.Module) -> TypeGuard[Projection | Head]:
     """Whether its products can add to a sum by themselves."""
-    return isinstance(module, (Projection, Head)) and module.quantised is None and not getattr(module, "float8", False)
+    if isinstance(module, Projection):
+        return module.quantised is None and not module.float8
+    return isinstance(module, Head) and module.quantised is None
 
 
 def _moves_gradient_to(master: Tensor) -> Any:
