@@ -1,6 +1,6 @@
 """What the host costs a run on the GPU: waiting for data, saving, logging and guard; and what data costs as it grows.
 
-    python benchmarks/host.py --tokenizer FOLDER [--steps 44] [--save-every 20] [--sizes 1,100] [--json FILE] [WAY ...]
+    python benchmarks/host.py --tokenizer FOLDER [--steps 96] [--save-every 45] [--sizes 1,100] [--json FILE] [WAY ...]
 
 The loop trains the 1B shape on packed documents with a full checkpoint (float32 weights and moments) every so many
 steps; `bare` is the same loop without metrics file, guard and clocks, and without saving. The data part needs no GPU:
@@ -107,6 +107,7 @@ def _loop(way: str, given: argparse.Namespace) -> dict[str, Any]:
         "data": statistics.mean(row["time_data"] for _, row, _ in calm) if calm else None,
         "outside": statistics.median(shares) if shares else None,
         "stall": max(stalls, default=None) if stalls else None,
+        "stalls": stalls,
         "stall_in_all": max(sum(span) - usual * len(span) for span in spans) if spans else None,
         "host_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
@@ -189,8 +190,8 @@ def main() -> None:
     options = parser(__doc__, LOOPS)
     options.add_argument("--tokenizer", type=Path, required=True, help="a tokenizer's folder (Qwen2.5)")
     options.add_argument("--gigabytes", type=float, default=1.0, help=argparse.SUPPRESS)
-    options.add_argument("--steps", type=int, default=44)
-    options.add_argument("--save-every", type=int, default=20)
+    options.add_argument("--steps", type=int, default=96)
+    options.add_argument("--save-every", type=int, default=45)
     options.add_argument("--places", type=int, default=12, help="places of a token set that are read at")
     options.add_argument("--sizes", default="1,100", help="GB of the token sets")
     options.add_argument("--work", type=Path, help=argparse.SUPPRESS)

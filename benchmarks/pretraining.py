@@ -1,6 +1,6 @@
 """Pretraining at full rows: danlu against transformers at each of its settings.
 
-    python benchmarks/pretraining.py [--shape 1B|7B] [--batch 96] [--steps 6] [--json FILE] [WAY ...]
+    python benchmarks/pretraining.py [--shape 1B|7B] [--batch 192] [--steps 6] [--json FILE] [WAY ...]
 
 1B is mini_qwen's shape at 1,024 tokens; 7B has 32 blocks of 4,096, an MLP of 11,008, 64,000 entries and rows of 4,096.
 Each way is a process of its own, one after the other, on documents of random tokens: forward, backward, clipping at 1
@@ -47,7 +47,7 @@ WAYS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "tiny": {"danlu rows=2": {}, "danlu float8": {"precision": "float8"}, "transformers": {"rows": 2}},
 }
-BATCH = {"1B": 96, "7B": 32, "tiny": 4}
+BATCH = {"1B": 192, "7B": 64, "tiny": 4}
 COLUMNS: list[Column] = [
     ("rows", "rows", ".0f"),
     ("tok/s", "tokens_per_second", ",.0f"),

@@ -12,7 +12,8 @@ step-000000100/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,7 @@ PARAMETERS, OPTIMIZER, TRAINER = (
 )
 ADAPTER = ".adapters."  # in the names of an adapter's parameters
 SHARE = 0.8  # of the free GPU memory that copies may take
+WRITERS = 3  # weights, parameters and moments are the large files
 
 
 @dataclass(frozen=True)
@@ -155,20 +157,27 @@ def write_checkpoint(
                 for name, tensor in unfused_state(blank, values, parts).items()
             }
             kept = {name: value for name, value in everything.items() if name in snapshot.parameters or ADAPTER in name}
-            hashes[PARAMETERS] = write_tensors(folder / PARAMETERS, unfused_state(blank, kept, parts))
-            hashes[OPTIMIZER] = write_tensors(folder / OPTIMIZER, moments)
+            states = {PARAMETERS: unfused_state(blank, kept, parts), OPTIMIZER: moments}
+            written = _beside(write_tensors, [folder / name for name in states], states.values())
+            hashes = dict(zip(states, written, strict=True))
             (folder / TRAINER).write_text(json.dumps(trainer, ensure_ascii=False, indent=1), "utf-8")
         files = sorted(entry for entry in folder.rglob("*") if entry.is_file())
         contents = {
-            entry.relative_to(folder).as_posix(): {"bytes": entry.stat().st_size, "sha256": sha256_file(entry)}
-            for entry in files
+            entry.relative_to(folder).as_posix(): {"bytes": entry.stat().st_size, "sha256": digest}
+            for entry, digest in zip(files, _beside(sha256_file, files), strict=True)
         }
-        for name, written in hashes.items():
-            if contents[name]["sha256"] != written:
+        for name, digest in hashes.items():
+            if contents[name]["sha256"] != digest:
                 raise UserError("could not be read back as written", where=str(folder / name), do="check the disk")
         summary = {name: trainer[name] for name in ("step", "epoch", "held_out_loss", "fingerprints")}
         write_manifest(folder, {**summary, "keep": keep, "files": contents})
     return path
+
+
+def _beside(call: Callable[..., str], *given: Iterable[Any]) -> list[str]:
+    """`call` for each of what is given, side by side: writing and hashing take most of the time of a checkpoint."""
+    with ThreadPoolExecutor(WRITERS) as pool:
+        return list(pool.map(call, *given))
 
 
 def read_trainer(path: Path) -> dict[str, Any]:
