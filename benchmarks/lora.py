@@ -1,24 +1,24 @@
 """Adapters on 7B and 13B, and all weights of 7B, on one GPU: danlu against TRL with PEFT, bitsandbytes and Liger.
 
-    python benchmarks/lora.py --run lora|qlora|qlora-13b|full --data FOLDER --tokenizer FOLDER [--json FILE] [WAY ...]
+    python benchmarks/lora.py --run lora|qlora|qlora-13b|full --data FOLDER --tokenizer FOLDER [--dropout P] [WAY ...]
     python benchmarks/lora.py --run qlora --gib 7 "danlu rows=1 recompute=true optimizer_states=8bit" …
 
 FOLDER holds mini_qwen's sft/, whose first conversations are cut to a row and packed; the tokenizer's first 64,000
 entries read them. A step is all of them, so that losses can be compared step by step: data, forward, backward, clipping
 at 1, update. Weights are random, made on the device, and the same on both sides but for the roundings of NF4. TRL gets
 its own packing, torch's variable-length FlashAttention, Liger's kernels, bf16 weights, for the adapters too where it
-says so, and as many rows at once. Any way that begins with danlu is settings of TrainSettings. Memory is the most that
-tensors held after the model was made; `device` all that was taken of the GPU, pages that bitsandbytes moves included.
-`--gib` lets no more than that be taken.
+says so, and as many rows at once. With `--dropout` losses differ, as both draw their own. Any way that begins with
+danlu is settings of TrainSettings. Memory is the most that tensors held after the model was made; `device` all that was
+taken of the GPU, pages that bitsandbytes moves included. `--gib` lets no more than that be taken.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import tempfile
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ TINY = ModelSettings(
 )
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Case:
     """A shape, the length of its rows, what is trained, and the ways that are compared."""
 
@@ -119,9 +119,10 @@ RATE = {"full": 1e-5, "lora": 2e-4, "qlora": 2e-4}
 
 def case_of(given: argparse.Namespace) -> Case:
     case = CASES[given.run]
-    return (
-        Case(TINY, 96, {**case.tune, **({"rank": 4} if "rank" in case.tune else {})}, case.ways) if given.tiny else case
-    )
+    if "rank" not in case.tune:
+        return dataclasses.replace(case, shape=TINY, length=96) if given.tiny else case
+    tune = {**case.tune, "dropout": given.dropout}
+    return Case(TINY, 96, {**tune, "rank": 4}, case.ways) if given.tiny else dataclasses.replace(case, tune=tune)
 
 
 def prepare(given: argparse.Namespace, work: Path) -> None:
@@ -222,7 +223,11 @@ def theirs(
     model = their_model(case.shape, given.device, quantised)
     if isinstance(tune, LoRA):
         config = LoraConfig(
-            r=tune.rank, lora_alpha=int(tune.alpha or 2 * tune.rank), target_modules="all-linear", task_type="CAUSAL_LM"
+            r=tune.rank,
+            lora_alpha=int(tune.alpha or 2 * tune.rank),
+            lora_dropout=tune.dropout,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
         )
         model = get_peft_model(model, config, autocast_adapter_dtype=not narrow)
     _made(given)
@@ -279,6 +284,7 @@ def main() -> None:
     options.add_argument("--run", choices=list(CASES), required=True)
     fine_tuning.common_options(options, epochs=5, part="sft")
     options.add_argument("--examples", type=int, default=100, help="conversations, all of which a step takes")
+    options.add_argument("--dropout", type=float, default=0.0, help="of the adapters' inputs")
     options.add_argument("--gib", type=float, help="the most that may be taken of the GPU")
     given = options.parse_args()
     given.ways = given.ways or list(CASES[given.run].ways)
