@@ -39,9 +39,10 @@ CASES: dict[str, tuple[dict[str, object], list[int], int | None]] = {
     "one row, a gate of 8 bits": ({"heads": 4, "kv_heads": 2, "family": "llama"}, [130], None),
     "three rows, 4 bits": ({"heads": 4, "kv_heads": 2}, [0, 64, 200], None),
     "one row, adapters": ({"heads": 4, "kv_heads": 2}, [130], None),
-    "rows with adapters and without": ({"heads": 8, "kv_heads": 2, "family": "qwen3"}, [5, 190, 64, 0], None),
+    "rows with adapters and without": ({"heads": 8, "kv_heads": 2}, [5, 190, 64, 0], None),
+    "rows with adapters, one of them DoRA": ({"heads": 8, "kv_heads": 2, "family": "qwen3"}, [5, 190, 64, 0], None),
 }
-FEW = AdapterShape(rank=3, targets=("q_proj", "down_proj"), magnitudes=True)
+FEW = ("q_proj", "down_proj")
 PICKS = [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [1.0, 0.0]]
 """Which of two adapters each row takes: the first, the second, none, the first."""
 LIKELIEST = [
@@ -56,7 +57,9 @@ LIKELIEST = [
 
 
 @torch.no_grad()
-def errors(shape: dict[str, object], places: list[int], window: int | None, bits: int, adapted: bool) -> list[float]:
+def errors(
+    shape: dict[str, object], places: list[int], window: int | None, bits: int, adapted: bool, gains: bool
+) -> list[float]:
     """Relative distances of the logits, and of all keys and values."""
     settings = {"vocab_size": 50, "hidden_size": 32 * int(str(shape["heads"])), "layers": 2, "mlp_size": 64, **shape}
     decoder = Decoder.empty(ModelSettings.model_validate(settings), device=DEVICE)
@@ -65,7 +68,7 @@ def errors(shape: dict[str, object], places: list[int], window: int | None, bits
     for parameter in decoder.parameters():
         parameter.add_(torch.randn_like(parameter) * 0.1)
     if adapted:
-        with_adapters(decoder, AdapterShape(rank=4), FEW)
+        with_adapters(decoder, AdapterShape(rank=4), AdapterShape(rank=19, targets=FEW, magnitudes=gains))
     pick = torch.tensor(PICKS[: len(places)], device=DEVICE) if adapted else None
     of_bits = {4: projections, 8: lambda block: (block.gate_up,), 32: lambda block: ()}[bits]
     slots = [slot for block in blocks_of(decoder) for slot in of_bits(block)]
@@ -128,7 +131,9 @@ def others(rows: int, vocabulary: int, dtype: torch.dtype) -> int:
 
 if __name__ == "__main__":
     kernels = {
-        name: errors(*case, 4 if "4 bits" in name else 8 if "8 bits" in name else 32, "adapters" in name)
+        name: errors(
+            *case, 4 if "4 bits" in name else 8 if "8 bits" in name else 32, "adapters" in name, "DoRA" in name
+        )
         for name, case in CASES.items()
     }
     print(json.dumps({"kernels": kernels, "likeliest": [others(*case) for case in LIKELIEST]}))

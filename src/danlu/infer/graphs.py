@@ -231,7 +231,8 @@ def next_tokens(
     `inputs_2B` are the likeliest tokens at their positions then.
     """
     from danlu.infer.decode_cuda import attend_next
-    from danlu.infer.products_cuda import add_and_norm, normed_product, partial_products
+    from danlu.infer.inputs_cuda import add_and_norm
+    from danlu.infer.products_cuda import normed_product, partial_products
     from danlu.infer.tokens_cuda import embedded, take_likeliest
 
     tokens_B, positions_B = inputs_2B.unbind(0)

@@ -1,4 +1,4 @@
-"""Products and norms of a decoding step whose rows have one new token each, in Triton. Imported on a GPU only.
+"""Products of a decoding step whose rows have one new token each, in Triton. Imported on a GPU only.
 
 A step of a small batch waits for kernels to start more than for memory, so each does much, fetches its weights while
 the one before still runs, and waits for its results on the multiprocessors (`launch`).
@@ -12,6 +12,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from danlu.infer.inputs_cuda import Adapted, Taken, add_and_norm, added, low_rank, normed_low_rank
+from danlu.model.adapters import Several
 from danlu.model.decoder import RMSNorm, gated
 from danlu.model.integers import Int8
 from danlu.model.integers_cuda import Int4OnGPU
@@ -24,6 +26,8 @@ SKINNY = 16
 PROGRAMS = 264  # wanted in all: two a multiprocessor
 _TILES = {True: (8, 1024), False: (64, 128)}
 """Columns and depth of a weight's tile, for one row and for several: the quickest of some ten on an H200."""
+_RANKS = {True: 256, False: 64}
+"""Ranks of a tile of adapters' B at most."""
 
 
 def normed_product(
@@ -39,21 +43,24 @@ def normed_product(
     With an activation, W holds G above U and has no bias: activation(norm G^T) * (norm U^T) [B, C / 2]. `pick_BN` says
     which adapters the rows take, as the decoder is told. x may be overwritten.
     """
-    if pick_BN is not None and projection.adapters is not None:
-        out = projection(add_and_norm(x_BD, parts_SBD, norm)[:, None], pick_BN)[:, 0]
+    taken, rows = _taken(projection, pick_BN), len(x_BD)
+    if activation not in (None, "silu") or not _made_here(rows, projection, taken):
+        normed_BD = add_and_norm(x_BD, parts_SBD, norm)
+        quantised = projection.quantised
+        if rows == 1 and taken is None and activation == "silu" and isinstance(quantised, Int4OnGPU | Int8):
+            return x_BD, quantised.gated(normed_BD)
+        out = projection(normed_BD[:, None], pick_BN)[:, 0]
         return x_BD, out if activation is None else gated(out, activation)
-    plain = projection.quantised is None and activation in (None, "silu")
-    if len(x_BD) == 1 and projection.quantised is None and activation is None:
+    adapted = None
+    if taken is not None:
+        x_BD, normed_BD, adapted = normed_low_rank(x_BD, parts_SBD, norm, taken)
+    elif rows == 1 and activation is None:
         return _normed_row_product(x_BD, parts_SBD, norm, projection)
-    normed_BD = add_and_norm(x_BD, parts_SBD, norm)
-    if len(x_BD) == 1 and activation == "silu" and isinstance(projection.quantised, Int4OnGPU | Int8):
-        return x_BD, projection.quantised.gated(normed_BD)
-    if len(x_BD) > SKINNY or not plain:
-        out = projection(normed_BD)
-        return x_BD, out if activation is None else gated(out, activation)
+    else:
+        normed_BD = add_and_norm(x_BD, parts_SBD, norm)
     width = len(projection.weight) // (1 if activation is None else 2)
-    out = x_BD.new_empty(len(x_BD), width)
-    _run_product(normed_BD, projection, out, width, gated=activation is not None)
+    out = x_BD.new_empty(rows, width)
+    _run_product(normed_BD, projection, out, width, gated=activation is not None, adapted=adapted)
     return x_BD, out
 
 
@@ -61,30 +68,29 @@ def partial_products(x_BD: Tensor, projection: Projection, pick_BN: Tensor | Non
     """[S, B, C] that add up to x W^T and what adapters add, float32 where there are several; for a projection without
     bias.
     """
-    if pick_BN is not None and projection.adapters is not None:
-        added: Tensor = projection(x_BD[:, None], pick_BN)[:, 0]
-        return added[None]
-    weight, rows = projection.weight, len(x_BD)
-    if rows > SKINNY or projection.quantised is not None:
-        return projection(x_BD)[None]
+    taken, rows = _taken(projection, pick_BN), len(x_BD)
+    if not _made_here(rows, projection, taken):
+        whole: Tensor = projection(x_BD[:, None], pick_BN)[:, 0]
+        return whole[None]
+    weight = projection.weight
     columns, deep = _TILES[rows == 1]
     splits = max(1, min(4 * PROGRAMS * columns // len(weight), triton.cdiv(weight.shape[1], deep)))
     out = x_BD.new_empty(splits, rows, len(weight), dtype=torch.float32)
-    _run_product(x_BD, projection, out, len(weight), splits=splits)
+    adapted = None if taken is None else low_rank(x_BD, taken)
+    _run_product(x_BD, projection, out, len(weight), splits=splits, adapted=adapted)
     return out
 
 
-def add_and_norm(x_BD: Tensor, parts_SBD: Tensor | None, norm: RMSNorm) -> Tensor:
-    """Adds the sum of the parts to x in place, and gives `norm` of it."""
-    normed_BD = torch.empty_like(x_BD)
-    rows, width = x_BD.shape
-    block = triton.next_power_of_2(width)
-    parts, count = (x_BD, 0) if parts_SBD is None else (parts_SBD, len(parts_SBD))
-    _add_and_norm[(rows,)](
-        x_BD, parts, norm.weight, normed_BD, rows, width, norm.eps, parts=count, block=block,
-        num_warps=min(8, max(1, block // 256)), **launch(x_BD),
-    )  # fmt: skip
-    return normed_BD
+def _taken(projection: Projection, pick_BN: Tensor | None) -> Taken | None:
+    if pick_BN is None or projection.adapters is None:
+        return None
+    assert isinstance(projection.adapters, Several)
+    return projection.adapters, pick_BN
+
+
+def _made_here(rows: int, projection: Projection, taken: Taken | None) -> bool:
+    """Whether the kernels below make the product; else the projection does it by itself."""
+    return rows <= SKINNY and projection.quantised is None and (taken is None or taken[0].more is None)
 
 
 def _normed_row_product(
@@ -100,15 +106,22 @@ def _normed_row_product(
 
 
 def _run_product(
-    x_BD: Tensor, projection: Projection, out: Tensor, columns: int, splits: int = 1, gated: bool = False
+    x_BD: Tensor,
+    projection: Projection,
+    out: Tensor,
+    columns: int,
+    splits: int = 1,
+    gated: bool = False,
+    adapted: Adapted | None = None,
 ) -> None:
     if len(x_BD) == 1:
-        return _run_row_product(x_BD, projection, out, columns, splits, gated)
+        return _run_row_product(x_BD, projection, out, columns, splits, gated, adapted)
     (rows, depth), (wide, deep), bias = x_BD.shape, _TILES[False], projection.bias
+    low, up, ranks, low_deep = _spread(adapted, _RANKS[False])
     _product[(triton.cdiv(columns, wide), splits)](
-        x_BD, projection.weight, bias if bias is not None else x_BD, out, rows, columns, depth,
-        triton.cdiv(triton.cdiv(depth, splits), deep) * deep, gated=gated, biased=bias is not None, wide=wide,
-        deep=deep, num_warps=4, most=SKINNY, num_stages=4, **launch(x_BD),
+        x_BD, projection.weight, bias if bias is not None else x_BD, low, up, out, rows, columns, depth,
+        triton.cdiv(triton.cdiv(depth, splits), deep) * deep, gated=gated, biased=bias is not None, ranks=ranks,
+        low_deep=low_deep, wide=wide, deep=deep, num_warps=4, most=SKINNY, num_stages=4, **launch(x_BD),
     )  # fmt: skip
     return None
 
@@ -120,17 +133,28 @@ def _run_row_product(
     columns: int,
     splits: int,
     gated: bool,
+    adapted: Adapted | None = None,
     norm: RMSNorm | None = None,
     parts: Tensor | None = None,
     count: int = 0,
     total: Tensor | None = None,
 ) -> None:
     depth, (wide, deep), bias = x_1D.shape[1], _TILES[True], projection.bias
+    low, up, ranks, low_deep = _spread(adapted, _RANKS[True])
     _row_product[(triton.cdiv(columns, wide), splits)](
-        x_1D, parts, norm.weight if norm else None, total, projection.weight, bias, out, columns, depth,
+        x_1D, parts, norm.weight if norm else None, total, projection.weight, bias, low, up, out, columns, depth,
         triton.cdiv(triton.cdiv(depth, splits), deep) * deep, norm.eps if norm else 0.0, normed=norm is not None,
-        parts=count, gated=gated, biased=bias is not None, wide=wide, deep=deep, num_warps=4, **launch(x_1D),
+        parts=count, gated=gated, biased=bias is not None, ranks=ranks, low_deep=low_deep, wide=wide, deep=deep,
+        num_warps=4, **launch(x_1D),
     )  # fmt: skip
+
+
+def _spread(adapted: Adapted | None, most: int) -> tuple[Tensor | None, Tensor | None, int, int]:
+    """low, B, the ranks of both and how many of them a tile has: 0 without adapters."""
+    if adapted is None:
+        return None, None, 0, 0
+    ranks = adapted[0].shape[1]
+    return *adapted, ranks, min(most, max(16, triton.next_power_of_2(ranks)))
 
 
 @triton.jit
@@ -139,21 +163,24 @@ def _given(  # type: ignore[no-untyped-def]
 ):
     """The input at the places `at`; where it is to be normed, with the parts added, and the sum written once."""
     inside = at < depth
-    found = tl.load(x + at, mask=inside, other=0.0)
-    if normed:
-        added = found.to(tl.float32)
-        for part in tl.static_range(parts):
-            added += tl.load(pieces + part * depth + at, mask=inside, other=0.0).to(tl.float32)
-        found = added.to(x.dtype.element_ty)
-        if tl.program_id(0) == 0:
-            tl.store(total + at, found, mask=inside)
+    found = added(x, pieces, depth, at, inside, parts)
+    if normed and tl.program_id(0) == 0:
+        tl.store(total + at, found, mask=inside)
     return found.to(tl.float32)
 
 
 @triton.jit
+def _low_tile(held, row, there, at, stop, ranks: tl.constexpr, low_deep: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Of B or of what is below it: the ranks from `at` to before `stop` of some rows."""
+    rank = at + tl.arange(0, low_deep)
+    return tl.load(held + row[:, None] * ranks + rank[None, :], mask=there & (rank < stop)[None, :], other=0.0)
+
+
+@triton.jit
 def _row_product(  # type: ignore[no-untyped-def]
-    x, pieces, norm, total, weight, bias, out, columns, depth, share, eps, normed: tl.constexpr, parts: tl.constexpr,
-    gated: tl.constexpr, biased: tl.constexpr, wide: tl.constexpr, deep: tl.constexpr, chained: tl.constexpr,
+    x, pieces, norm, total, weight, bias, low, up, out, columns, depth, share, eps, normed: tl.constexpr,
+    parts: tl.constexpr, gated: tl.constexpr, biased: tl.constexpr, ranks: tl.constexpr, low_deep: tl.constexpr,
+    wide: tl.constexpr, deep: tl.constexpr, chained: tl.constexpr,
 ):  # fmt: skip
     """One row: the first tile of weights is on its way before the kernel before this one has ended."""
     column, lane = tl.program_id(0) * wide + tl.arange(0, wide), tl.arange(0, deep)
@@ -169,6 +196,10 @@ def _row_product(  # type: ignore[no-untyped-def]
     second = tl.load(upper + start, mask=inside & reach[None, :], other=0.0) if gated else tile
     scales = tl.load(norm + lane, mask=reach, other=0.0).to(tl.float32) if normed else 0.0
     shift = tl.load(bias + column, mask=column < columns, other=0.0).to(tl.float32) if biased else 0.0
+    if ranks:
+        last = tl.where(tl.program_id(1) == 0, ranks, 0)  # the first split adds what adapters do
+        ups = _low_tile(up, column, inside, 0, last, ranks, low_deep)
+        upper_ups = _low_tile(up, columns + column, inside, 0, last, ranks, low_deep) if gated else ups
     if chained:
         gdc_wait()
     row = _given(x, pieces, total, start + lane, depth, normed, parts)
@@ -183,6 +214,17 @@ def _row_product(  # type: ignore[no-untyped-def]
     row = tl.where(reach, row, 0.0)
     sums = tl.sum(tile.to(tl.float32) * row[None, :], 1)
     risen = tl.sum(second.to(tl.float32) * row[None, :], 1) if gated else sums
+    if ranks:
+        for at_rank in tl.static_range(0, ranks, low_deep):
+            rank = at_rank + tl.arange(0, low_deep)
+            lows = tl.load(low + rank, mask=rank < last, other=0.0)[None, :]
+            if at_rank:
+                ups = _low_tile(up, column, inside, at_rank, last, ranks, low_deep)
+            sums += tl.sum(ups.to(tl.float32) * lows, 1)
+            if gated:
+                if at_rank:
+                    upper_ups = _low_tile(up, columns + column, inside, at_rank, last, ranks, low_deep)
+                risen += tl.sum(upper_ups.to(tl.float32) * lows, 1)
     for at in range(start + deep, stop, deep):
         more = at + lane < stop
         row = _given(x, pieces, total, at + lane, depth, normed, parts)
@@ -204,8 +246,9 @@ def _row_product(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _product(  # type: ignore[no-untyped-def]
-    x, weight, bias, out, rows, columns, depth, share, gated: tl.constexpr, biased: tl.constexpr, most: tl.constexpr,
-    wide: tl.constexpr, deep: tl.constexpr, chained: tl.constexpr,
+    x, weight, bias, low, up, out, rows, columns, depth, share, gated: tl.constexpr, biased: tl.constexpr,
+    ranks: tl.constexpr, low_deep: tl.constexpr, most: tl.constexpr, wide: tl.constexpr, deep: tl.constexpr,
+    chained: tl.constexpr,
 ):  # fmt: skip
     row, column = tl.arange(0, most), tl.program_id(0) * wide + tl.arange(0, wide)
     split = tl.program_id(1)
@@ -217,7 +260,14 @@ def _product(  # type: ignore[no-untyped-def]
     upper = tl.zeros((most, wide), tl.float32)
     if chained:
         gdc_launch_dependents()
+    if ranks:
+        last = tl.where(split == 0, ranks, 0)  # the first split adds what adapters do
+        ups = _low_tile(up, column, inside, 0, last, ranks, low_deep)
+        upper_ups = _low_tile(up, columns + column, inside, 0, last, ranks, low_deep) if gated else ups
+    if chained:
         gdc_wait()
+    if ranks:
+        lows = _low_tile(low, row, present, 0, last, ranks, low_deep)
     for at in range(start, stop, deep):
         lane = at + tl.arange(0, deep)
         reach = (lane < stop)[None, :]
@@ -227,31 +277,19 @@ def _product(  # type: ignore[no-untyped-def]
         if gated:
             second = tl.load(own + columns.to(tl.int64) * depth + lane[None, :], mask=inside & reach, other=0.0)
             upper = tl.dot(piece, tl.trans(second), upper)
+    if ranks:
+        for at_rank in tl.static_range(0, ranks, low_deep):
+            if at_rank:
+                lows = _low_tile(low, row, present, at_rank, last, ranks, low_deep)
+                ups = _low_tile(up, column, inside, at_rank, last, ranks, low_deep)
+            total = tl.dot(lows, tl.trans(ups.to(tl.float32)), total)
+            if gated:
+                if at_rank:
+                    upper_ups = _low_tile(up, columns + column, inside, at_rank, last, ranks, low_deep)
+                upper = tl.dot(lows, tl.trans(upper_ups.to(tl.float32)), upper)
     if gated:
         total = total * tl.sigmoid(total) * upper
     if biased:
         total += tl.load(bias + column, mask=column < columns, other=0.0).to(tl.float32)[None, :]
     spot = out + (split * rows + row[:, None]) * columns + column[None, :]
     tl.store(spot, total.to(out.dtype.element_ty), mask=present & (column < columns)[None, :])
-
-
-@triton.jit
-def _add_and_norm(  # type: ignore[no-untyped-def]
-    x, y, weight, normed, rows, width, eps, parts: tl.constexpr, block: tl.constexpr, chained: tl.constexpr
-):
-    row, lane = tl.program_id(0), tl.arange(0, block)
-    inside = lane < width
-    scales = tl.load(weight + lane, mask=inside, other=0.0).to(tl.float32)
-    if chained:
-        gdc_launch_dependents()
-        gdc_wait()
-    x += row * width + lane
-    y += row * width + lane
-    added = tl.load(x, mask=inside, other=0.0).to(tl.float32)
-    for part in tl.static_range(parts):
-        added += tl.load(y + part * rows * width, mask=inside, other=0.0).to(tl.float32)
-    stored = added.to(x.dtype.element_ty)
-    tl.store(x, stored, mask=inside)
-    wide = stored.to(tl.float32)
-    wide *= tl.rsqrt(tl.sum(wide * wide, 0) / width + eps) * scales
-    tl.store(normed + row * width + lane, wide.to(normed.dtype.element_ty), mask=inside)
