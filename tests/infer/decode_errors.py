@@ -40,6 +40,7 @@ CASES: dict[str, tuple[dict[str, object], list[int], int | None]] = {
     "three rows, 4 bits": ({"heads": 4, "kv_heads": 2}, [0, 64, 200], None),
     "one row, adapters": ({"heads": 4, "kv_heads": 2}, [130], None),
     "rows with adapters and without": ({"heads": 8, "kv_heads": 2}, [5, 190, 64, 0], None),
+    "rows with adapters, 4 bits": ({"heads": 4, "kv_heads": 2, "family": "llama"}, [0, 64, 200], None),
     "rows with adapters, one of them DoRA": ({"heads": 8, "kv_heads": 2, "family": "qwen3"}, [5, 190, 64, 0], None),
 }
 FEW = ("q_proj", "down_proj")

@@ -38,6 +38,7 @@ NORMED: dict[str, tuple[int, int, dict[str, int], list[Ranks], list[int | None],
     "rows, a gate, more ranks than a tile": (64, 1, GATE, MANY, [0, 1, None], "silu"),
     "as many rows as fit": (64, 5, QKV, TWO, [0, 1, None, 1] * (SKINNY // 4), None),
     "more rows than fit": (64, 2, GATE, GATES, [0, 1, 2, None] * 5, "silu"),
+    "many rows": (64, 1, QKV, TWO, [1, None, 0] * 30, None),
     "another gate": (64, 2, GATE, GATES, [0, None], "gelu"),
 }
 """Width, parts to add, weights, adapters, which of them each row takes, and activation."""
@@ -50,6 +51,7 @@ PARTIAL: dict[str, tuple[int, int, list[Ranks], list[int | None]]] = {
     "rows, splits": (300, 70, ONE, [1, 2, 2, None, 0]),
     "rows, deeper than a tile": (4200, 9, ONE, [2, 0, None]),
     "more rows than fit": (300, 70, ONE, [0, 1, 2, None] * 5),
+    "many rows": (64, 40, ONE, [2, None, 0] * 30),
 }
 """Depth, columns, adapters and which of them each row takes."""
 

@@ -13,14 +13,17 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from danlu.model.adapters import Several
 from danlu.model.decoder import RMSNorm
 from danlu.model.launch_cuda import launch
+from danlu.model.projection import Projection
 
+_ROWS = 64
+"""Up to so many the A's of adapters are multiplied by here: each row by those it takes, so in proportion to rows."""
 _TILE = 8192  # elements of A that a program holds
 
 Taken = tuple[Several, Tensor]
 """Adapters, and which of them each row takes, [B, N] as `Several` has it."""
 
 Adapted = tuple[Tensor, Tensor]
-"""What adapters add to a product, as low B^T: low float32 [B, R] and B [out, R], R all ranks of all of them."""
+"""What adapters add to a product, as low B^T: low [B, R] and B [out, R], R all ranks of all of them."""
 
 
 def add_and_norm(x_BD: Tensor, parts_SBD: Tensor | None, norm: RMSNorm) -> Tensor:
@@ -36,22 +39,33 @@ def add_and_norm(x_BD: Tensor, parts_SBD: Tensor | None, norm: RMSNorm) -> Tenso
     return normed_BD
 
 
-def low_rank(x_BD: Tensor, taken: Taken) -> Adapted:
-    """What the adapters add for x: low is x A^T for the one that a row takes, and 0 for all others."""
-    return _run_low_rank(x_BD, taken)
+def taken_here(rows: int, projection: Projection, pick_BN: Tensor | None) -> Taken | None:
+    """The projection's adapters; None where no row takes any, or where the projection is to add them by itself."""
+    adapters = projection.adapters
+    if pick_BN is None or not isinstance(adapters, Several) or adapters.more is not None or rows > _ROWS:
+        return None
+    return adapters, pick_BN
+
+
+def low_rank(x_BD: Tensor, taken: Taken, exact: bool) -> Adapted:
+    """What the adapters add for x: low is x A^T for the one that a row takes, and 0 for all others; float32 if it is
+    to be exact, else in the format of x.
+    """
+    return _run_low_rank(x_BD, taken, exact)
 
 
 def normed_low_rank(
-    x_BD: Tensor, parts_SBD: Tensor | None, norm: RMSNorm, taken: Taken
+    x_BD: Tensor, parts_SBD: Tensor | None, norm: RMSNorm, taken: Taken, exact: bool
 ) -> tuple[Tensor, Tensor, Adapted]:
-    """x plus the sum of the parts, its norm, and what the adapters add for that, by one kernel."""
+    """x plus the sum of the parts, its norm, and `low_rank` of that, by one kernel."""
     total_BD, normed_BD = torch.empty_like(x_BD), torch.empty_like(x_BD)
-    return total_BD, normed_BD, _run_low_rank(x_BD, taken, norm, parts_SBD, total_BD, normed_BD)
+    return total_BD, normed_BD, _run_low_rank(x_BD, taken, exact, norm, parts_SBD, total_BD, normed_BD)
 
 
 def _run_low_rank(
     x_BD: Tensor,
     taken: Taken,
+    exact: bool,
     norm: RMSNorm | None = None,
     parts: Tensor | None = None,
     total: Tensor | None = None,
@@ -62,9 +76,9 @@ def _run_low_rank(
     deep = triton.next_power_of_2(depth)
     wide = 1 if rows == 1 else 2 if norm is None else 8  # rows of A a program: each makes the norm anew
     wide = max(1, min(wide, _TILE // deep))
-    if norm is None:  # which takes the whole row at once
+    if norm is None:  # a norm takes the whole row at once
         deep = min(deep, _TILE // wide)
-    low_BR = x_BD.new_empty(rows, ranks, dtype=torch.float32)
+    low_BR = x_BD.new_empty(rows, ranks, dtype=torch.float32 if exact else x_BD.dtype)
     _low_rank[(triton.cdiv(ranks, wide), rows)](
         x_BD, parts, norm.weight if norm else None, total, normed, adapters.a, adapters.owner, pick_BN, low_BR,
         rows, depth, ranks, pick_BN.shape[1], norm.eps if norm else 0.0, norms=norm is not None,
@@ -142,4 +156,4 @@ def _low_rank(  # type: ignore[no-untyped-def]
         tile = tl.load(own + at, mask=taken & more[None, :], other=0.0)
         found = tl.load(x + start + at + lane, mask=more, other=0.0)
         sums += tl.sum(tile.to(tl.float32) * found.to(tl.float32)[None, :], 1)
-    tl.store(low + row * ranks + rank, sums * factor, mask=real)
+    tl.store(low + row * ranks + rank, (sums * factor).to(low.dtype.element_ty), mask=real)

@@ -12,8 +12,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from danlu.infer.inputs_cuda import Adapted, Taken, add_and_norm, added, low_rank, normed_low_rank
-from danlu.model.adapters import Several
+from danlu.infer.inputs_cuda import Adapted, add_and_norm, added, low_rank, normed_low_rank, taken_here
 from danlu.model.decoder import RMSNorm, gated
 from danlu.model.integers import Int8
 from danlu.model.integers_cuda import Int4OnGPU
@@ -43,54 +42,55 @@ def normed_product(
     With an activation, W holds G above U and has no bias: activation(norm G^T) * (norm U^T) [B, C / 2]. `pick_BN` says
     which adapters the rows take, as the decoder is told. x may be overwritten.
     """
-    taken, rows = _taken(projection, pick_BN), len(x_BD)
-    if activation not in (None, "silu") or not _made_here(rows, projection, taken):
-        normed_BD = add_and_norm(x_BD, parts_SBD, norm)
-        quantised = projection.quantised
-        if rows == 1 and taken is None and activation == "silu" and isinstance(quantised, Int4OnGPU | Int8):
-            return x_BD, quantised.gated(normed_BD)
-        out = projection(normed_BD[:, None], pick_BN)[:, 0]
-        return x_BD, out if activation is None else gated(out, activation)
-    adapted = None
-    if taken is not None:
-        x_BD, normed_BD, adapted = normed_low_rank(x_BD, parts_SBD, norm, taken)
-    elif rows == 1 and activation is None:
+    rows, free = len(x_BD), pick_BN is None or projection.adapters is None
+    taken = taken_here(rows, projection, pick_BN)
+    here = activation in (None, "silu") and _made_here(rows, projection) and (free or taken is not None)
+    if here and free and rows == 1 and activation is None:
         return _normed_row_product(x_BD, parts_SBD, norm, projection)
-    else:
+    adapted = None
+    if taken is None:
         normed_BD = add_and_norm(x_BD, parts_SBD, norm)
-    width = len(projection.weight) // (1 if activation is None else 2)
-    out = x_BD.new_empty(rows, width)
-    _run_product(normed_BD, projection, out, width, gated=activation is not None, adapted=adapted)
-    return x_BD, out
+    else:
+        x_BD, normed_BD, adapted = normed_low_rank(x_BD, parts_SBD, norm, taken, exact=here)
+    if here:
+        width = len(projection.weight) // (1 if activation is None else 2)
+        out = x_BD.new_empty(rows, width)
+        _run_product(normed_BD, projection, out, width, gated=activation is not None, adapted=adapted)
+        return x_BD, out
+    if rows == 1 and free and activation == "silu" and isinstance(projection.quantised, Int4OnGPU | Int8):
+        return x_BD, projection.quantised.gated(normed_BD)
+    out = _product_elsewhere(normed_BD, projection, pick_BN, adapted)
+    return x_BD, out if activation is None else gated(out, activation)
 
 
 def partial_products(x_BD: Tensor, projection: Projection, pick_BN: Tensor | None = None) -> Tensor:
     """[S, B, C] that add up to x W^T and what adapters add, float32 where there are several; for a projection without
     bias.
     """
-    taken, rows = _taken(projection, pick_BN), len(x_BD)
-    if not _made_here(rows, projection, taken):
-        whole: Tensor = projection(x_BD[:, None], pick_BN)[:, 0]
-        return whole[None]
+    rows, free = len(x_BD), pick_BN is None or projection.adapters is None
+    taken = taken_here(rows, projection, pick_BN)
+    here = _made_here(rows, projection) and (free or taken is not None)
+    adapted = None if taken is None else low_rank(x_BD, taken, exact=here)
+    if not here:
+        return _product_elsewhere(x_BD, projection, pick_BN, adapted)[None]
     weight = projection.weight
     columns, deep = _TILES[rows == 1]
     splits = max(1, min(4 * PROGRAMS * columns // len(weight), triton.cdiv(weight.shape[1], deep)))
     out = x_BD.new_empty(splits, rows, len(weight), dtype=torch.float32)
-    adapted = None if taken is None else low_rank(x_BD, taken)
     _run_product(x_BD, projection, out, len(weight), splits=splits, adapted=adapted)
     return out
 
 
-def _taken(projection: Projection, pick_BN: Tensor | None) -> Taken | None:
-    if pick_BN is None or projection.adapters is None:
-        return None
-    assert isinstance(projection.adapters, Several)
-    return projection.adapters, pick_BN
+def _made_here(rows: int, projection: Projection) -> bool:
+    return rows <= SKINNY and projection.quantised is None
 
 
-def _made_here(rows: int, projection: Projection, taken: Taken | None) -> bool:
-    """Whether the kernels below make the product; else the projection does it by itself."""
-    return rows <= SKINNY and projection.quantised is None and (taken is None or taken[0].more is None)
+def _product_elsewhere(x_BD: Tensor, projection: Projection, pick_BN: Tensor | None, adapted: Adapted | None) -> Tensor:
+    if adapted is None:
+        whole: Tensor = projection(x_BD[:, None], pick_BN)[:, 0]
+        return whole
+    low_BR, b_OR = adapted
+    return projection.product(x_BD, projection.bias).addmm_(low_BR, b_OR.T)
 
 
 def _normed_row_product(
