@@ -56,3 +56,18 @@ def test_adapters_in_place_and_their_gradients() -> None:
     assert len(found["adapted"]) == 4 and len(found["added"]) == 16
     assert max(error for errors in found["adapted"].values() for error in errors) < (2e-3 if ON_GPU else 1e-6), found
     assert max(found["added"].values()) < 2.0, found  # roundings of the sum's own format
+
+
+@WITH_TRITON
+def test_dropout_in_place_and_its_gradients() -> None:
+    found = printed("dropped_errors.py")
+    assert len(found["adapted"]) == 10 and len(found["products"]) == 3
+    limit = 2e-3 / torch.finfo(torch.float32).eps if ON_GPU else 4.0  # roundings; a GPU may multiply in tf32
+    assert max(found["adapted"].values()) < limit, found["adapted"]
+    assert max(found["products"].values()) < (2e-3 if ON_GPU else 1e-6), found["products"]
+    for p, surprises in found["masks"].items():
+        assert max(map(abs, surprises.values())) < 4.5, (p, surprises)
+    assert found["far"] == {"first": True, "others": True}
+    for recompute, compiled in found["compiled"].items():
+        assert compiled.pop("apart") < (2e-3 if ON_GPU else 1e-5), (recompute, compiled)
+        assert compiled == {"same": True, "other": True, "kept": [64] if recompute == "True" else [4, 64]}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from torch.library import custom_op
 
 from danlu.model import decoder as decoders
 from danlu.model.adapt import slots
+from danlu.model.adapters import LoRA as Adapter
 from danlu.model.decoder import Decoder
 from danlu.model.families.published import PUBLISHED
 from danlu.model.head import KEPT_CHUNKS
@@ -62,19 +65,44 @@ def swiglu_backward(gate_up: Tensor, d: Tensor) -> Tensor:
     return gate_up.new_zeros(gate_up.shape)
 
 
+@custom_op("danlu_test::adapted", mutates_args=())
+def adapted_product(x: Tensor, a: Tensor, b: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+    return x.new_zeros(*x.shape[:-1], len(b)), x.new_zeros(*x.shape[:-1], len(a))
+
+
+@custom_op("danlu_test::adapted_backward", mutates_args=())
+def adapted_backward(
+    d: Tensor, x: Tensor, a: Tensor, b: Tensor, seed: Tensor, low: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return x.new_zeros(x.shape), a.new_zeros(a.shape), b.new_zeros(b.shape)
+
+
+def adapted(x: Tensor, a: Tensor, b: Tensor, held: Any, p: float) -> Tensor:
+    y: Tensor = adapted_product(x, a, b, torch.randint(9, (2,)))[0]
+    return y
+
+
 def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(*inputs, *output)
+
+
+def _save_low(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(*inputs, output[1])
 
 
 def _save_input(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-for op in (attention, attention_backward, swiglu, swiglu_backward):
+for op in (attention, attention_backward, swiglu, swiglu_backward, adapted_product, adapted_backward):
     op.register_fake(op._init_fn)
 attention.register_autograd(
     lambda ctx, d, _: attention_backward(d.contiguous(), *ctx.saved_tensors), setup_context=_save
+)
+adapted_product.register_autograd(
+    lambda ctx, d, _: (*adapted_backward(d.contiguous(), *ctx.saved_tensors), None), setup_context=_save_low
 )
 swiglu.register_autograd(lambda ctx, d: swiglu_backward(*ctx.saved_tensors, d.contiguous()), setup_context=_save_input)
 
@@ -86,8 +114,8 @@ def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 TOKENS = 112  # a size that nothing else has, in whole tiles of float8
 
 
-def kept(shape: ModelSettings, how: Any, precision: str) -> float:
-    """Bytes a token that a compiled block keeps beside its parameters."""
+def kept(shape: ModelSettings, how: Any, precision: str, compiled: bool = True) -> float:
+    """Bytes a token that a block keeps beside its parameters."""
     torch.compiler.reset()
     made = Decoder.empty(shape)
     initialise(made, 0)
@@ -105,7 +133,8 @@ def kept(shape: ModelSettings, how: Any, precision: str) -> float:
             found[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    block.compile(backend="aot_eager_decomp_partition", fullgraph=True)
+    if compiled:
+        block.compile(backend="aot_eager_decomp_partition", fullgraph=True)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         y = block(x, places, attend, 0)
     assert y.requires_grad
@@ -119,6 +148,7 @@ def kept(shape: ModelSettings, how: Any, precision: str) -> float:
         (QWEN3, Full(), "float8"),
         (ALIBI, LoRA(rank=4), "bf16"),
         (QWEN2, LoRA(rank=8, dropout=0.1), "bf16"),
+        (QWEN2, LoRA(rank=8, dropout=0.1, dora=True), "bf16"),
         (QWEN2, LoRA(rank=8, targets=["q_proj", "down_proj"]), "float8"),
     ],
 )
@@ -127,8 +157,27 @@ def test_a_block_keeps_what_the_compiler_keeps(
 ) -> None:
     gate: Callable[[Tensor, str], Tensor] = lambda gate_up, activation: swiglu(gate_up)  # noqa: E731
     monkeypatch.setattr(decoders, "gated", gate)
+    kernels = ModuleType("danlu.model.adapted_cuda")
+    vars(kernels).update(adapted=adapted, adapted_after_gate=adapted)
+    monkeypatch.setitem(sys.modules, kernels.__name__, kernels)
+    monkeypatch.setattr(Adapter, "in_place", lambda adapter, x, slot: adapter.plain(slot))
     counted = needs(TrainSettings(precision=precision, tune=how), shape, GPU).kept / shape.layers
     assert counted == pytest.approx(kept(shape, how, precision), rel=0.01)
+
+
+def test_dropout_on_a_cpu_keeps_masks() -> None:
+    hows = [LoRA(rank=8), LoRA(rank=8, dropout=0.1)]
+    found = [kept(QWEN2, how, "bf16", compiled=False) for how in hows]
+    counted = [needs(TrainSettings(precision="bf16", tune=how), QWEN2, None).kept / QWEN2.layers for how in hows]
+    assert counted[1] - counted[0] == found[1] - found[0] > 0
+
+
+def test_dropout_on_a_gpu_keeps_nothing() -> None:
+    def counted(precision: Any, **more: Any) -> int:
+        return needs(TrainSettings(precision=precision, tune=LoRA(rank=8, **more)), QWEN2, GPU).kept
+
+    assert counted("bf16", dropout=0.1) == counted("bf16")
+    assert counted("float32", dropout=0.1) > counted("float32")  # computed by torch, as is DoRA
 
 
 def nbytes(tensors: Any) -> int:

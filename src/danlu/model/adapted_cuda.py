@@ -3,7 +3,7 @@
 What A and B add is summed where the base's product already lies, forward and backward, in place of a product of its own
 and a sum of both; by a kernel of our own where so few values are summed over that the library's reaches half of the
 memory's rate. What goes into the projection after a gate is made again in the backward pass by the kernel that
-reads the gate anyway. Imported where there is a GPU only.
+reads the gate anyway, and so is what dropout keeps, by every kernel that needs it. Imported where there is a GPU only.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.library import custom_op
 
+from danlu.model.dropout_cuda import begun, constants, dropped_product, kept, new_seed
 from danlu.model.gate_cuda import swiglu, swiglu_again
 from danlu.model.nf4_cuda import given_back
 
@@ -30,68 +31,81 @@ on an H200 43 instead of 55 us for 8,192 x 4,096 and rank 32, 341 instead of 415
 
 
 @custom_op("danlu::added_product", mutates_args=())
-def added_product(x: Tensor, held: Sequence[Tensor], other: int, across: bool, low: Tensor, up: Tensor) -> Tensor:
+def added_product(
+    x: Tensor, held: Sequence[Tensor], other: int, across: bool, low: Tensor, up: Tensor, seed: Tensor | None, p: float
+) -> Tensor:
     """x W^T + low up [..., other] of x [..., in], or, `across`, x W + low up [..., other] of x [..., out].
 
     Args:
         held: W [out, in] alone, or what `nf4.NF4` holds of it.
         low, up: [..., R] and [R, other].
+        seed, p: of the dropout of low up; None and 0: it has none.
     """
     weight = held[0] if len(held) == 1 else given_back(tuple(held), x, other, across)
     y = torch.matmul(x, weight if across else weight.t())
-    add_product(y.flatten(0, -2), low.flatten(0, -2), up)
+    add_product(y.flatten(0, -2), low.flatten(0, -2), up, seed, p)
     return y
 
 
 @added_product.register_fake
-def _(x: Tensor, held: Sequence[Tensor], other: int, across: bool, low: Tensor, up: Tensor) -> Tensor:
+def _(x: Tensor, held: Sequence[Tensor], other: int, *more: Any) -> Tensor:
     return x.new_empty(*x.shape[:-1], other)
 
 
-def add_product(y_MN: Tensor, low_MR: Tensor, up_RN: Tensor) -> None:
-    """Adds low up to y, which is contiguous; sums in float32, rounded once."""
+def add_product(y_MN: Tensor, low_MR: Tensor, up_RN: Tensor, seed: Tensor | None = None, p: float = 0.0) -> None:
+    """Adds low up, or, with a seed, `dropout_cuda.drop` of it, to y, which is contiguous; sums in float32, rounded
+    once.
+    """
     (rows, columns), rank = y_MN.shape, low_MR.shape[1]
-    if rank > _DEEP and columns <= 128 * rank:
+    if seed is None and rank > _DEEP and columns <= 128 * rank:
         y_MN.addmm_(low_MR, up_RN)
         return
     deep = min(_DEEP, max(16, triton.next_power_of_2(rank)))
     grid = (triton.cdiv(columns, _TILE["columns"]), triton.cdiv(rows, _TILE["rows"]))
     _add_product[grid](
-        y_MN, low_MR, up_RN, rows, columns, rank, *low_MR.stride(), *up_RN.stride(), deep=deep, **_TILE
+        y_MN, low_MR, up_RN, y_MN if seed is None else seed, rows, columns, rank, *low_MR.stride(), *up_RN.stride(),
+        **constants(p, columns), deep=deep, **_TILE,
     )  # fmt: skip
 
 
-def adapted(x: Tensor, a_RI: Tensor, b_OR: Tensor, held: Sequence[Tensor]) -> Tensor:
-    """x W^T + (x A^T) B^T [..., out] of x [..., in]; W, of which `held` is what `added_product` takes, is frozen."""
-    y: Tensor = _Adapted.apply(x, a_RI, b_OR, False, *held)
+def adapted(x: Tensor, a_RI: Tensor, b_OR: Tensor, held: Sequence[Tensor], p: float = 0.0) -> Tensor:
+    """x W^T + (drop(x) A^T) B^T [..., out] of x [..., in]; W, of which `held` is what `added_product` takes, is frozen.
+
+    drop(x), x itself where p is 0, is what `dropout_cuda.drop` says, with a seed drawn anew.
+    """
+    y: Tensor = _Adapted.apply(x, a_RI, b_OR, new_seed(x) if p else None, p, False, *held)
     return y
 
 
-def adapted_after_gate(gate_up: Tensor, a_RI: Tensor, b_OR: Tensor, held: Sequence[Tensor]) -> Tensor:
+def adapted_after_gate(gate_up: Tensor, a_RI: Tensor, b_OR: Tensor, held: Sequence[Tensor], p: float = 0.0) -> Tensor:
     """The same of silu(gate) * up, of gate_up [..., 2 in] contiguous."""
-    y: Tensor = _Adapted.apply(gate_up, a_RI, b_OR, True, *held)
+    y: Tensor = _Adapted.apply(gate_up, a_RI, b_OR, new_seed(gate_up) if p else None, p, True, *held)
     return y
 
 
 class _Adapted(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, given: Tensor, a_RI: Tensor, b_OR: Tensor, gated: bool, *held: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, given: Tensor, a_RI: Tensor, b_OR: Tensor, seed: Tensor | None, p: float, gated: bool, *held: Tensor
+    ) -> Tensor:
         x = swiglu(given) if gated else given
-        low = F.linear(x, a_RI)
-        ctx.save_for_backward(given, low, a_RI, b_OR, *held)
-        ctx.gated = gated
-        return added_product(x, held, len(b_OR), False, low, b_OR.t())
+        low = F.linear(x, a_RI) if seed is None else dropped_product(x, a_RI, seed, p, False)
+        ctx.save_for_backward(given, low, a_RI, b_OR, seed, *held)
+        ctx.p, ctx.gated = p, gated
+        return added_product(x, held, len(b_OR), False, low, b_OR.t(), None, 0.0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
-        x, low, a_RI, b_OR, *held = ctx.saved_tensors
+        x, low, a_RI, b_OR, seed, *held = ctx.saved_tensors
         d_low, d_given = d_y @ b_OR, None
         if ctx.gated or ctx.needs_input_grad[0]:  # an embedding that nothing trains needs none
-            d_given = added_product(d_y, held, a_RI.shape[1], True, d_low, a_RI)
+            d_given = added_product(d_y, held, a_RI.shape[1], True, d_low, a_RI, seed, ctx.p)
         if ctx.gated:
-            d_given, x = swiglu_again(x, d_given)
-        return d_given, _summed(d_low, x), _summed(d_y, low), None, *[None] * len(held)
+            d_given, x = swiglu_again(x, d_given, seed, ctx.p)
+        whole = ctx.gated or seed is None
+        d_a = _summed(d_low, x) if whole else dropped_product(x, d_low, seed, ctx.p, True)
+        return d_given, d_a, _summed(d_y, low), None, None, None, *[None] * len(held)
 
 
 def _summed(d: Tensor, x: Tensor) -> Tensor:
@@ -101,8 +115,8 @@ def _summed(d: Tensor, x: Tensor) -> Tensor:
 
 @triton.jit
 def _add_product(  # type: ignore[no-untyped-def]
-    y, low, up, height, width, rank, low_row, low_column, up_row, up_column,
-    rows: tl.constexpr, columns: tl.constexpr, deep: tl.constexpr,
+    y, low, up, seed, height, width, rank, low_row, low_column, up_row, up_column, span: tl.constexpr,
+    least: tl.constexpr, scale: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr, deep: tl.constexpr,
 ):  # fmt: skip
     row, column = tl.program_id(1) * rows + tl.arange(0, rows), tl.program_id(0) * columns + tl.arange(0, columns)
     lane = tl.arange(0, deep)
@@ -117,4 +131,7 @@ def _add_product(  # type: ignore[no-untyped-def]
         left = tl.load(left, mask=inside & reach[None, :], other=0.0)
         right = tl.load(right, mask=reach[:, None] & across, other=0.0)
         added = tl.dot(left, right, added, input_precision="ieee")
+    if least:
+        lower, upper = begun(seed, row[:, None], span)
+        added = tl.where(kept(lower, upper, column[None, :], least), added * scale, 0.0)
     tl.store(spot, (held.to(tl.float32) + added).to(y.dtype.element_ty), mask=inside & across)

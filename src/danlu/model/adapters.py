@@ -21,6 +21,10 @@ class Adapters(nn.Module):
 
     dropout = 0.0
 
+    def in_place(self, x: Tensor, slot: Projection) -> bool:
+        """Whether `adapted_cuda` computes it of such an x, which then keeps nothing that it can make again."""
+        return False
+
     def forward(self, x: Tensor, slot: Projection, pick_BN: Tensor | None) -> Tensor:
         """[..., out]: the projection of x with the adapters on."""
         raise NotImplementedError
@@ -82,29 +86,34 @@ class LoRA(Adapters):
         if not self.on:
             return slot.product(x, slot.bias)
         a_RI, b_OR = self.low_rank(slot)
-        if self._in_place(x, slot):
+        if self.in_place(x, slot):
             from danlu.model.adapted_cuda import adapted
 
-            y = adapted(x, a_RI, b_OR, slot.held)
+            y = adapted(x, a_RI, b_OR, slot.held, self._dropped)
             return y if slot.bias is None else y + slot.bias
-        low = F.linear(F.dropout(x, self.dropout) if self.dropout and self.training else x, a_RI)
+        low = F.linear(F.dropout(x, self._dropped) if self._dropped else x, a_RI)
         if not self.has_magnitudes:
             return slot.product(x, slot.bias) + F.linear(low, b_OR)
         y = (slot.product(x, None) + F.linear(low, b_OR)) * self.gains(slot, a_RI, b_OR).to(x.dtype)
         return y if slot.bias is None else y + slot.bias
 
     def after_gate(self, gate_up: Tensor, slot: Projection, activation: str) -> Tensor | None:
-        if not self.on or activation != "silu" or slot.bias is not None or not self._in_place(gate_up, slot):
+        if not self.on or activation != "silu" or slot.bias is not None or not self.in_place(gate_up, slot):
             return None
         from danlu.model.adapted_cuda import adapted_after_gate
 
-        return adapted_after_gate(gate_up, *self.low_rank(slot), slot.held)
+        return adapted_after_gate(gate_up, *self.low_rank(slot), slot.held, self._dropped)
 
-    def _in_place(self, x: Tensor, slot: Projection) -> bool:
-        """Whether `adapted_cuda` computes it."""
-        dropping = self.dropout and self.training
-        plain = len(slot.held) > 0 and not slot.float8 and not (dropping or self.has_magnitudes)
-        return x.is_cuda and x.dtype in HALF and plain
+    def in_place(self, x: Tensor, slot: Projection) -> bool:
+        return x.is_cuda and x.dtype in HALF and self.plain(slot)
+
+    def plain(self, slot: Projection) -> bool:
+        """Whether it is scale · B A alone, beside a weight that is not trained and not in float8."""
+        return len(slot.held) > 0 and not slot.float8 and not self.has_magnitudes
+
+    @property
+    def _dropped(self) -> float:
+        return self.dropout if self.training else 0.0
 
     def of(self) -> list[Pair]:
         return [pair for pair in self.pairs.values() if isinstance(pair, Pair)]

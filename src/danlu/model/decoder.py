@@ -94,10 +94,10 @@ class Block(nn.Module):
 
     def _cheap(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """function(x), made again in the backward pass where adapters would have it kept: of a frozen base it is a
-        quarter of all that is, and with dropout it is kept all the same. The compiler does so only when told.
+        quarter of all that is, and with torch's dropout it is kept all the same. The compiler does so only when told.
         """
-        slots = (self.qkv, self.gate_up, self.down)
-        adapted = any(slot.adapters is not None and not slot.adapters.dropout for slot in slots)
+        slots = [(slot, slot.adapters) for slot in (self.qkv, self.gate_up, self.down) if slot.adapters is not None]
+        adapted = any(not adapters.dropout or adapters.in_place(x, slot) for slot, adapters in slots)
         if adapted and torch.compiler.is_compiling() and torch.is_grad_enabled():
             return checkpoint(function, x, use_reentrant=False, preserve_rng_state=False)
         return function(x)

@@ -14,6 +14,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
+from danlu.model.dropout_cuda import begun, constants, kept
+
 _BLOCK = 1024
 
 
@@ -33,19 +35,20 @@ def swiglu_backward(gate_up: Tensor, d_out: Tensor) -> Tensor:
     d_gate_up = torch.empty_like(gate_up)
     rows, width = d_out.numel() // d_out.shape[-1], d_out.shape[-1]
     wrap_triton(_swiglu_backward)[(rows, triton.cdiv(width, _BLOCK))](
-        gate_up, d_out, d_gate_up, gate_up, width, again=False, block=_BLOCK
+        gate_up, d_out, d_gate_up, gate_up, gate_up, width, **constants(0.0, width), again=False, block=_BLOCK
     )
     return d_gate_up
 
 
 @triton_op("danlu::swiglu_again", mutates_args={})
-def swiglu_again(gate_up: Tensor, d_out: Tensor) -> tuple[Tensor, Tensor]:
-    """The same, and the product [..., F] itself."""
+def swiglu_again(gate_up: Tensor, d_out: Tensor, seed: Tensor | None, p: float) -> tuple[Tensor, Tensor]:
+    """The same, and the product [..., F] itself, or, with a seed, `dropout_cuda.drop` of it."""
     d_gate_up, out = torch.empty_like(gate_up), torch.empty_like(d_out)
     rows, width = d_out.numel() // d_out.shape[-1], d_out.shape[-1]
     wrap_triton(_swiglu_backward)[(rows, triton.cdiv(width, _BLOCK))](
-        gate_up, d_out, d_gate_up, out, width, again=True, block=_BLOCK
-    )
+        gate_up, d_out, d_gate_up, out, gate_up if seed is None else seed, width, **constants(p, width),
+        again=True, block=_BLOCK,
+    )  # fmt: skip
     return d_gate_up, out
 
 
@@ -72,8 +75,9 @@ def _swiglu_forward(gate_up, out, width, block: tl.constexpr):  # type: ignore[n
 
 @triton.jit
 def _swiglu_backward(  # type: ignore[no-untyped-def]
-    gate_up, d_out, d_gate_up, out, width, again: tl.constexpr, block: tl.constexpr
-):
+    gate_up, d_out, d_gate_up, out, seed, width, span: tl.constexpr, least: tl.constexpr, scale: tl.constexpr,
+    again: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     lane = tl.program_id(1) * block + tl.arange(0, block)
     inside = lane < width
@@ -86,4 +90,8 @@ def _swiglu_backward(  # type: ignore[no-untyped-def]
     tl.store(d_gate_up, d_gate.to(d_gate_up.dtype.element_ty), mask=inside)
     tl.store(d_gate_up + width, (d * gate * sigmoid).to(d_gate_up.dtype.element_ty), mask=inside)
     if again:
-        tl.store(out + row * width + lane, (gate * sigmoid * up).to(out.dtype.element_ty), mask=inside)
+        product = gate * sigmoid * up
+        if least:
+            lower, upper = begun(seed, row, span)
+            product = tl.where(kept(lower, upper, lane, least), product * scale, 0.0)
+        tl.store(out + row * width + lane, product.to(out.dtype.element_ty), mask=inside)

@@ -142,7 +142,7 @@ def _kept(block: nn.Module, shape: ModelSettings, size: int, compiled: bool) -> 
 
     Norms keep what goes in and one factor; attention its queries, keys, values, output and the softmax's sums; SwiGLU
     what goes in; a product whose weight is trained what goes in, in float8 where it is computed so. Values are a part
-    of qkv's output.
+    of qkv's output. Torch's dropout keeps a mask, that of `adapted_cuda` nothing.
     """
     wider = EXTRA if shape.positions == "alibi" else 0
     queries, shared = shape.heads * (shape.head_size + wider), shape.kv_heads * (shape.head_size + wider)
@@ -152,7 +152,8 @@ def _kept(block: nn.Module, shape: ModelSettings, size: int, compiled: bool) -> 
     inputs = {"qkv": shape.hidden_size, "o": own if wider else 0, "gate_up": shape.hidden_size, "down": shape.mlp_size}
     learning = {name: slot for name, slot in block.named_children() if isinstance(slot, Projection) and _learns(slot)}
     in_float8 = {name for name, slot in learning.items() if slot.float8 and slot.adapters is None}
-    cheap = compiled and any(slot.adapters is not None and not slot.adapters.dropout for slot in learning.values())
+    dropping = {name for name, slot in learning.items() if _by_torch(slot, compiled and size == 2)}
+    cheap = compiled and any(slot.adapters is not None for name, slot in learning.items() if name not in dropping)
     values += sum(inputs[name] for name in learning.keys() - in_float8 if name == "o" or not cheap)
     inputs["o"] = own  # rounded, beside what attention keeps
     again = {"qkv", "gate_up"} if compiled else set[str]()  # rounded again from what goes into the norm
@@ -163,13 +164,21 @@ def _kept(block: nn.Module, shape: ModelSettings, size: int, compiled: bool) -> 
         if not isinstance(slot, Projection) or not isinstance(slot.adapters, Adapter):
             continue
         values += sum(len(pair.down()) for pair in slot.adapters.of())
-        values += slot.out_features if slot.adapters.has_magnitudes else 0
-        if slot.adapters.dropout:
-            masks += slot.in_features
+        if slot.adapters.has_magnitudes and not (compiled and name == "o"):  # of o's the second norm's is made again
+            values += slot.out_features
+        if name in dropping:
+            masks += slot.in_features * (1 if compiled else size)
             values += own if name == "o" else 0  # attention needs its output as it was
     if not compiled:  # the norms' quotients, the gate's, and attention's output once more, put together
         values += 2 * shape.hidden_size + shape.mlp_size + queries
     return values * size + factors * 4 + masks + float8
+
+
+def _by_torch(slot: Projection, in_place: bool) -> bool:
+    """Whether its adapter's dropout is torch's; `in_place`: where `adapted_cuda` computes what it can."""
+    if slot.adapters is None or not slot.adapters.dropout:
+        return False
+    return not (in_place and isinstance(slot.adapters, Adapter) and slot.adapters.plain(slot))
 
 
 def _learns(slot: Projection) -> bool:
