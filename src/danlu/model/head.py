@@ -26,6 +26,8 @@ CUDA_CHUNK_SHARE = 1 / 60
 
 KEPT_CHUNKS = 5
 """So many chunks of logits are kept from the forward to the backward pass, which spares one product of four."""
+RECOMPUTED_CHUNKS = 2
+"""At least so many chunks where blocks are computed again to save memory: all logits at once would be the peak."""
 
 
 def chunk_bytes(device: torch.device) -> int:
@@ -73,6 +75,8 @@ class Head(nn.Module):
         """Gradients that were added to the sum and whose loss was not gone back through yet."""
         self.chunk_bytes: int | None = None
         """Bytes of logits to hold at a time; None: `chunk_bytes` of the device."""
+        self.least_chunks = 1
+        """Chunks of a sum of losses, however few its tokens."""
 
     @property
     def weight(self) -> Tensor:
@@ -107,6 +111,7 @@ class Head(nn.Module):
         learns = torch.is_grad_enabled() and (hidden_ND.requires_grad or weight.requires_grad)
         if needs == "nll" and learns:
             weights = torch.ones_like(labels_N, dtype=wide(hidden_ND.dtype)) if weights_N is None else weights_N
+            chunk = min(chunk, max(1, -(-len(labels_N) // self.least_chunks)))
             nll, logp, lse, correct = _WeightedNLL.apply(hidden_ND, weight, labels_N, weights, chunk, self.gradient_sum)
             if self.gradient_sum is not None:
                 self.owed += 1

@@ -18,7 +18,7 @@ from danlu.model.adapt import slots
 from danlu.model.adapters import LoRA as Adapter
 from danlu.model.alibi import EXTRA
 from danlu.model.decoder import Decoder
-from danlu.model.head import KEPT_CHUNKS, chunk_bytes, chunk_bytes_of
+from danlu.model.head import KEPT_CHUNKS, RECOMPUTED_CHUNKS, chunk_bytes, chunk_bytes_of
 from danlu.model.nf4 import BITS as NF4_BITS
 from danlu.model.pour import free_bytes
 from danlu.model.projection import Projection
@@ -79,7 +79,9 @@ class Needs:
     chunk: int
     """Bytes of logits that are held at once where they come in chunks."""
     whole: int
-    """Bytes of all logits up to which there is but one chunk."""
+    """Bytes of all logits up to which they are kept, in one chunk."""
+    least: int
+    """Chunks at least, where they are not kept."""
     head: tuple[int, int]
     """Bytes of the head's gradient made in one chunk, and of one that is summed over several."""
 
@@ -87,7 +89,8 @@ class Needs:
         """With micro-batches of so many tokens, all of them in the loss."""
         loss = 0
         if self.row and tokens:
-            chunks = 1 if tokens * self.row <= self.whole else -(-tokens // max(16, self.chunk // self.row))
+            chunks = max(self.least, -(-tokens // max(16, self.chunk // self.row)))
+            chunks = 1 if tokens * self.row <= self.whole else chunks
             loss = -(-tokens // chunks) * self.row + self.head[chunks > 1]
         loss += self.ends * tokens
         beyond = max(0, self.block * tokens - loss)  # the loss is over when the first block goes back
@@ -125,6 +128,7 @@ def needs(settings: TrainSettings, shape: ModelSettings, gpu: int | None, world_
     learns = vocabulary > 0 and blank.head.weight.requires_grad
     summed = size < 4 and (world_size == 1 or settings.sharding in (None, "none", "optimizer"))  # with all gradients
     chunk = chunk_bytes(torch.device("cpu")) if gpu is None else chunk_bytes_of(gpu)
+    kept_logits = isinstance(settings, PreferenceTrainSettings)
     return Needs(
         _fixed(settings, blank, world_size, adapting),
         kept,
@@ -132,7 +136,8 @@ def needs(settings: TrainSettings, shape: ModelSettings, gpu: int | None, world_
         4 * width * size,
         vocabulary * size,
         chunk,
-        chunk * (KEPT_CHUNKS if isinstance(settings, PreferenceTrainSettings) else 1),
+        chunk * KEPT_CHUNKS if kept_logits else 0,
+        RECOMPUTED_CHUNKS if settings.recompute and not kept_logits else 1,
         (vocabulary * width * size, vocabulary * width * 4) if learns and not summed else (0, 0),
     )
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from danlu.model.attention import Documents
+from danlu.model.head import RECOMPUTED_CHUNKS
 from danlu.train import parallel
 from danlu.train.float8 import use_float8
 from danlu.train.muon import Matrix
@@ -89,6 +90,7 @@ def build(
     decoder.to(world.device).train()
     tune(decoder, settings.tune, dtype, seed)
     decoder.recompute = settings.recompute
+    decoder.head.least_chunks = RECOMPUTED_CHUNKS if settings.recompute else 1
     if _compiles(settings, world.device):
         torch.compiler.reset()  # what earlier runs in this process compiled counts against a limit
         decoder.compile_blocks()
