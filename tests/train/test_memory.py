@@ -27,11 +27,11 @@ from danlu.model.parts import initialise
 from danlu.model.settings import ModelSettings, block_parameters, parameters
 from danlu.train import parallel
 from danlu.train.float8 import use_float8
-from danlu.train.memory import Memory, Needs, needs, room_of
+from danlu.train.memory import COPIED, Memory, Needs, needs, room_of
 from danlu.train.network import block_matrices, build
 from danlu.train.optim import Optimizer
 from danlu.train.preference_settings import DPOTrainSettings
-from danlu.train.settings import TrainSettings
+from danlu.train.settings import SaveSettings, TrainSettings
 from danlu.train.tune_settings import Full, Layers, LoRA, QLoRA
 from danlu.train.tuning import tune
 
@@ -294,6 +294,17 @@ def test_the_most_rows_fit_and_one_more_does_not(room: int, most: int, recompute
     assert 0 <= rows <= most
     assert rows == 0 or found.of(rows * length).total <= room
     assert rows == most or found.of((rows + 1) * length).total > room
+
+
+@settings(max_examples=40, deadline=None)
+@given(room=st.integers(0, 1 * 2**30), weights_only=st.booleans())
+def test_copies_of_a_checkpoint_find_room_unless_a_quarter_of_the_rows_would_go(room: int, weights_only: bool) -> None:
+    saving = TrainSettings(precision="bf16", save=SaveSettings(every=5, weights_only=weights_only))
+    found, length, most = needs(saving, tiny.SHAPE, GPU), 512, 300
+    copies = parameters(tiny.SHAPE) * (4 if weights_only else 12)
+    alone, beside = FOUND[False].rows_in(length, room, most), found.rows_in(length, room, most)
+    assert beside == alone or copies <= COPIED * (room - found.of(beside * length).total)
+    assert 3 * alone <= 4 * beside
 
 
 FOUND: dict[bool, Needs] = {

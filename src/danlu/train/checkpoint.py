@@ -33,6 +33,7 @@ from danlu.model.folder import save_decoder, save_words
 from danlu.model.parts import Part, fused_state, unfused_state
 from danlu.model.settings import ModelSettings, parameters
 from danlu.model.tensors import write_tensors
+from danlu.train.memory import COPIED
 from danlu.train.optim import MOMENTS, Optimizer
 from danlu.train.parallel import World, share_of, whole
 from danlu.train.precision import DTYPES, Masters
@@ -49,7 +50,6 @@ PARAMETERS, OPTIMIZER, TRAINER = (
     f"{STATE}/trainer.json",
 )
 ADAPTER = ".adapters."  # in the names of an adapter's parameters
-SHARE = 0.8  # of the free GPU memory that copies may take
 WRITERS = 3  # weights, parameters and moments are the large files
 
 
@@ -114,7 +114,7 @@ def _room(masters: Masters, moments: Mapping[str, Mapping[str, Tensor]], world: 
     held = torch.cuda.memory_reserved(world.device) - torch.cuda.memory_allocated(world.device)
     free = torch.cuda.mem_get_info(world.device)[0] + held // 2  # what the allocator holds is in pieces
     processes = world.size if masters.apart else 1
-    return processes * copies < SHARE * free
+    return processes * copies < COPIED * free
 
 
 def write_checkpoint(

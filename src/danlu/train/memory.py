@@ -28,7 +28,7 @@ from danlu.train.parallel import World
 from danlu.train.precision import DTYPES
 from danlu.train.preference_settings import PreferenceTrainSettings
 from danlu.train.settings import TrainSettings
-from danlu.train.tune_settings import LoRA, QLoRA
+from danlu.train.tune_settings import LoRA, QLoRA, trained_parameters
 from danlu.train.tuning import freeze
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ LAUNCHING = 5e-4 * 4e14
 takes no less, however few its tokens."""
 USABLE = 0.9  # of a GPU's memory; the rest is for fragments and communication
 DRIVER = 3 << 28  # bytes that a GPU's driver and libraries take before the first tensor
+COPIED = 0.8  # of the memory that is free then, a checkpoint's copies may take
 MOMENTS = {"float32": 8.0, "8bit": 2 + 8 / 256, "paged": 0.0}
 """Bytes of AdamW's moments for a parameter, of those that cannot move to the host."""
 
@@ -84,6 +85,8 @@ class Needs:
     """Chunks at least, where they are not kept."""
     head: tuple[int, int]
     """Bytes of the head's gradient made in one chunk, and of one that is summed over several."""
+    copies: int
+    """Bytes that a checkpoint on the way takes where it lies beside the run until it is written."""
 
     def of(self, tokens: int) -> Memory:
         """With micro-batches of so many tokens, all of them in the loss."""
@@ -99,7 +102,15 @@ class Needs:
         return Memory(**{**parts, "activations": activations, "loss": loss})
 
     def rows_in(self, length: int, room: int, most: int) -> int:
-        """The most rows of `length` tokens, up to `most`, that `room` bytes hold; 0 where not even one does."""
+        """The most rows of `length` tokens, up to `most`, that `room` bytes hold; 0 where not even one does.
+
+        A checkpoint's copies find room beside them, so that training need not wait for the way to the host, unless
+        more than a quarter of the rows would have to go.
+        """
+        rows, beside = (self._rows_in(length, free, most) for free in (room, room - self.copies))
+        return beside if 4 * beside >= 3 * rows else rows
+
+    def _rows_in(self, length: int, room: int, most: int) -> int:
         low, high = 0, most
         while low < high:
             middle = (low + high + 1) // 2
@@ -139,7 +150,15 @@ def needs(settings: TrainSettings, shape: ModelSettings, gpu: int | None, world_
         chunk * KEPT_CHUNKS if kept_logits else 0,
         RECOMPUTED_CHUNKS if settings.recompute and not kept_logits else 1,
         (vocabulary * width * size, vocabulary * width * 4) if learns and not summed else (0, 0),
+        _copies(settings, shape),
     )
+
+
+def _copies(settings: TrainSettings, shape: ModelSettings) -> int:
+    save = settings.save
+    if not (save.every or save.every_epoch):
+        return 0
+    return int(trained_parameters(settings.tune, shape) * (4 if save.weights_only else 12) / COPIED)
 
 
 def _kept(block: nn.Module, shape: ModelSettings, size: int, compiled: bool) -> int:
