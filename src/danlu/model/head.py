@@ -27,7 +27,8 @@ CUDA_CHUNK_SHARE = 1 / 60
 KEPT_CHUNKS = 5
 """So many chunks of logits are kept from the forward to the backward pass, which spares one product of four."""
 RECOMPUTED_CHUNKS = 2
-"""At least so many chunks where blocks are computed again to save memory: all logits at once would be the peak."""
+"""At least so many chunks, on a GPU, where blocks are computed again to save memory: all logits at once would be the
+peak. What chunks give is summed in float32, so a run differs by the rounding of that from one that keeps all."""
 
 
 def chunk_bytes(device: torch.device) -> int:

@@ -148,7 +148,7 @@ def needs(settings: TrainSettings, shape: ModelSettings, gpu: int | None, world_
         vocabulary * size,
         chunk,
         chunk * KEPT_CHUNKS if kept_logits else 0,
-        RECOMPUTED_CHUNKS if settings.recompute and not kept_logits else 1,
+        RECOMPUTED_CHUNKS if settings.recompute and gpu is not None and not kept_logits else 1,
         (vocabulary * width * size, vocabulary * width * 4) if learns and not summed else (0, 0),
         _copies(settings, shape),
     )

@@ -90,7 +90,7 @@ def build(
     decoder.to(world.device).train()
     tune(decoder, settings.tune, dtype, seed)
     decoder.recompute = settings.recompute
-    decoder.head.least_chunks = RECOMPUTED_CHUNKS if settings.recompute else 1
+    decoder.head.least_chunks = RECOMPUTED_CHUNKS if settings.recompute and world.device.type == "cuda" else 1
     if _compiles(settings, world.device):
         torch.compiler.reset()  # what earlier runs in this process compiled counts against a limit
         decoder.compile_blocks()
