@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from danlu.ledger.counts import Counts
@@ -65,6 +66,7 @@ def test_twice_changes_nothing_more(step: Any, text: str) -> None:
 @example("std::vector<std::pair<int, object>> v; #include <map>\n#include <string>\nx << 1 >> 2; Foo<I>::bar")
 @example("价格<100，a&b，《书》<见下>，x＜y")
 def test_plain_text_and_code_stay(text: str) -> None:
+    assume(html.unescape(text) == text)  # an entity, as drawn from & and letters by chance, is markup
     assert plain_text(text) == text
 
 
