@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from danlu.infer.inputs_cuda import Adapted, add_and_norm, added, low_rank, normed_low_rank, taken_here
+from danlu.infer.inputs_cuda import Adapted, Taken, add_and_norm, added, low_rank, normed_low_rank, taken_here
 from danlu.model.decoder import RMSNorm, gated
 from danlu.model.integers import Int8
 from danlu.model.integers_cuda import Int4OnGPU
@@ -42,9 +42,9 @@ def normed_product(
     With an activation, W holds G above U and has no bias: activation(norm G^T) * (norm U^T) [B, C / 2]. `pick_BN` says
     which adapters the rows take, as the decoder is told. x may be overwritten.
     """
-    rows, free = len(x_BD), pick_BN is None or projection.adapters is None
-    taken = taken_here(rows, projection, pick_BN)
-    here = activation in (None, "silu") and _made_here(rows, projection) and (free or taken is not None)
+    rows = len(x_BD)
+    free, taken, here = _adapters_and_place(rows, projection, pick_BN)
+    here = here and activation in (None, "silu")
     if here and free and rows == 1 and activation is None:
         return _normed_row_product(x_BD, parts_SBD, norm, projection)
     adapted = None
@@ -67,9 +67,8 @@ def partial_products(x_BD: Tensor, projection: Projection, pick_BN: Tensor | Non
     """[S, B, C] that add up to x W^T and what adapters add, float32 where there are several; for a projection without
     bias.
     """
-    rows, free = len(x_BD), pick_BN is None or projection.adapters is None
-    taken = taken_here(rows, projection, pick_BN)
-    here = _made_here(rows, projection) and (free or taken is not None)
+    rows = len(x_BD)
+    _, taken, here = _adapters_and_place(rows, projection, pick_BN)
     adapted = None if taken is None else low_rank(x_BD, taken, exact=here)
     if not here:
         return _product_elsewhere(x_BD, projection, pick_BN, adapted)[None]
@@ -81,8 +80,11 @@ def partial_products(x_BD: Tensor, projection: Projection, pick_BN: Tensor | Non
     return out
 
 
-def _made_here(rows: int, projection: Projection) -> bool:
-    return rows <= SKINNY and projection.quantised is None
+def _adapters_and_place(rows: int, projection: Projection, pick_BN: Tensor | None) -> tuple[bool, Taken | None, bool]:
+    """Whether no adapter is to be added; those that are, by kernels of ours; and whether the product is one of them."""
+    free = pick_BN is None or projection.adapters is None
+    taken = taken_here(rows, projection, pick_BN)
+    return free, taken, rows <= SKINNY and projection.quantised is None and (free or taken is not None)
 
 
 def _product_elsewhere(x_BD: Tensor, projection: Projection, pick_BN: Tensor | None, adapted: Adapted | None) -> Tensor:
