@@ -120,8 +120,16 @@ def cut_short(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def pickled(folder: Path) -> None:
+def misnamed(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def cut_where_the_header_has_a_pickles_first_byte(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    padding = (ord("(") - size) % 256
+    path.write_bytes((size + padding).to_bytes(8, "little") + content[8 : 8 + size] + b" " * padding)
 
 
 def lose_a_shard(folder: Path) -> None:
@@ -161,7 +169,15 @@ DOWN = "model.layers.1.mlp.down_proj.weight"
         (edit_weights(lambda state: state | {DOWN: torch.ones(3)}), f"{DOWN} is [3] and not [32, 48]"),
         (edit_weights(lambda state: state | {"lm_head.weight": torch.ones(61, 32)}), "weights unknown: 1 (lm_head"),
         (cut_short, "damaged or cut short"),
-        (pickled, "could run code, and is not read"),
+        (cut_where_the_header_has_a_pickles_first_byte, "damaged or cut short"),
+        (misnamed, "these are safetensors under the name of a pickle"),
+        (
+            edit_weights(lambda state: state | {DOWN: state[DOWN].char()}),
+            f"1 of 26 weights are stored as integers ({DOWN} in int8)",
+        ),
+        (edit_weights(lambda state: state | {DOWN: state[DOWN].byte()}), "in uint8"),
+        (edit_weights(lambda state: {k: v.int() for k, v in state.items()}), "in int32 and 23 more"),
+        (edit_weights(lambda state: state | {DOWN: state[DOWN].bool()}), "in bool"),
         (lose_a_shard, "missing: model-00001-of-00002.safetensors"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no model.safetensors"),
     ],

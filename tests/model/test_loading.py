@@ -134,6 +134,10 @@ def elsewhere(folder: Path) -> None:
         ),
         (lambda folder: as_bin(folder, lambda state: [1, 2]), "no tensors by name"),
         (lambda folder: as_bin(folder, lambda state: state | {"extra": torch.ones(1)}), "weights unknown: 1 (extra)"),
+        (
+            lambda folder: as_bin(folder, lambda state: state | {"lm_head.weight": state["lm_head.weight"].char()}),
+            "lm_head.weight in int8",
+        ),
         (cut, "damaged or cut short"),
         (elsewhere, "outside the folder"),
         (lambda folder: (folder / "model.safetensors").rename(folder / "weights.pt"), "weights.pt is under no name"),

@@ -22,7 +22,7 @@ from danlu.model.parts import unfused_state
 from danlu.model.pour import pour, require_memory
 from danlu.model.projection import Projection, Quantised
 from danlu.model.settings import block_parameters, require_rows
-from danlu.model.stored import INDEX, SINGLE, Stored, some
+from danlu.model.stored import INDEX, SINGLE, Place, Stored, some
 from danlu.model.tensors import write_tensors
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ def _require_fit(decoder: Decoder, stored: Stored, stated: Stated, folder: Path)
         name, slot = family.holder(part.name)
         wanted[name] = part.shape if slot is None else (packed_rows(decoder.settings), *part.shape[1:])
     places = stored.places
+    _require_floating({name: places[name] for name in wanted if name in places})
     missing = [name for name in wanted if name not in places]
     extra = [name for name in places if name not in wanted and not _may_be_there(name, stated, stored)]
     other = [
@@ -156,6 +157,19 @@ def _require_fit(decoder: Decoder, stored: Stored, stated: Stated, folder: Path)
             "; ".join(complaints),
             where=str(folder),
             do="these weights and this config.json do not belong together: copy both again from their origin",
+        )
+
+
+def _require_floating(places: Mapping[str, Place]) -> None:
+    """Raises UserError for weights in integers, which mean nothing without the scales of what quantised them."""
+    found = [(name, place) for name, place in places.items() if not place.dtype.is_floating_point]
+    if found:
+        names = some([f"{name} in {str(place.dtype).removeprefix('torch.')}" for name, place in found])
+        raise UserError(
+            f"{len(found)} of {len(places)} weights are stored as integers ({names}): they were quantised, and "
+            "config.json does not say how",
+            where=str(found[0][1].path),
+            do="get the model in bf16, fp16 or float32; where memory is short, load that with quantize=int8",
         )
 
 

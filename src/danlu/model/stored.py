@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -26,10 +27,11 @@ _PICKLES = (b"\x80", b"PK\x03\x04", b"(")  # protocols 2 to 5, torch's zip file,
 
 
 class Place(NamedTuple):
-    """Where a tensor lies, and its shape."""
+    """Where a tensor lies, its shape and its format."""
 
     path: Path
     shape: tuple[int, ...]
+    dtype: torch.dtype
 
 
 class Stored:
@@ -45,7 +47,7 @@ class Stored:
         for path in self.paths:
             with opened(path) as tensors:
                 for name in tensors:
-                    self.places[name] = Place(path, tensors.shape(name))
+                    self.places[name] = Place(path, tensors.shape(name), tensors[name].dtype)
 
     def names(self, path: Path) -> list[str]:
         """The tensors to be read from one of `paths`."""
@@ -60,6 +62,7 @@ class Stored:
 class _Safetensors(Mapping[str, Tensor]):
     def __init__(self, file: Any) -> None:
         self._file, self._names = file, dict.fromkeys(file.keys())
+        self.metadata: dict[str, str] = file.metadata() or {}
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._file.get_slice(name).get_shape())
@@ -76,6 +79,8 @@ class _Safetensors(Mapping[str, Tensor]):
 
 
 class _Unpickled(dict[str, Tensor]):
+    metadata: Mapping[str, str] = MappingProxyType({})
+
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self[name].shape)
 
@@ -99,7 +104,7 @@ def opened(path: Path) -> Iterator[_Safetensors | _Unpickled]:
 
 def _unreadable(path: Path, error: Exception) -> UserError:
     with path.open("rb") as file:
-        if file.read(4).startswith(_PICKLES):
+        if not _is_safetensors(path) and file.read(4).startswith(_PICKLES):
             return UserError(
                 "a pickle under the name of safetensors; it could run code and is not read",
                 where=str(path),
@@ -108,7 +113,17 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     return UserError(f"damaged or cut short ({error})", where=str(path), do=_AGAIN)
 
 
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do: the length of a JSON object in 8 bytes, then that object."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
 def _unpickled(path: Path) -> _Unpickled:
+    if _is_safetensors(path):
+        name = path.with_suffix(".safetensors").name.replace("pytorch_model", "model")
+        do = f"rename it to {name}" + (", in the index too" if "-of-" in name else "")
+        raise UserError("these are safetensors under the name of a pickle", where=str(path), do=do)
     mapped = zipfile.is_zipfile(path)  # files of torch before 1.6 cannot be mapped
     with path.open("rb") as file:
         if not mapped and file.read(4) == b"PK\x03\x04":
