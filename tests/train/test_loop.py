@@ -14,6 +14,7 @@ import tiny
 import torch
 from heavy import heavy
 
+from danlu.ledger.checkpoints import list_checkpoints
 from danlu.ledger.errors import UserError
 from danlu.ledger.manifest import read_manifest
 from danlu.ledger.metrics import read_metrics, read_schema
@@ -63,6 +64,30 @@ def test_a_step_that_is_not_finite_is_left_out(tmp_path: Path) -> None:
 def test_too_many_of_them_stop_the_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"not finite for 3 steps in a row(.|\n)*skip="):
         go(tmp_path / "run", Explodes(range(4, 99)), max_bad_steps=3)
+
+
+def test_a_run_of_which_no_step_was_applied_is_an_error_and_leaves_no_checkpoint(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for _ in range(2):  # nor is one there that the same command would go on from
+        with pytest.raises(UserError, match=r"run: none of the 6 steps was applied(.|\n)*learning_rate"):
+            go(out, Explodes(range(99)), save={"every": 2})
+        assert not list_checkpoints(out) and not (out / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("tune", "precision"), [("full", "float32"), ("full", "fp16"), ("lora", "bf16"), ("qlora", "bf16")]
+)
+def test_weights_that_are_no_numbers_are_named_at_the_first_step(tmp_path: Path, tune: str, precision: str) -> None:
+    settings = TrainSettings(**FAST, tune={"method": tune}, precision=precision)
+    broken = tiny.decoder()
+    wrong = {part.on_disk: part for part in broken.parts()}["model.layers.1.self_attn.k_proj.weight"]
+    wrong.write(wrong.parameter.data, torch.full(wrong.shape, 1e5 if precision == "fp16" else math.nan))
+    stream = tiny.stream(tmp_path / "data")
+    with pytest.raises(
+        UserError, match=r"^the decoder: [13] of the weights hold NaN .*model\.layers\.1\.self_attn\.k_proj\.weight"
+    ) as told:
+        train(settings, NextToken(), broken, tiny.tokenizer(), None, stream, {}, tmp_path / "run", device="cpu")
+    assert "copy or download" in str(told.value) and len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 1
 
 
 def test_metrics_have_a_schema_and_the_manifest_the_outcome(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import heavy
 import pytest
+import signalled
 import tiny
 from safetensors.torch import load_file
 
@@ -108,3 +109,17 @@ def test_out_of_memory_on_one_process_of_two(one: Path, two: Path) -> None:
         assert losses(two / "heavy" / name) == pytest.approx(losses(one / name), rel=1e-5)
     said = str(ended.value)
     assert said.count("rows a micro-batch: going on with 4") == said.count("going on with 2") == 3
+
+
+def test_one_process_of_two_is_asked_to_stop(one: Path, two: Path) -> None:
+    """Both end at the same step: without finishing the one in hand, but where each waits for the other's shards."""
+    runs = {name: RUNS[name] for name in ("none", "kto", "full")}
+    tiny.finish(tiny.launch(2, [(two / "heavy" / f"{n} asked", of) for n, of in runs.items()], signalled.__file__))
+    for name in runs:
+        out = two / "heavy" / f"{name} asked"
+        calls, told = zip(*((out / f"told-{rank}").read_text().split(" ", 1) for rank in (0, 1)), strict=True)
+        assert told[0] == told[1] and "goes on from there" in told[0], name
+        steps = losses(out)
+        assert int(calls[1]) == signalled.WHEN or name == "full"
+        assert 0 < len(steps) < 6 and steps == pytest.approx(losses(one / name)[: len(steps)], rel=1e-5)
+        assert list_checkpoints(out)[-1] == checkpoint_folder(out, len(steps))

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from signalled import signalled
 
 from danlu.ledger.checkpoints import checkpoint_folder, list_checkpoints
 from danlu.ledger.errors import Stopped, UserError
 from danlu.ledger.manifest import read_manifest
 from danlu.ledger.metrics import read_metrics
+from danlu.train.objectives.next_token import NextToken
 from danlu.train.settings import RampStage, SaveSettings, TrainSettings
 
 FAST = {"batch": 8, "learning_rate": 1e-2, "rows": 4}
@@ -99,6 +101,31 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     with pytest.raises(Stopped, match="the same command goes on"):
         tiny.run(out, settings(epochs=50.0, save=SaveSettings(weights_only=True)))
     assert (list_checkpoints(out)[-1] / "state").is_dir(), "a stopped run can always go on"
+
+
+@pytest.mark.parametrize("weights_only", [False, True])
+def test_wherever_a_signal_comes_no_more_is_computed_and_nothing_is_lost(
+    whole: Path, tmp_path: Path, weights_only: bool
+) -> None:
+    """In the midst of a step, in its last micro-batch, in an evaluation on the way and in that at the end."""
+    shutil.copytree(whole.parent / "data", tmp_path / "data")
+    chosen = settings(save=SaveSettings(every=3, keep_last=9, weights_only=weights_only))
+    counted = signalled(NextToken(), 0)
+    tiny.run(tmp_path / "counted", chosen, objective=counted)
+    ends = checkpoint_folder(whole, 12)
+    for when in (1, *range(2 + weights_only, counted.calls - 1, 3), counted.calls - 1, counted.calls):
+        out, objective = tmp_path / str(when), signalled(NextToken(), when)
+        with pytest.raises(Stopped, match=r"same command (goes on|begins anew)"):
+            tiny.run(out, chosen, objective=objective)
+        assert objective.calls == when, "no micro-batch is begun after the signal"
+        assert not (out / "manifest.json").exists()
+        steps = max((row["step"] for row in read_metrics(out / "metrics.jsonl")), default=0)
+        saved = [path for path in list_checkpoints(out) if (path / "state").is_dir()]
+        assert [path.name for path in saved][-1:] == ([checkpoint_folder(out, steps).name] if steps else [])
+        last = tiny.run(out, chosen)
+        assert losses(out) == losses(whole)
+        assert read_manifest(last)["held_out_loss"] == read_manifest(ends)["held_out_loss"]
+        assert (last / "model.safetensors").read_bytes() == (ends / "model.safetensors").read_bytes()
 
 
 def test_healthy_passes_over_a_sick_checkpoint(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

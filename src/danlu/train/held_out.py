@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from danlu.ledger.metrics import Metric
+from danlu.ledger.signals import Stop
 from danlu.tokens.tagged import tagged
 from danlu.train.network import Network
 from danlu.train.objectives.base import Objective
 from danlu.train.parallel import World
+from danlu.train.step import CutShort
 
 if TYPE_CHECKING:
     from danlu.tokens.stream import Stream
@@ -32,13 +34,22 @@ def schema(objective: Objective) -> dict[str, Metric]:
 
 @torch.no_grad()
 def measure(
-    network: Network, objective: Objective, streams: Mapping[str, Stream], batch: int, rows: int, world: World
+    network: Network,
+    objective: Objective,
+    streams: Mapping[str, Stream],
+    batch: int,
+    rows: int,
+    world: World,
+    stop: Stop,
 ) -> dict[str, dict[str, float]]:
-    """{source: {held_out_…: value}}, with "all" last; empty without streams. Nothing is trained."""
+    """{source: {held_out_…: value}}, with "all" last; empty without streams. Nothing is trained.
+
+    Raises CutShort where a process is asked to stop.
+    """
     results: dict[str, dict[str, float]] = {}
     everything: Counter[str] = Counter()
     for source, stream in streams.items():
-        found = _sums(network, objective, stream, batch, rows, world)
+        found = _sums(network, objective, stream, batch, rows, world, stop)
         if found["normaliser"]:
             results[source] = _report(objective, found)
             everything.update(found)
@@ -58,21 +69,27 @@ def by_tag(streams: Mapping[str, Stream], names: Sequence[str]) -> dict[str, lis
 
 @torch.no_grad()
 def measure_tags(
-    network: Network, objective: Objective, tags: Mapping[str, Sequence[Stream]], batch: int, rows: int, world: World
+    network: Network,
+    objective: Objective,
+    tags: Mapping[str, Sequence[Stream]],
+    batch: int,
+    rows: int,
+    world: World,
+    stop: Stop,
 ) -> dict[str, dict[str, float]]:
-    """{tag: {held_out_…: value}} of what `by_tag` gave."""
+    """{tag: {held_out_…: value}} of what `by_tag` gave. Raises CutShort as `measure` does."""
     results: dict[str, dict[str, float]] = {}
     for tag, streams in tags.items():
         found: Counter[str] = Counter()
         for stream in streams:
-            found.update(_sums(network, objective, stream, batch, rows, world))
+            found.update(_sums(network, objective, stream, batch, rows, world, stop))
         if found["normaliser"]:
             results[tag] = _report(objective, found)
     return results
 
 
 def _sums(
-    network: Network, objective: Objective, stream: Stream, batch: int, rows: int, world: World
+    network: Network, objective: Objective, stream: Stream, batch: int, rows: int, world: World, stop: Stop
 ) -> dict[str, float]:
     totals = torch.zeros(len(objective.sums), dtype=torch.float64, device=world.device)
     normaliser = text_bytes = 0.0
@@ -83,6 +100,8 @@ def _sums(
         aside = [micro.torch(world.device) for micro in step.aside]
         prepared = objective.prepared(network, aside, world.total)
         for micro in step.micro:
+            if world.any(stop.requested):
+                raise CutShort
             _, sums = prepared.compute(network, micro.torch(world.device))
             totals += torch.stack([value.double() for value in sums])
     network.train()

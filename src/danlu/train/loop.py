@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from danlu.ledger.checkpoints import checkpoint_folder
 from danlu.ledger.errors import Stopped, UserError
@@ -26,18 +25,20 @@ from danlu.train.background import Background
 from danlu.train.ceiling import ceiling_flops
 from danlu.train.data_check import check_data
 from danlu.train.fewer_rows import fewer_rows
+from danlu.train.finite import require_finite
 from danlu.train.health import Health
 from danlu.train.journal import Journal
 from danlu.train.memory import fitting_rows, with_sharding
 from danlu.train.meter import Meter
-from danlu.train.network import Network, block_matrices, build, in_its_shapes
+from danlu.train.network import block_matrices, build, in_its_shapes
 from danlu.train.next_setting import next_setting
 from danlu.train.objectives.base import Objective
 from danlu.train.optim import Optimizer
 from danlu.train.precision import DTYPES, LossScale
 from danlu.train.randomness import deterministic, generator_states, seed_step, set_generator_states
 from danlu.train.settings import TrainSettings
-from danlu.train.step import DoesNotFit, Stepper, work_of
+from danlu.train.step import CutShort, DoesNotFit, Stepper, work_of
+from danlu.train.task import Task
 from danlu.train.tune_settings import LoRA, QLoRA, trained_share
 from danlu.train.tuning import adapter_shape, base_of
 
@@ -45,32 +46,6 @@ if TYPE_CHECKING:
     from danlu.tokens.stream import Step, Stream
     from danlu.tokens.template import Template
     from danlu.tokens.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is trained, and on what. `decoder` is float32 on the CPU and used up; `held_out` are streams of one epoch
-    by source.
-    """
-
-    objective: Objective
-    decoder: Decoder
-    tokenizer: Tokenizer
-    template: Template | None
-    stream: Stream
-    held_out: Mapping[str, Stream]
-    out: Path
-    cache: Path
-
-    def fingerprints(self) -> dict[str, str]:
-        """What a checkpoint must share with the run that goes on from it."""
-        return {
-            "objective": self.objective.name,
-            "model": fingerprint(self.decoder.settings.model_dump(mode="json")),
-            "tokenizer": self.tokenizer.fingerprint,
-            "template": self.template.fingerprint if self.template else "",
-            "data": self.stream.fingerprint,
-        }
 
 
 def train(
@@ -100,14 +75,14 @@ def train(
         config: kept in each checkpoint; None: `settings`.
         seed: of a new adapter's weights, of dropout and of noise.
 
-    Raises UserError for what the user can mend, and Stopped when asked to stop, after saving.
+    Raises UserError for what the user can mend, and Stopped when asked to stop, after saving the last whole step.
     """
     world = parallel.join(device)
     stream, *shaped = (in_its_shapes(one, settings, world.device) for one in (stream, *held_out.values()))
     held_out = dict(zip(held_out, shaped, strict=True))
     task = Task(objective, decoder, tokenizer, template, stream, held_out, out, cache or out / "reference")
     with deterministic(settings.deterministic), graceful_stop() as stop:
-        return Run(settings, task, world, dict(config or settings.model_dump(mode="json")), seed).go(stop)
+        return Run(settings, task, world, dict(config or settings.model_dump(mode="json")), seed, stop).go()
 
 
 @dataclass
@@ -120,16 +95,26 @@ class Position:
     held_out_loss: float | None = None
     reasons: Counter[str] = field(default_factory=Counter)
     """Examples cut or dropped so far, by reason."""
+    epoch_ended: bool = False
+    """In the last step."""
+    unmeasured: bool = False
+    """Whether the held-out loss of the last step is due: the run was asked to stop before."""
 
 
 class Run:
     """A run in progress: where it is, and all that moves with it."""
 
     def __init__(
-        self, settings: TrainSettings, task: Task, world: parallel.World, config: dict[str, Any], seed: int
+        self,
+        settings: TrainSettings,
+        task: Task,
+        world: parallel.World,
+        config: dict[str, Any],
+        seed: int,
+        stop: Stop,
     ) -> None:
         settings = with_sharding(settings, task.decoder.settings, world)
-        self.settings, self.world, self.config, self.seed = settings, world, config, seed
+        self.settings, self.world, self.config, self.seed, self.stop = settings, world, config, seed, stop
         self.out, self.shape = task.out, task.decoder.settings
         self.fingerprints = task.fingerprints()
         self.plan = schedule.Plan.of(settings, task.stream.total)
@@ -146,7 +131,7 @@ class Run:
             self.fingerprints["model"] = fingerprint([self.fingerprints["model"], kind, base.mark])
         network, masters = build(task.decoder, settings, world, seed=seed)
         copy_structure(network.decoder, self.blank)
-        self.task = task if weights is None else _with_reference(task, network, weights, self.rows, world)
+        self.task = task if weights is None else task.with_reference(network, weights, self.rows, world, stop)
         self.stream, self.tags = self.task.stream, held_out.by_tag(self.task.held_out, settings.by)
         dtype, share = DTYPES[settings.precision], trained_share(settings.tune, self.shape)
         self.stepper = Stepper(
@@ -157,13 +142,16 @@ class Run:
             LossScale(dtype),
             world,
             Meter(self.shape, self.stream.length, world, share, ceiling_flops(world.device, dtype)),
+            stop,
         )
         self.health = Health()
         self.saving = Background()
         self.at = Position()
         self.last: Path | None = None
+        self.safe = 0
+        """The step from which the same command would go on."""
 
-    def go(self, stop: Stop) -> Path:
+    def go(self) -> Path:
         """Trains from where `settings.resume` says to the end of the plan."""
         self._prepare()
         self._resume()
@@ -177,15 +165,22 @@ class Run:
             else nullcontext() as bar,
             self.saving,
         ):
-            while self.at.consumed < self.plan.budget:
-                try:
-                    self._train(stop, bar)
-                except DoesNotFit as error:
-                    self.rows = fewer_rows(error, self.rows, self.stream.least_rows, self.at.step + 1, self.world)
-        self.world.wait()
+            try:
+                if self.at.unmeasured:
+                    self._evaluate_and_save()
+                while self.at.consumed < self.plan.budget:
+                    try:
+                        self._train(bar)
+                    except DoesNotFit as error:
+                        self.rows = fewer_rows(error, self.rows, self.stream.least_rows, self.at.step + 1, self.world)
+                self.saving.wait()
+                if self.world.any(self.stop.requested):  # what would come after the run is not begun either
+                    self._leave()
+            except CutShort:
+                self._leave()
         return self._finish()
 
-    def _train(self, stop: Stop, bar: Bar | None) -> None:
+    def _train(self, bar: Bar | None) -> None:
         """Takes steps of `rows` rows a micro-batch to the end of the plan."""
         at, world = self.at, self.world
         steps = schedule.steps(
@@ -194,16 +189,19 @@ class Run:
         with Prefetcher(steps) as prefetched:
             while (step := self._next(prefetched)) is not None:
                 before = self.at.consumed
-                stopped = self._take(step, stop.requested)
+                stopped = self._take(step)
                 if bar is not None:
                     bar.advance(self.at.consumed - before, **self.journal.shown)
-                self._evaluate_and_save(before, stopped)
+                self.at.epoch_ended = before // self.stream.epoch < self.at.consumed // self.stream.epoch
+                done = self.at.consumed >= self.plan.budget
+                self.at.unmeasured = done or _due(self.settings.evaluate_every, self.at.step)
+                self._evaluate_and_save(stopped)
 
     def _next(self, prefetched: Prefetcher) -> Step | None:
         with self.stepper.meter.phase("data"):
             return next(prefetched, None)
 
-    def _take(self, step: Step, stop: bool) -> bool:
+    def _take(self, step: Step) -> bool:
         """Takes one step and writes its metrics; says whether any rank was asked to stop."""
         if self.task.objective.normaliser(step) == 0:  # every example was dropped: nothing to learn from
             self.at.consumed = step.consumed
@@ -213,7 +211,7 @@ class Run:
         scale = self.stepper.scale.value
         if self.settings.neftune or getattr(self.settings.tune, "dropout", 0.0):
             seed_step(self.seed, self.at.step, self.world.rank)
-        outcome = self.stepper.take(step, rate, self.settings.clip, stop)
+        outcome = self.stepper.take(step, rate, self.settings.clip)
         first, self.at.consumed = self.at.consumed, step.consumed
         self.at.step += 1
         self.at.tokens += step.tokens
@@ -233,6 +231,8 @@ class Run:
             **metrics,
             **self.stepper.meter.read(work_of(step), self.plan.budget - self.at.consumed),
         )
+        if not outcome.applied:
+            require_finite(self.stepper.network.decoder, self.blank, self.world)
         if self.health.in_a_row >= self.settings.max_bad_steps:
             raise UserError(
                 f"loss or gradient was not finite for {self.health.in_a_row} steps in a row; none of them was applied",
@@ -242,42 +242,52 @@ class Run:
             )
         return outcome.stop
 
-    def _evaluate_and_save(self, before: int, stopped: bool) -> None:
-        every = self.settings.save.every
-        epoch_ended = before // self.stream.epoch < self.at.consumed // self.stream.epoch
-        done = self.at.consumed >= self.plan.budget
+    def _evaluate_and_save(self, stopped: bool = False) -> None:
+        if stopped:
+            self._leave()
+        save, done = self.settings.save, self.at.consumed >= self.plan.budget
         with self.stepper.meter.phase("saving"):
-            if done or _due(self.settings.evaluate_every, self.at.step):
+            if self.at.unmeasured:
                 self._evaluate()
-            keep = epoch_ended and self.settings.save.every_epoch
-            if done or stopped or keep or _due(every, self.at.step):
-                self._save(keep, weights_only=self.settings.save.weights_only and not stopped)
-        if stopped and not done:
-            self.saving.wait()
-            raise Stopped(
-                f"stopped after step {self.at.step}, saved in {self.last}; the same command goes on from there"
-            )
+            if done or self._kept() or _due(save.every, self.at.step):
+                self._save(save.weights_only)
+
+    def _kept(self) -> bool:
+        return self.at.epoch_ended and self.settings.save.every_epoch
+
+    def _leave(self) -> NoReturn:
+        """Saves the last whole step, if it is not, and ends the run."""
+        if self.safe < self.at.step:
+            self._save(weights_only=False)
+        self.saving.wait()
+        if self.last is None:
+            raise Stopped("stopped before a step was applied; the same command begins anew")
+        raise Stopped(f"stopped after step {self.at.step}, saved in {self.last}; the same command goes on from there")
 
     def _evaluate(self) -> None:
+        """Measures the held-out loss. Raises CutShort when asked to stop meanwhile."""
         stepper = self.stepper
-        results = held_out.measure(
-            stepper.network, stepper.objective, self.task.held_out, self.settings.batch, self.rows, self.world
-        )
+        how = (self.settings.batch, self.rows, self.world, self.stop)
+        results = held_out.measure(stepper.network, stepper.objective, self.task.held_out, *how)
+        by_tag = held_out.measure_tags(stepper.network, stepper.objective, self.tags, *how)
         for source, metrics in results.items():
             self.journal.write(self.at.step, source=source, **metrics)
-        by_tag = held_out.measure_tags(
-            stepper.network, stepper.objective, self.tags, self.settings.batch, self.rows, self.world
-        )
         for tag, metrics in by_tag.items():
             self.journal.write(self.at.step, tag=tag, **metrics)
         if results:
             self.at.held_out_loss = results[held_out.ALL]["held_out_loss"]
+        self.at.unmeasured = False
 
-    def _save(self, keep: bool, weights_only: bool) -> None:
-        """Copies the state; writing it goes on beside the next steps, and ends before the next save begins."""
+    def _save(self, weights_only: bool) -> None:
+        """Copies the state; writing it goes on beside the next steps, and ends before the next save begins. Weights
+        that no step has changed are none of this run.
+        """
+        if not self.stepper.optimizer.updates:
+            return
         self.saving.wait()
         snapshot = checkpoint.take_snapshot(self.stepper.masters, self.stepper.optimizer, self.world)
-        self.last, state = checkpoint_folder(self.out, self.at.step), self._state()
+        self.last, state, keep = checkpoint_folder(self.out, self.at.step), self._state(), self._kept()
+        self.safe = self.safe if weights_only else self.at.step
         if self.world.main:
             self.saving.start(lambda: self._write(snapshot, state, keep, weights_only))
 
@@ -318,25 +328,16 @@ class Run:
             return
         resume.check(choice, self.fingerprints)
         state = choice.trainer
-        self.at = Position(**{name: state[name] for name in vars(self.at)})
+        self.at = Position(**{name: state[name] for name in vars(self.at) if name in state})
         self.at.reasons = Counter(self.at.reasons)
         checkpoint.restore(choice.path, self.blank, self.stepper.masters, self.stepper.optimizer, state["updates"])
         self.stepper.scale.load(state["loss_scale"])
         self.health.load(state["health"]["state"])
         set_generator_states(state["rng"], self.world.device)
-        self.last = choice.path
+        self.last, self.safe = choice.path, self.at.step
         self.world.wait()
         if self.world.main:
-            self._tell(choice)
-
-    def _tell(self, choice: resume.Choice) -> None:
-        """Says where the run goes on, and moves checkpoints of a line that is left out of the way."""
-        moved = retention.set_aside(self.out, self.at.step)
-        changed = resume.changed(choice, self.settings.model_dump(mode="json"))
-        told = [f"going on from {choice.path}, {choice.why}"]
-        told += [f"  {len(moved)} later checkpoints were moved to {self.out / 'abandoned'}"] if moved else []
-        told += [f"  changed since: {changed}"] if changed else []
-        print("\n".join(told), file=sys.stderr, flush=True)
+            print(resume.told(choice, self.settings.model_dump(mode="json"), self.out), file=sys.stderr, flush=True)
 
     def _prepare(self) -> None:
         """Refuses to begin where the data is outside its limits or the checkpoints of the whole run cannot fit."""
@@ -350,6 +351,13 @@ class Run:
         require_space(self.out, count * each, f"a run that keeps {count} checkpoints of {each / 1e9:.2f} GB")
 
     def _finish(self) -> Path:
+        if self.at.step and not self.stepper.optimizer.updates:
+            raise UserError(
+                f"none of the {self.at.step} steps was applied, as loss or gradient was finite in none: the weights "
+                "are still those that the run began with",
+                where=str(self.out),
+                do="lower learning_rate, set precision: bf16 or float32, and look at the data: danlu inspect RECIPE",
+            )
         if self.last is None:
             raise UserError(
                 "there was nothing to train on", where=str(self.out), do="look at `skip` and the pack stage's counts"
@@ -384,12 +392,6 @@ class Run:
         told = f"{speed}; next to turn: {turn.setting} ({turn.en})" if turn else str(speed)
         print(told, file=sys.stderr, flush=True)
         return {**asdict(speed), "next": asdict(turn) if turn else None}
-
-
-def _with_reference(task: Task, network: Network, weights: str, rows: int, world: parallel.World) -> Task:
-    add = partial(reference.with_reference, network=network, weights=weights, rows=rows, world=world, cache=task.cache)
-    held_out = {source: add(stream) for source, stream in task.held_out.items()}
-    return replace(task, stream=add(task.stream), held_out=held_out)
 
 
 def _due(every: int, step: int) -> bool:

@@ -46,10 +46,13 @@ class World:
         dist.all_reduce(held, dist.ReduceOp.MIN)
         return int(held)
 
+    def any(self, said: bool) -> bool:
+        """Whether one of the processes says so."""
+        return self.total([float(said)])[0] > 0
+
     def wait(self) -> None:
         """Returns once every process has come here."""
-        if self.size > 1:
-            self.total([0.0])
+        self.any(False)
 
 
 def join(device: str | None = None) -> World:

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save
 
+from danlu.ledger.errors import Stopped
 from danlu.ledger.files import atomic_file, fingerprint
+from danlu.ledger.signals import Stop
 from danlu.model.adapt import adapter_parts
 from danlu.model.decoder import Decoder
 from danlu.model.parts import unfused_state
@@ -36,11 +38,13 @@ def weights_fingerprint(decoder: Decoder) -> str:
     return digest.hexdigest()
 
 
-def with_reference(stream: Stream, network: Network, weights: str, rows: int, world: World, cache: Path) -> Stream:
+def with_reference(
+    stream: Stream, network: Network, weights: str, rows: int, world: World, cache: Path, stop: Stop
+) -> Stream:
     """`stream` with the column "reference" [documents of each source], float32, in nats.
 
     `weights` is the fingerprint of the network's weights. What `cache` holds for the same weights, number format and
-    data is read from there; else all processes compute it and the main one writes it.
+    data is read from there; else all processes compute it and the main one writes it. Raises Stopped when asked to.
     """
     key = fingerprint([weights, "float8" if network.float8 else str(network.dtype), stream.once().fingerprint])
     path = cache / f"{key[:32]}.safetensors"
@@ -49,7 +53,7 @@ def with_reference(stream: Stream, network: Network, weights: str, rows: int, wo
     if found:
         saved = load_file(path)
         return stream.with_columns({COLUMN: [saved[str(number)] for number in range(len(stream.sets))]})
-    columns = _compute(stream.once(), network, rows, world)
+    columns = _compute(stream.once(), network, rows, world, stop)
     if world.main:
         with atomic_file(path, "wb") as handle:
             handle.write(save({str(number): values for number, values in enumerate(columns)}))
@@ -57,10 +61,12 @@ def with_reference(stream: Stream, network: Network, weights: str, rows: int, wo
 
 
 @torch.no_grad()
-def _compute(stream: Stream, network: Network, rows: int, world: World) -> list[np.ndarray]:
+def _compute(stream: Stream, network: Network, rows: int, world: World, stop: Stop) -> list[np.ndarray]:
     network.eval()
     columns = [np.zeros(token_set.documents, np.float64) for token_set in stream.sets]
     for step in stream.steps(0, BATCH, world.rank, world.size, rows):
+        if world.any(stop.requested):
+            raise Stopped("stopped while the reference was computed; the same command begins anew")
         for micro in (*step.micro, *step.aside):
             logp_D, _ = document_logp(network, micro.torch(world.device))
             real_D = micro.doc["index"] >= 0

@@ -9,6 +9,7 @@ from typing import Any
 
 from danlu.ledger.checkpoints import list_checkpoints
 from danlu.ledger.errors import UserError
+from danlu.train import retention
 from danlu.train.checkpoint import TRAINER, read_trainer, verify
 
 _ADVICE = {
@@ -77,8 +78,13 @@ def check(choice: Choice, fingerprints: Mapping[str, str]) -> None:
     verify(choice.path)
 
 
-def changed(choice: Choice, settings: Mapping[str, Any]) -> str:
-    """What the run now does otherwise than the one that saved the checkpoint, as "name: old → new, ..."."""
+def told(choice: Choice, settings: Mapping[str, Any], out: Path) -> str:
+    """Says where the run goes on, after moving checkpoints of a line that is left out of the way."""
+    moved = retention.set_aside(out, choice.trainer["step"])
     saved = choice.trainer["settings"]
     differ = [name for name in settings if name != "resume" and saved.get(name) != settings[name]]
-    return ", ".join(f"{name}: {saved.get(name)} → {settings[name]}" for name in differ)
+    changed = ", ".join(f"{name}: {saved.get(name)} → {settings[name]}" for name in differ)
+    lines = [f"going on from {choice.path}, {choice.why}"]
+    lines += [f"  {len(moved)} later checkpoints were moved to {out / 'abandoned'}"] if moved else []
+    lines += [f"  changed since: {changed}"] if changed else []
+    return "\n".join(lines)

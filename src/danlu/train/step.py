@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from danlu.ledger.signals import Stop
 from danlu.train import parallel
 from danlu.train.meter import Meter, Work
 from danlu.train.network import Network
@@ -30,6 +31,10 @@ class Outcome:
     applied: bool
     stop: bool
     """Whether any rank was asked to stop."""
+
+
+class CutShort(Exception):
+    """Work was left unfinished on all processes, as one of them was asked to stop; nothing was changed by it."""
 
 
 class DoesNotFit(Exception):
@@ -61,15 +66,17 @@ class Stepper:
     scale: LossScale
     world: World
     meter: Meter
+    stop: Stop = field(default_factory=Stop)
 
-    def take(self, step: Step, rate: float, largest_norm: float | None, stop: bool = False) -> Outcome:
+    def take(self, step: Step, rate: float, largest_norm: float | None) -> Outcome:
         """Accumulates the gradients of `step` and applies them at `rate`, unless loss or gradient is not finite.
 
-        Raises DoesNotFit where a micro-batch runs out of memory.
+        Raises DoesNotFit where a micro-batch runs out of memory, and CutShort where a process was asked to stop before
+        its last micro-batch.
         """
         totals = self.accumulate(step)
         with self.meter.phase("communication"):
-            *values, stops = self.world.total([*totals, float(stop)])
+            *values, stops = self.world.total([*totals, float(self.stop.requested)])
         with self.meter.phase("optimizer"):
             norm = clip(self.masters.gradients(), largest_norm, self.scale.value, self.masters.norm)
             applied = all(map(math.isfinite, [*values, norm]))
@@ -83,29 +90,34 @@ class Stepper:
     def accumulate(self, step: Step) -> list[float]:
         """Leaves the gradient of the step's loss, times the loss scale, in the masters; gives this rank's sums.
 
-        Raises DoesNotFit.
+        Raises DoesNotFit and CutShort.
         """
+        totals, fits = None, True
         try:
             totals = self._accumulated(step)
         except torch.OutOfMemoryError:
-            totals = None
-        if totals is None:  # out here the traceback is gone, and with it what the step held
+            fits = False
+        if not fits:  # out here the traceback is gone, and with it what the step held
             self.masters.clear_gradients()
             torch.cuda.empty_cache()
             if parallel.exchanges_within(self.network):
                 raise DoesNotFit(agreed=False)
         with self.meter.phase("communication"):
-            self._agree(totals is not None)
+            self._agree(fits, cut=fits and totals is None)
             self.masters.sum_gradients()
         return totals or []
 
-    def _accumulated(self, step: Step) -> list[float]:
+    def _accumulated(self, step: Step) -> list[float] | None:
+        """This rank's sums; None where it was asked to stop on the way, unless others wait for it in each pass."""
+        together = parallel.exchanges_within(self.network)
         factor = self.scale.value / self.objective.normaliser(step)
         totals = torch.zeros(len(self.objective.sums), dtype=torch.float64, device=self.world.device)
         with self.meter.phase("forward"):
             aside = [one.torch(self.world.device) for one in step.aside]
             objective = self.objective.prepared(self.network, aside, self._total)
         for micro in step.micro:
+            if self.stop.requested and not together:
+                return None
             with self.meter.phase("forward"):
                 loss, sums = objective.compute(self.network, micro.torch(self.world.device), factor)
             with self.meter.phase("backward"):
@@ -118,8 +130,11 @@ class Stepper:
             self._agree(fits=True)
             return self.world.total(values)
 
-    def _agree(self, fits: bool) -> None:
-        """What a step exchanges begins here, so that no process waits for one that has run out of memory."""
-        if self.world.total([float(not fits)])[0]:
+    def _agree(self, fits: bool, cut: bool = False) -> None:
+        """What a step exchanges begins here, so that no process waits for one that has run out of memory or was asked
+        to stop.
+        """
+        misfits, cuts = self.world.total([float(not fits), float(cut)])
+        if misfits or cuts:
             self.masters.clear_gradients()
-            raise DoesNotFit(agreed=True)
+            raise CutShort if cuts else DoesNotFit(agreed=True)
