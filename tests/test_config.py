@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from danlu.config import Settings, describe, load_settings, read_yaml
+from danlu.config import Settings, describe, load_settings, read_yaml, settings_from
 from danlu.ledger.errors import UserError
 
 
@@ -19,11 +19,32 @@ class Item(Settings):
     weight: float = Field(1.0, description="A weight.")
 
 
+class Whole(Settings):
+    method: Literal["whole"] = "whole"
+
+
+class Ends(Settings):
+    method: Literal["ends"] = "ends"
+    last: int = Field(2, description="How many.")
+
+
+class Low(Settings):
+    method: Literal["low", "lower"] = "low"
+    rank: int = Field(8, description="Rank.")
+    targets: list[str] = Field(["all-linear"], description="Modules.")
+    parts: list[Item] = Field([], description="Parts.")
+
+
+Tuned = Annotated[Whole | Ends | Low, Field(discriminator="method")]
+
+
 class Training(Settings):
     epochs: int = Field(3, description="Passes over the data.")
     learning_rate: float = Field(1e-3, description="Peak rate.")
     schedule: Literal["cosine", "linear"] = Field("cosine", description="Shape of the rate.")
     items: list[Item] = Field([], description="Items.")
+    tune: Tuned = Field(Whole(), description="What is trained.")
+    tunes: list[Tuned] = Field([], description="Several.")
 
 
 class Top(Settings):
@@ -149,3 +170,69 @@ def test_describe_names_every_setting() -> None:
     assert rows["train.learning_rate"] == ("number", "0.001", "Peak rate.")
     assert rows["train.items[].name"] == ("text", "required", "A name.")
     assert rows["train.schedule"][0] == "one of cosine, linear"
+
+
+@pytest.mark.parametrize(
+    ("tune", "key", "part"),
+    [
+        ("{method: whole, rank: 8}", "tune.rank", "`rank` belongs to method low or lower, but method is whole here"),
+        ("{method: ends, rnk: 8}", "tune.rnk", "`rank` belongs to method low or lower, but method is ends here"),
+        ("{method: low, last: 8}", "tune.last", "`last` belongs to method ends, but method is low here"),
+        ("{method: low, rnk: 8}", "tune.rnk", "did you mean `rank`?"),
+        ("{method: lower, 秩🔥: 8}", "tune.秩🔥", "known here: method, parts, rank, targets"),
+        ("{method: ends, wibble: 8}", "tune.wibble", "known here: last, method"),
+        ("{method: low, parts: [{nam: a}]}", "tune.parts.0.nam", "did you mean `name`?"),
+        ("{method: lowe}", "tune.method", "did you mean `lower`?"),
+        ("{method: 低秩}", "tune.method", 'should be whole, ends, low or lower, but is "低秩"'),
+        ("{method: 3}", "tune.method", "should be whole, ends, low or lower, but is 3"),
+        ("{rank: 8}", "tune.method", "set it to low or lower"),
+        ("{rank: 8, last: 2}", "tune.method", "set it to whole, ends, low or lower"),
+        ("{method: low, targets: [1]}", "tune.targets.0", "string"),
+    ],
+)
+def test_a_union_is_told_by_the_kind_that_was_chosen(tmp_path: Path, tune: str, key: str, part: str) -> None:
+    """In the file, on the command line, and in a list alike."""
+    told = {}
+    one = written(tmp_path, f"name: 丹炉\ntrain:\n  tune: {tune}\n")
+    with pytest.raises(UserError) as told[f"{one}:3: `train.{key}`"]:
+        load_settings(Top, one)
+    with pytest.raises(UserError) as told[f"command line: `train.{key}`"]:
+        settings_from(Top, ["name=丹炉", f"train.tune={tune}"])
+    with pytest.raises(UserError) as told[f"command line: `train.{key.replace('tune', 'tunes.1')}`"]:
+        settings_from(Top, ["name=丹炉", f"train.tunes=[{{method: ends}}, {tune}]"])
+    for where, error in told.items():
+        assert where in str(error.value)
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "right"),
+    [
+        ("train.tune={method: low, targets: all-linear}", "train.tune.targets=[all-linear]"),
+        ("train.tune={method: low, targets: 'q_proj, v_proj'}", "train.tune.targets=[q_proj, v_proj]"),
+        ("train.tune={method: low, targets: q_proj，输出、v_proj}", "train.tune.targets=[q_proj, 输出, v_proj]"),
+        ("train.tune=low", "train.tune={method: low}"),
+        ("train.tunes=ends", "train.tunes=[{method: ends}]"),
+    ],
+)
+def test_a_word_for_a_list_or_settings_is_shown_as_it_is_written(tmp_path: Path, override: str, right: str) -> None:
+    with pytest.raises(UserError) as error:
+        settings_from(Top, ["name=a", override])
+    assert str(error.value).endswith(f"\n  → write '{right}'")
+    settings_from(Top, ["name=a", "train.tune={method: low}", right])
+    section, _, value = override.partition("=")
+    path = written(tmp_path, f"name: a\ntrain:\n  {section.removeprefix('train.')}: {value}\n")
+    with pytest.raises(UserError) as error:
+        load_settings(Top, path)
+    assert str(error.value).startswith(f"{path}:3: `train.tune")
+    assert str(error.value).endswith(f"\n  → write {right.partition('=')[2]}")
+
+
+def test_no_list_of_settings_is_made_up(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r'`train\.items`: should be a list, but is "a"$'):
+        settings_from(Top, ["name=a", "train.items=a"])
+
+
+def test_the_nearest_of_a_few_words_is_named() -> None:
+    with pytest.raises(UserError, match=r"`train\.schedule`: should be 'cosine' or 'linear'.*\n.*mean `cosine`"):
+        settings_from(Top, ["name=a", "train.schedule=cosin"])

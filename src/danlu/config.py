@@ -7,6 +7,7 @@ import json
 import re
 import types
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -212,23 +213,116 @@ def _not_there(inner: Any, at: list[str | int], key: str) -> UserError:
 
 
 def _explain(cls: type[Settings], content: Any, places: dict[Place, str], details: ErrorDetails) -> str:
-    """One error of pydantic's as "file:line: key: what (did you mean …?)"."""
-    at = _real_place(content, details["loc"])
+    """One error of pydantic's as "file:line: key: what", and below it what to do."""
+    at, kind, given = _real_place(content, details["loc"]), details["type"], details.get("input")
+    here = _Kinds.at(cls, content, at)
+    if here.tag and kind in ("union_tag_invalid", "union_tag_not_found"):
+        at, kind = (*at, here.tag), "missing_tag" if here.tag not in given else "literal_error"
+        given = given.get(here.tag)
     where = next((places[at[:end]] for end in range(len(at), -1, -1) if at[:end] in places), COMMAND_LINE)
     key = ".".join(map(str, at))
-    kind, given = details["type"], details.get("input")
     if kind == "extra_forbidden":
-        known = _keys_at(cls, at[:-1])
-        near = difflib.get_close_matches(str(at[-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean `{near[0]}`?" if near else "known here: " + ", ".join(sorted(known))
-        return f"{where}: `{key}` is not a setting\n  → {hint}"
+        return f"{where}: `{key}` is not a setting\n  → {_known(str(at[-1]), _Kinds.at(cls, content, at[:-1]))}"
+    if kind == "missing_tag":
+        return f"{where}: `{key}` is missing\n  → set it to {_either(here.having(*details['input']) or here.names)}"
     if kind == "missing":
         return f"{where}: `{key}` is missing\n  → set it in the file or as {key}=…"
     if kind == "value_error":
         message = details["msg"].removeprefix("Value error, ")
         return f"{where}: `{key}`: {message}" if key else f"{where}: {message}"
-    message = details["msg"].replace("Input should be", "should be")
-    return f"{where}: `{key}`: {message}, but is {json.dumps(given, ensure_ascii=False, default=str)[:80]}"
+    message = details["msg"].replace("Input should be", "should be").replace("a valid array", "a list")
+    if at[-1:] == (here.tag,):
+        message = f"should be {_either(here.names)}"
+    told = f"{where}: `{key}`: {message}, but is {json.dumps(given, ensure_ascii=False, default=str)[:80]}"
+    if kind == "literal_error":
+        choices = re.findall(r"[^\s',]+", message.removeprefix("should be"))
+        near = difflib.get_close_matches(str(given), choices, n=1)
+        return f"{told}\n  → did you mean `{near[0]}`?" if near else told
+    better = _better(kind, given, here)
+    if better and where == COMMAND_LINE:
+        better = f"'{key}={better}'"  # in quotes, for a shell has its own meaning for brackets
+    return f"{told}\n  → write {better}" if better else told
+
+
+def _known(key: str, here: _Kinds) -> str:
+    """What to do about an unknown key: the nearest of those that may stand here, or the kind that has it."""
+    known = here.keys(here.chosen)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    elsewhere = difflib.get_close_matches(key, here.keys(here.classes), n=1, cutoff=0.7)
+    if elsewhere:
+        told = f"`{elsewhere[0]}` belongs to {here.tag} {_either(here.having(elsewhere[0]))}"
+        return f"{told}, but {here.tag} is {here.value} here: change it, or remove `{key}`"
+    return "known here: " + ", ".join(sorted(known))
+
+
+def _better(kind: str, given: Any, here: _Kinds) -> str | None:
+    """A word that stands for a list or for settings, written as one."""
+    listed = kind == "list_type"
+    if not isinstance(given, str):
+        return None
+    if given in here.names:
+        settings = f"{{{here.tag}: {given}}}"
+        return f"[{settings}]" if listed else settings
+    words = filter(None, (word.strip() for word in re.split("[,，、]", given)))
+    return f"[{', '.join(words)}]" if listed and not here.classes else None
+
+
+def _either(names: list[str]) -> str:
+    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+@dataclass(frozen=True)
+class _Kinds:
+    """The settings that the value at a place may be. Of a union, the `tag`, a key, tells which: by `value`."""
+
+    classes: list[type[Settings]]
+    tag: str | None
+    value: Any
+
+    @classmethod
+    def at(cls, top: type[Settings], content: Any, at: Place) -> _Kinds:
+        """What `content`, checked against `top`, may have at a place."""
+        here = cls([top], None, None)
+        for step in at:
+            content = content.get(step) if isinstance(content, dict) else content[int(step)]
+            classes, tag = here.classes, here.tag
+            if isinstance(step, str):
+                owners = [(name, info) for one in here.chosen for name, info in one.model_fields.items()]
+                fields = [info for name, info in owners if step in (name, info.alias)]
+                classes = list(dict.fromkeys(inner for info in fields for inner in _settings_in(info.annotation)))
+                tag = next(filter(None, map(_tag_of, fields)), None)
+            here = cls(classes, tag, content.get(tag) if isinstance(content, dict) else None)
+        return here
+
+    @property
+    def chosen(self) -> list[type[Settings]]:
+        """Those that the tag tells, or all."""
+        return [one for one in self.classes if not self.tag or self.value in self._values(one)] or self.classes
+
+    @property
+    def names(self) -> list[str]:
+        """The values of the tag."""
+        return [str(value) for one in self.classes for value in self._values(one)]
+
+    def having(self, *keys: str) -> list[str]:
+        """The values of the tag whose settings have all these keys."""
+        return [str(value) for one in self.classes if {*keys} <= self.keys([one]) for value in self._values(one)]
+
+    def keys(self, classes: list[type[Settings]]) -> set[str]:
+        return {info.alias or name for one in classes for name, info in one.model_fields.items()}
+
+    def _values(self, one: type[Settings]) -> tuple[Any, ...]:
+        return get_args(one.model_fields[self.tag].annotation) if self.tag else ()
+
+
+def _tag_of(field: Any) -> str | None:
+    """The key by which a union of settings is told apart, in a list too; None for any other type."""
+    if isinstance(field, FieldInfo) and isinstance(field.discriminator, str):
+        return field.discriminator
+    inside = (field.annotation,) if isinstance(field, FieldInfo) else get_args(field)
+    return next(filter(None, map(_tag_of, inside)), None)
 
 
 def _real_place(content: Any, loc: tuple[str | int, ...]) -> Place:
@@ -243,22 +337,6 @@ def _real_place(content: Any, loc: tuple[str | int, ...]) -> Place:
             at.append(step)
             content = content[step] if step < len(content) else None
     return tuple(at)
-
-
-def _keys_at(cls: type[Settings], at: Place) -> list[str]:
-    """The keys that may stand at a place."""
-    classes = [cls]
-    for step in at:
-        if isinstance(step, int):
-            continue
-        fields = [
-            info.annotation
-            for candidate in classes
-            for name, info in candidate.model_fields.items()
-            if step in (name, info.alias)
-        ]
-        classes = [inner for annotation in fields for inner in _settings_in(annotation)]
-    return [info.alias or name for candidate in classes for name, info in candidate.model_fields.items()]
 
 
 def _settings_in(annotation: Any) -> list[type[Settings]]:
