@@ -19,6 +19,7 @@ from torch.library import custom_op
 from danlu.model import decoder as decoders
 from danlu.model.adapt import slots
 from danlu.model.adapters import LoRA as Adapter
+from danlu.model.attention import Documents
 from danlu.model.decoder import Decoder
 from danlu.model.families.published import PUBLISHED
 from danlu.model.head import KEPT_CHUNKS
@@ -260,8 +261,28 @@ def test_peaks_measured_on_an_h200(
     # The head took larger chunks then, and made a gradient of its own.
     size = shape.vocab_size * shape.hidden_size
     then = replace(counted, chunk=GPU // 28, whole=GPU // 28, head=(2 * size, 4 * size))
-    found = then.of(rows * length)
+    found = then.of(rows, length)
     assert found.total / 2**30 == pytest.approx(measured, rel=0.01)
+
+
+def test_a_mask_is_kept_once_and_counted() -> None:
+    """On a CPU, where no kernel does without: of all layers together no more of it than is counted."""
+    made, length = Decoder.empty(QWEN2), 512
+    initialise(made, 1)
+    tokens, kept = torch.zeros(1, length, dtype=torch.long), dict[int, int]()
+
+    def pack(tensor: Tensor) -> Tensor:
+        if tensor.numel() >= length**2:
+            kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    attend = Documents(torch.tensor([0, length], dtype=torch.int32), length, torch.zeros_like(tokens))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        made(tokens, torch.arange(length)[None], attend)
+    counted = needs(TrainSettings(), QWEN2, None)
+    assert 0 < sum(kept.values()) <= counted.pair * length**2
+    assert counted.of(2, 100_000).total > 2 * 5 * 100_000**2 > counted.of(2, 1_000).total
+    assert needs(TrainSettings(precision="bf16"), QWEN2, GPU).pair == 0
 
 
 def test_preferences_keep_the_logits_of_their_answers() -> None:
@@ -271,14 +292,14 @@ def test_preferences_keep_the_logits_of_their_answers() -> None:
     )
     for tokens in (1_000, 40_000, 50_000):
         logits = 151_936 * 2 * tokens
-        kept = pairs.of(tokens).loss - pairs.ends * tokens
+        kept = pairs.of(1, tokens).loss - pairs.ends * tokens
         assert (kept == logits) == (logits <= KEPT_CHUNKS * plain.chunk)
-        assert kept >= plain.of(tokens).loss - plain.ends * tokens
+        assert kept >= plain.of(1, tokens).loss - plain.ends * tokens
 
 
 def test_recomputation_and_adapters_save_what_they_are_for() -> None:
     def total(**more: Any) -> Memory:
-        return needs(TrainSettings(precision="bf16", **more), SEVEN_BILLION, GPU).of(1_024)
+        return needs(TrainSettings(precision="bf16", **more), SEVEN_BILLION, GPU).of(1, 1_024)
 
     full, lora = total(), total(tune=LoRA(rank=16))
     small, least = total(tune=QLoRA()), total(tune=QLoRA(), recompute=True, optimizer_states="paged")
@@ -292,8 +313,8 @@ def test_the_most_rows_fit_and_one_more_does_not(room: int, most: int, recompute
     found = FOUND[recompute]
     rows = found.rows_in(length, room, most)
     assert 0 <= rows <= most
-    assert rows == 0 or found.of(rows * length).total <= room
-    assert rows == most or found.of((rows + 1) * length).total > room
+    assert rows == 0 or found.of(rows, length).total <= room
+    assert rows == most or found.of(rows + 1, length).total > room
 
 
 @settings(max_examples=40, deadline=None)
@@ -303,7 +324,7 @@ def test_copies_of_a_checkpoint_find_room_unless_a_quarter_of_the_rows_would_go(
     found, length, most = needs(saving, tiny.SHAPE, GPU), 512, 300
     copies = parameters(tiny.SHAPE) * (4 if weights_only else 12)
     alone, beside = FOUND[False].rows_in(length, room, most), found.rows_in(length, room, most)
-    assert beside == alone or copies <= COPIED * (room - found.of(beside * length).total)
+    assert beside == alone or copies <= COPIED * (room - found.of(beside, length).total)
     assert 3 * alone <= 4 * beside
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
+MASK_BYTES = 5  # of a query and a key of a row where a mask is made: as a bool, and as what is added to their score
 PAIRS_A_CALL = 16_000  # of a query and a key: what a call costs on a CPU besides them, by measurement
 HALF = (torch.bfloat16, torch.float16)
 HOPPER, CUDNN_SIZE = 9, 128  # generation of GPUs and size of a head where cuDNN's kernels are quicker than our own
@@ -63,6 +64,9 @@ class Documents:
             self.mask = torch.cat([previous_row_mask(document_BT, window), self.mask], dim=-1)
         if crossing or (not document_BT.is_cuda and _cheaper_apart(lengths, document_BT.shape[1])):
             self.lengths = lengths
+        else:  # of a bool mask SDPA would make these numbers in every layer, and keep all of them
+            computed = torch.float32 if dtype in HALF and not document_BT.is_cuda else dtype
+            self.mask = torch.full_like(self.mask, -torch.inf, dtype=computed).masked_fill_(self.mask, 0.0)
 
     def _prepare_kernels(self, document_BT: Tensor, documents: int) -> None:
         from danlu.model.attention_cuda import CAPABILITIES, spans
@@ -134,18 +138,20 @@ def _cudnn_works(device: torch.device) -> bool:
 def document_mask(document_BT: Tensor, window: int | None = None) -> Tensor:
     """bool [B, 1, T, T], true where a query (row) sees a key (column)."""
     place = torch.arange(document_BT.shape[1], device=document_BT.device)
-    behind = place[:, None] - place
-    seen = (behind >= 0) if window is None else (behind >= 0) & (behind < window)
-    return (seen & (document_BT[:, :, None] == document_BT[:, None, :]))[:, None]
+    seen = place[:, None] >= place
+    if window is not None:
+        seen &= place[:, None] < place + window
+    return (document_BT[:, :, None] == document_BT[:, None, :]).logical_and_(seen)[:, None]
 
 
 def previous_row_mask(document_BT: Tensor, window: int | None = None) -> Tensor:
     """bool [B, 1, T, T], true where a query sees a key of the row before; the first row has none, and sees nothing."""
     place = torch.arange(document_BT.shape[1], device=document_BT.device)
-    behind = place[:, None] - place + len(place)
     same = document_BT[:, :, None] == document_BT.roll(1, 0)[:, None, :]
     same[0] = False  # a document that begins in it may go on in the last row, which comes before it here
-    return (same if window is None else same & (behind < window))[:, None]
+    if window is not None:
+        same &= place[:, None] + len(place) < place + window
+    return same[:, None]
 
 
 def _cheaper_apart(lengths: list[int], row: int) -> bool:
@@ -165,7 +171,9 @@ def _each_document(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, lengths: list
 
 
 def masked_attention(q_BTHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, mask: Tensor | None) -> Tensor:
-    """SDPA [B, T, H, D] with grouped key-value heads; mask is bool and broadcasts to [B, H, T, S]; None: causal."""
+    """SDPA [B, T, H, D] with grouped key-value heads; mask is bool or added to scores, and broadcasts to [B, H, T, S];
+    None: causal.
+    """
     q, k, v = (x.transpose(1, 2) for x in (q_BTHD, k_BSKD, v_BSKD))
     if q.is_cuda:  # the memory-efficient kernel, the one on CUDA that takes masks, knows no grouped heads
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))

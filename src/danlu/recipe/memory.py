@@ -67,7 +67,7 @@ def planned(recipe: Recipe, name: str, gpu: int | None, recompute: bool | None =
     whole = -(-most_rows(train, unit) // processes)
     fitting = min(whole, CPU_TOKENS // length) if gpu is None else found.rows_in(length, room, whole)
     rows = train.rows or max(least, fitting - fitting % least)
-    memory = found.of(rows * length)
+    memory = found.of(rows, length)
     return Planned(rows, memory.total <= room, memory)
 
 

@@ -50,7 +50,7 @@ def lacking_memory(settings: TrainSettings, shape: ModelSettings, stream: Stream
         return None
     here = World(0, 1, torch.device("cpu"))
     rows = settings.rows or fitting_rows(settings, shape, stream, here)
-    needed = needs(settings, shape, None).of(rows * stream.length).total
+    needed = needs(settings, shape, None).of(rows, stream.length).total
     free = free_bytes(here.device)
     if needed <= free:
         return None
@@ -104,7 +104,7 @@ def _load(stepper: Stepper, settings: TrainSettings, shape: ModelSettings, strea
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         gpu = torch.cuda.mem_get_info(device)[1]
-        expected = needs(settings, shape, gpu).of(rows * stream.length).total
+        expected = needs(settings, shape, gpu).of(rows, stream.length).total
     stepper.take(step, 0.0, settings.clip)
     start = time.monotonic()
     for _ in range(ROUNDS):

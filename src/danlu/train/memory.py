@@ -17,6 +17,7 @@ from danlu.ledger.errors import UserError
 from danlu.model.adapt import slots
 from danlu.model.adapters import LoRA as Adapter
 from danlu.model.alibi import EXTRA
+from danlu.model.attention import MASK_BYTES
 from danlu.model.decoder import Decoder
 from danlu.model.head import KEPT_CHUNKS, RECOMPUTED_CHUNKS, chunk_bytes, chunk_bytes_of
 from danlu.model.nf4 import BITS as NF4_BITS
@@ -75,6 +76,8 @@ class Needs:
     """Bytes a token that one block's backward pass takes besides."""
     ends: int
     """Bytes a token from the last block to the loss and back."""
+    pair: int
+    """Bytes that two tokens of a row take: a mask's, where no kernel does without."""
     row: int
     """Bytes of one token's logits; 0 where there are none."""
     chunk: int
@@ -88,9 +91,9 @@ class Needs:
     copies: int
     """Bytes that a checkpoint on the way takes where it lies beside the run until it is written."""
 
-    def of(self, tokens: int) -> Memory:
-        """With micro-batches of so many tokens, all of them in the loss."""
-        loss = 0
+    def of(self, rows: int, length: int) -> Memory:
+        """With micro-batches of so many rows of `length` tokens, all of them in the loss."""
+        loss, tokens = 0, rows * length
         if self.row and tokens:
             chunks = max(self.least, -(-tokens // max(16, self.chunk // self.row)))
             chunks = 1 if tokens * self.row <= self.whole else chunks
@@ -98,7 +101,7 @@ class Needs:
         loss += self.ends * tokens
         beyond = max(0, self.block * tokens - loss)  # the loss is over when the first block goes back
         parts = {part.name: getattr(self.fixed, part.name) for part in fields(self.fixed)}
-        activations = parts.pop("activations") + self.kept * tokens + beyond
+        activations = parts.pop("activations") + self.kept * tokens + self.pair * tokens * length + beyond
         return Memory(**{**parts, "activations": activations, "loss": loss})
 
     def rows_in(self, length: int, room: int, most: int) -> int:
@@ -114,7 +117,7 @@ class Needs:
         low, high = 0, most
         while low < high:
             middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.of(middle * length).total <= room else (low, middle - 1)
+            low, high = (middle, high) if self.of(middle, length).total <= room else (low, middle - 1)
         return low
 
 
@@ -145,6 +148,7 @@ def needs(settings: TrainSettings, shape: ModelSettings, gpu: int | None, world_
         kept,
         block,
         4 * width * size,
+        MASK_BYTES if gpu is None or size == 4 else 0,
         vocabulary * size,
         chunk,
         chunk * KEPT_CHUNKS if kept_logits else 0,
@@ -273,7 +277,7 @@ def require_fit(settings: TrainSettings, shape: ModelSettings, length: int, unit
     gpu = torch.cuda.mem_get_info(world.device)[1] if on_gpu else None
     free = free_bytes(world.device) // (1 if on_gpu else world.size)
     rows = 2 if unit == "pair" else 1
-    needed = needs(sharded(settings, shape, gpu, world.size), shape, gpu, world.size).of(rows * length)
+    needed = needs(sharded(settings, shape, gpu, world.size), shape, gpu, world.size).of(rows, length)
     if needed.total <= free:
         return
     most = sorted(vars(needed).items(), key=lambda part: -part[1])[:3]
@@ -299,5 +303,5 @@ def sharded(settings: TrainSettings, shape: ModelSettings, gpu: int | None, worl
         return settings
     level = "none"
     if world_size > 1 and gpu is not None:
-        level = "none" if needs(settings, shape, gpu).of(0).total <= gpu / 2 else "full"
+        level = "none" if needs(settings, shape, gpu).of(0, 0).total <= gpu / 2 else "full"
     return settings.model_copy(update={"sharding": level})
