@@ -234,5 +234,11 @@ def test_mistakes_are_explained(model: Model, folders: dict[str, Path], tmp_path
         load(moved)
     (moved / "adapter_config.json").write_text(json.dumps(stated))
     (moved / "adapter_model.safetensors").write_bytes(b"\x80\x04")
+    with pytest.raises(UserError, match="a pickle under the name of safetensors"):
+        load(moved)
+    (moved / "adapter_model.safetensors").write_bytes(b"{}")
     with pytest.raises(UserError, match="damaged or cut short"):
+        load(moved)
+    (moved / "adapter_model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"no adapter_model.safetensors here"):
         load(moved)

@@ -134,6 +134,9 @@ def test_peft_opens_ours_and_we_open_it_again(bases: dict[str, Path], tmp_path: 
         {"target_modules": ["q_proj", "down_proj"], "use_rslora": True},
         {"target_modules": "all-linear", "use_dora": True},
         {"target_modules": ["k_proj", "up_proj"], "rank_pattern": {"k_proj": 5}, "alpha_pattern": {"up_proj": 20}},
+        {"target_modules": ["self_attn.q_proj", "down_proj"], "layers_to_transform": [1]},
+        {"target_modules": r".*\.[01]\..*\.(q|down)_proj", "exclude_modules": ["layers.0.mlp.down_proj"]},
+        {"target_modules": ["model.layers.0.self_attn.v_proj", "o_proj"], "layers_to_transform": 1},
     ],
 )
 def test_we_open_pefts(bases: dict[str, Path], tmp_path: Path, more: dict[str, object]) -> None:
@@ -247,6 +250,7 @@ def test_adapters_of_packed_forms(bases: dict[str, Path], tmp_path: Path, path: 
     name = f"base_model.model.model.layers.1.{path}"
     save_file({f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}, tmp_path / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": [path.partition(".")[2]]}
+    config |= {"layers_to_transform": 1}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     before = slot.weight.detach().clone()
     attach_stored(decoder, read_adapter(tmp_path))

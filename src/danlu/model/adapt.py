@@ -56,22 +56,26 @@ def slots(decoder: Decoder) -> Iterator[tuple[int, str, Projection]]:
                 yield layer, name, slot
 
 
-def known_targets(decoder: Decoder) -> dict[str, tuple[str, ...]]:
-    """Names that a target may have on disk (`q_proj`, `W_pack`, …) and the weights that each covers.
-
-    Beside those of the decoder's own form, those of the forms that are read as it.
+def modules_on_disk(decoder: Decoder, layer: int) -> dict[str, tuple[str, ...]]:
+    """Paths that a layer's modules may have on disk (`model.layers.0.self_attn.q_proj`, …) and the weights that each
+    covers: those of the decoder's own form first, then those of the forms that are read as it.
     """
     inside = {name for _, _, slot in slots(decoder) for name in slot.inside}
     own = decoder.settings.family
-    names: dict[str, tuple[str, ...]] = {}
+    paths: dict[str, tuple[str, ...]] = {}
     for family in sorted(FAMILIES.values(), key=lambda family: family.name != own):
         if own not in (family.name, family.read_as):
             continue
         for weight in sorted(inside):
-            names.setdefault(_last(family.on_disk(f"layers.0.{weight}.weight")), (weight,))
+            paths[family.on_disk(f"layers.{layer}.{weight}.weight").removesuffix(".weight")] = (weight,)
         if family.packed:
-            names.setdefault(_last(family.packed.name), ("q", "k", "v"))
-    return names
+            paths[family.packed.name.format(layer).removesuffix(".weight")] = ("q", "k", "v")
+    return paths
+
+
+def known_targets(decoder: Decoder) -> dict[str, tuple[str, ...]]:
+    """Names that a target may have on disk (`q_proj`, `W_pack`, …) and the weights that each covers."""
+    return {path.rpartition(".")[2]: covers for path, covers in modules_on_disk(decoder, 0).items()}
 
 
 def packed_in(family: Family) -> tuple[str, ...] | None:
@@ -244,8 +248,3 @@ def _principal(weight_OI: Tensor, rank: int, scale: float, generator: torch.Gene
     root = s[:rank].div(scale).sqrt()
     # Contiguous: the optimizer takes moments and weights for laid out alike.
     return (root[:, None] * vh[:rank]).contiguous(), (u[:, :rank] * root).contiguous()
-
-
-def _last(name: str) -> str:
-    """`q_proj` of `model.layers.0.self_attn.q_proj.weight`."""
-    return name.removesuffix(".weight").rpartition(".")[2]

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from danlu.ledger.errors import UserError
 from danlu.ledger.files import atomic_file, read_json
-from danlu.model.adapt import AdapterShape, known_targets, packed_in, slots, trained
+from danlu.model.adapt import AdapterShape, known_targets, modules_on_disk, packed_in, slots, trained
+from danlu.model.adapter_targets import Targets, layer_of, matching
 from danlu.model.adapters import LoRA, Pair
 from danlu.model.families.table import FAMILIES
+from danlu.model.mark import marks_of
 from danlu.model.projection import Projection
 from danlu.model.reward_head import reward_decoder
+from danlu.model.stored import opened, some
 from danlu.model.tensors import write_tensors
 
 if TYPE_CHECKING:
     from danlu.model.decoder import Decoder
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS, _PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 _PREFIX = "base_model.model."
 _SCORE = _PREFIX + "score.weight"
 _A, _B, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
@@ -34,14 +35,20 @@ _A, _B, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector
 
 @dataclass(frozen=True)
 class Base:
-    """The folder whose weights an adapter belongs to, and a mark of them."""
+    """The folder whose weights an adapter belongs to, and marks of them: the one that is written down, and those that
+    earlier adapters may carry; none where an adapter has no mark, such as PEFT's own.
+    """
 
     folder: str
-    mark: str
+    marks: tuple[str, ...]
 
     @classmethod
     def of(cls, folder: Path) -> Base:
-        return cls(str(folder.resolve()), mark_of(folder))
+        return cls(str(folder.resolve()), marks_of(folder))
+
+    @property
+    def mark(self) -> str:
+        return self.marks[0] if self.marks else ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ class StoredAdapter:
     shape: AdapterShape
     base: Base
     modules: Mapping[str, Module]
+    targets: Targets
     score: Tensor | None = None
     """Of a reward model, its head [1, D]."""
 
@@ -69,27 +77,6 @@ class StoredAdapter:
 def is_adapter(folder: Path) -> bool:
     """Whether the folder holds an adapter and not a model."""
     return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
-
-
-def mark_of(folder: Path) -> str:
-    """What tells weights from others of the same shape: a hash of the first and last rows of the matrices that end
-    attention and MLP in each layer, rounded to bfloat16, so that format and sharding do not matter. Empty where there
-    are no safetensors.
-    """
-    ends = tuple(
-        family.on_disk(f"layers.0.{part}.weight").rpartition("layers.0.")[2]
-        for family in FAMILIES.values()
-        for part in ("o", "down")
-    )
-    digests = []
-    for path in sorted(folder.glob("model*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  # the file is no mapping
-                if name.endswith(ends):
-                    tensor = file.get_slice(name)
-                    rows = torch.stack((tensor[0], tensor[-1])).to(torch.bfloat16)
-                    digests.append(hashlib.sha256(rows.view(torch.uint8).numpy().tobytes()).hexdigest())
-    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest() if digests else ""
 
 
 def write_adapter(
@@ -156,50 +143,42 @@ def write_adapter(
 
 
 def read_adapter(folder: Path) -> StoredAdapter:
-    """An adapter's shape and tensors.
+    """An adapter's shape and tensors, of its safetensors, or without any of a `.bin` that holds tensors alone.
 
     Raises UserError for a folder that is no adapter, one of another kind than LoRA, settings that change what is
-    computed, tensors that belong to no pair, and files that are damaged or pickled.
+    computed, tensors that belong to no pair or are others than the settings say, and files that are damaged.
     """
     config = _read_config(folder)
-    path = folder / WEIGHTS
-    if not path.is_file():
-        pickled = "; adapter_model.bin would run code when opened and is not read" if _bin(folder) else ""
-        raise UserError(f"no {WEIGHTS} here{pickled}", where=str(folder), do="save the adapter as safetensors")
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"damaged or cut short ({error})", where=str(path), do="copy this file again") from error
+    path = next((folder / name for name in (WEIGHTS, _PICKLED) if (folder / name).is_file()), None)
+    if path is None:
+        raise UserError(f"no {WEIGHTS} here", where=str(folder), do="copy it from where the adapter was trained")
+    with opened(path) as file:
+        tensors, metadata = dict(file), file.metadata
     score = tensors.pop(_SCORE, None)
     if (score is None) != (not config.get("modules_to_save")):
-        raise UserError("modules_to_save and what is saved do not agree", where=str(path), do="copy both files again")
+        raise _unlike("modules_to_save and what is saved do not agree", path)
+    targets = Targets.of(config)
     shape = AdapterShape(
         rank=config["r"],
         alpha=config["lora_alpha"],
         dropout=config.get("lora_dropout") or 0.0,
-        targets=tuple(_list(config.get("target_modules"))),
+        targets=(targets.targets,) if isinstance(targets.targets, str) else targets.targets,
         rank_stabilised=bool(config.get("use_rslora")),
         magnitudes=bool(config.get("use_dora")),
         over="nf4" if metadata.get("over") == "nf4" else "full",
     )
     modules = {}
     for name in [name for name in tensors if name.endswith(_A)]:
-        module = name.removesuffix(_A)
-        a, b = tensors.pop(name), tensors.pop(module + _B, None)
-        if b is None or a.shape[0] != b.shape[1]:
-            raise UserError(f"{name} has no fitting lora_B", where=str(path), do="copy this file again")
-        magnitude = tensors.pop(module + _MAGNITUDE, None)
-        path_in_model = module.removeprefix(_PREFIX)
-        alpha = _matching(config.get("alpha_pattern") or {}, path_in_model, config["lora_alpha"])
-        modules[path_in_model] = Module(a, b, magnitude, shape.scale(a.shape[0], alpha))
+        module = name.removesuffix(_A).removeprefix(_PREFIX)
+        modules[module] = _module(module, tensors, config, shape, path)
     if tensors or not modules:
         strange = ", ".join(sorted(tensors)[:3]) or "no LoRA pair"
         raise UserError(f"tensors that are not LoRA's on projections: {strange}", where=str(path), do=_MERGE_THERE)
-    return StoredAdapter(
-        folder, shape, Base(config.get("base_model_name_or_path") or "", metadata.get("base", "")), modules, score
-    )
+    unnamed = [module for module in modules if module not in targets]
+    if unnamed:
+        raise _unlike(f"target_modules of {CONFIG} does not name {some(unnamed)}, which has tensors", path)
+    base = Base(config.get("base_model_name_or_path") or "", tuple(filter(None, [metadata.get("base")])))
+    return StoredAdapter(folder, shape, base, modules, targets, score)
 
 
 def base_folder(stored: StoredAdapter) -> Path:
@@ -220,7 +199,7 @@ def loras(decoder: Decoder, stored: StoredAdapter, base: Base | None = None) -> 
 
     Raises UserError where the adapter is for another base: another mark, modules or shapes.
     """
-    if base and base.mark and stored.base.mark and base.mark != stored.base.mark:
+    if base and stored.base.marks and not set(base.marks) & set(stored.base.marks):
         moved = stored.base.folder in ("", base.folder)
         raise UserError(
             "this adapter was trained on other weights" + ("" if moved else f": {stored.base.folder}"),
@@ -232,8 +211,8 @@ def loras(decoder: Decoder, stored: StoredAdapter, base: Base | None = None) -> 
     places = {(layer, part): (name, slot) for layer, name, slot in slots(decoder) for part in slot.inside}
     names, found = known_targets(decoder), dict[tuple[int, str], list[Pair]]()
     for path, module in stored.modules.items():
-        layer, covers = re.search(r"layers\.(\d+)\.", path), names.get(path.rpartition(".")[2])
-        place = places.get((int(layer[1]), covers[0])) if layer and covers else None
+        layer, covers = layer_of(path), names.get(path.rpartition(".")[2])
+        place = places.get((layer, covers[0])) if layer is not None and covers else None
         if layer is None or covers is None or place is None:
             raise _other_base(stored, f"it has {path}, and the base no such module")
         name, slot = place
@@ -241,8 +220,24 @@ def loras(decoder: Decoder, stored: StoredAdapter, base: Base | None = None) -> 
         if (module.b.shape[0], module.a.shape[1]) != wanted:
             got = f"{module.b.shape[0]} × {module.a.shape[1]}"
             raise _other_base(stored, f"{path} is {got} and the base's {wanted[0]} × {wanted[1]}")
-        found.setdefault((int(layer[1]), name), []).append(_pair(module, path, covers, slot))
+        found.setdefault((layer, name), []).append(_pair(module, path, covers, slot))
+    _require_whole(
+        decoder, stored, {(layer, part) for (layer, _), own in found.items() for p in own for part in p.covers}
+    )
     return {place: LoRA(pairs, stored.shape.dropout) for place, pairs in found.items()}
+
+
+def _require_whole(decoder: Decoder, stored: StoredAdapter, covered: Set[tuple[int, str]]) -> None:
+    """Raises UserError where the settings name a module that none of what is `covered`, (layer, weight), belongs to."""
+    missing = [
+        path
+        for layer in range(len(decoder.blocks))
+        for path, covers in modules_on_disk(decoder, layer).items()
+        if path in stored.targets and not {(layer, part) for part in covers} <= covered
+    ]
+    if missing:
+        what = f"tensors missing for {len(missing)} modules that target_modules of {CONFIG} names: {some(missing)}"
+        raise _unlike(what, stored.folder)
 
 
 def attach_stored(decoder: Decoder, stored: StoredAdapter, base: Base | None = None) -> None:
@@ -263,6 +258,28 @@ def attach_stored(decoder: Decoder, stored: StoredAdapter, base: Base | None = N
         adapter = found.get((layer, name))
         slot.adapters = adapter.to(slot.device) if adapter else None
     decoder.random = stored.shape.dropout > 0
+
+
+def _module(
+    name: str, tensors: dict[str, Tensor], config: Mapping[str, Any], shape: AdapterShape, path: Path
+) -> Module:
+    """Takes the tensors of one module. Raises UserError where they are not what the settings say."""
+    key = _PREFIX + name
+    a, b, magnitude = tensors.pop(key + _A), tensors.pop(key + _B, None), tensors.pop(key + _MAGNITUDE, None)
+    if b is None or a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
+        raise _unlike(f"{name}{_A} has no fitting lora_B", path)
+    rank = matching(config.get("rank_pattern") or {}, name, shape.rank)
+    if a.shape[0] != rank:
+        raise _unlike(f"{name} has rank {a.shape[0]}, and r of {CONFIG} is {rank}", path)
+    if (magnitude is not None) != shape.magnitudes:
+        has = "has" if magnitude is not None else "lacks"
+        raise _unlike(f"{name} {has} DoRA's magnitudes, and use_dora of {CONFIG} is {shape.magnitudes}", path)
+    integers = [tensor.dtype for tensor in (a, b, magnitude) if tensor is not None and not tensor.is_floating_point()]
+    if integers:
+        kind = str(integers[0]).removeprefix("torch.")
+        raise UserError(f"{name} is stored as integers ({kind})", where=str(path), do="save the adapter in float32")
+    alpha = matching(config.get("alpha_pattern") or {}, name, shape.alpha)
+    return Module(a, b, magnitude, shape.scale(a.shape[0], alpha))
 
 
 def _pair(module: Module, path: str, covers: tuple[str, ...], slot: Projection) -> Pair:
@@ -305,19 +322,24 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"no {CONFIG} here", where=str(folder), do="name an adapter's folder")
     config = read_json(path, "copy the file again from its origin")
-    missing = [key for key in ("r", "lora_alpha") if key not in config]
+    missing = [key for key in ("r", "lora_alpha", "target_modules") if config.get(key) in (None, "", [])]
     strange = {key: config[key] for key, fine in _NEUTRAL.items() if config.get(key, fine[0]) not in fine}
     if strange:
         said = ", ".join(f"{key}: {value}" for key, value in strange.items())
         raise UserError(f"an adapter with {said} is not supported", where=str(path), do=_MERGE_THERE)
     if missing:
         raise UserError(f"{', '.join(missing)} missing", where=str(path), do="copy the file again")
+    if not isinstance(config["r"], int) or config["r"] < 1 or not isinstance(config["lora_alpha"], int | float):
+        said = f"r {config['r']!r} and lora_alpha {config['lora_alpha']!r}"
+        raise UserError(f"{said} are no rank and no number", where=str(path), do="copy the file again")
+    try:
+        Targets.of(config)
+        for key in (*(config.get("rank_pattern") or {}), *(config.get("alpha_pattern") or {})):
+            re.compile(key)
+    except (re.error, TypeError) as error:
+        what = f"target_modules or a pattern cannot be read ({error})"
+        raise UserError(what, where=str(path), do="copy the file again") from None
     return config
-
-
-def _matching(pattern: Mapping[str, float], module: str, default: float) -> float:
-    """PEFT's rule: a key is a regular expression for the end of a module's path."""
-    return next((value for key, value in pattern.items() if re.match(rf"(.*\.)?({key})$", module)), default)
 
 
 def _other_base(stored: StoredAdapter, why: str) -> UserError:
@@ -328,9 +350,6 @@ def _other_base(stored: StoredAdapter, why: str) -> UserError:
     )
 
 
-def _list(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else sorted(value or [])
-
-
-def _bin(folder: Path) -> bool:
-    return (folder / "adapter_model.bin").is_file()
+def _unlike(what: str, where: Path) -> UserError:
+    do = f"copy {CONFIG} and {WEIGHTS} together from where the adapter was trained"
+    return UserError(what, where=str(where), do=do)
