@@ -210,7 +210,7 @@ def chat(model: ModelPath, overrides: Overrides = None) -> None:
     from danlu.infer.model import load
 
     settings: Any = _given("danlu.infer.settings:ChatSettings", overrides)
-    adapters = [settings.adapter] if settings.adapter else []
+    adapters = {str(settings.adapter): settings.adapter} if settings.adapter else {}
     talk(load(model, quantize=settings.quantize, adapters=adapters, template=settings.template), settings)
 
 

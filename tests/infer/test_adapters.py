@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
+from danlu.cli import app
 from danlu.evaluate.agreement import InEngine, agreement
 from danlu.infer.chat import chat
 from danlu.infer.engine import Engine
@@ -98,6 +100,36 @@ def test_an_adapters_folder_brings_its_base(folders: dict[str, Path]) -> None:
     assert ids(poet, None) == ids(load(folders["poet"]), "poet") == ids(poet, "poet")
 
 
+def test_folders_of_one_name_are_told_apart(folders: dict[str, Path], tmp_path: Path) -> None:
+    base = shutil.copytree(folders["base"], tmp_path / "runs" / "one" / "sft")
+    poet = shutil.copytree(folders["poet"], tmp_path / "runs" / "two" / "sft")
+    law = shutil.copytree(folders["law"], tmp_path / "three" / "two" / "sft")
+    both = load(base, adapters=[poet])
+    assert list(both.voices) == ["one/sft", "two/sft"] and both.name == "one/sft"
+    assert ids(both, "two/sft") == ids(load(folders["poet"]), None) != ids(both, None)
+    assert list(load(base, adapters=[poet, law, folders["dora"]]).voices) == [
+        "one/sft", "runs/two/sft", "three/two/sft", "dora",
+    ]  # fmt: skip
+    named = load(base, adapters={"sft": poet})
+    assert list(named.voices) == ["one/sft", "sft"] and ids(named, "sft") == ids(both, "two/sft")
+    config = poet / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": str(base)}))
+    assert list(load(poet).voices) == ["sft", "one/sft"]
+    for name in ("sft", "one/sft"):
+        with pytest.raises(UserError, match=f"{name} is what another voice is called"):
+            create_app(load(base, adapters={"sft": poet, "one/sft": law}), ServeSettings(name=name))
+
+
+def test_the_command_talks_with_an_adapter_in_a_folder_of_the_bases_name(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    base = shutil.copytree(folders["base"], tmp_path / "one" / "sft")
+    poet = shutil.copytree(folders["poet"], tmp_path / "two" / "sft")
+    given = ["chat", str(base), f"adapter={poet}", "raw=true", "sampling.temperature=0", f"sampling.max_tokens={COUNT}"]
+    said = CliRunner().invoke(app, given, input=f"{PROMPT}\n")
+    assert said.exit_code == 0 and load(folders["poet"]).generate(PROMPT, max_tokens=COUNT) in said.output
+
+
 def test_the_server_offers_them_by_name(model: Model) -> None:
     with TestClient(create_app(model, ServeSettings(name="house")), base_url="http://localhost:8000") as client:
         listed = [one["id"] for one in client.get("/v1/models").json()["data"]]
@@ -124,7 +156,8 @@ def test_the_terminal_talks_with_one(folders: dict[str, Path]) -> None:
     settings = ChatSettings.model_validate(
         {"raw": True, "adapter": folders["law"], "sampling": {"temperature": 0.0, "max_tokens": COUNT}}
     )
-    chat(load(folders["base"], adapters=[folders["law"]]), settings, read, shown.append)
+    chat(load(folders["base"], adapters={str(folders["law"]): folders["law"]}), settings, read, shown.append)
+    assert f"Talking with {folders['law']}." in shown[0]
     assert load(folders["law"]).generate(PROMPT, max_tokens=COUNT) in "".join(shown)
 
 
@@ -218,7 +251,7 @@ def test_mistakes_are_explained(model: Model, folders: dict[str, Path], tmp_path
         model.generate("x", adapter="nobody")
     with pytest.raises(UserError, match="not an adapter"):
         load(folders["base"], adapters={"twin": folders["base"]})
-    with pytest.raises(UserError, match="one name"):
+    with pytest.raises(UserError, match="law is named twice"):
         load(folders["base"], adapters=[folders["law"], folders["law"]])
     config = folders["law"] / "adapter_config.json"
     moved = tmp_path / "law"

@@ -44,7 +44,7 @@ class Chat:
     def __init__(self, model: Model, settings: ChatSettings, write: Callable[[str], object]) -> None:
         self.model, self.write = model, write
         self.sampling: SamplingSettings = settings.sampling
-        self.adapter = settings.adapter.resolve().name if settings.adapter else None
+        self.adapter = str(settings.adapter) if settings.adapter else None
         self.system, self.raw = settings.system, settings.raw
         self.words = WORDS[settings.language]
         self.history: list[Message] = []

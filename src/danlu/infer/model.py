@@ -16,7 +16,7 @@ from danlu.config import check
 from danlu.infer.engine import Engine, Event, Finish, Request
 from danlu.infer.settings import Quantize, SamplingSettings
 from danlu.infer.text import TextStream
-from danlu.infer.voices import Voices, words_of
+from danlu.infer.voices import Voices, told_apart, words_of
 from danlu.ledger.checkpoints import resolve_checkpoint
 from danlu.ledger.errors import UserError
 from danlu.ledger.manifest import read_manifest
@@ -211,7 +211,8 @@ def load(
     """A model from a Hugging Face folder, a checkpoint, or a stage or run that has trained.
 
     An adapter's folder is opened over its base. `adapters` are further ones over the same base, by a name or by that of
-    their folder; a request may name any of them, or the base.
+    their folder; a request may name any of them, or the base. Folders of one name are told apart by those above them:
+    `a/sft` and `b/sft`.
     By default on a GPU in bf16 where there is one, else on the CPU in float32; dtype is float32, bf16 or fp16.
     `quantize`: weights in int8 (half of bf16's memory), int4 (a third) or nf4; large ones are faster so on a CPU. None:
     whole, but a base whose adapters were all trained over nf4 is opened as it was then; full: whole there too.
@@ -230,10 +231,8 @@ def load(
         require_tokenizer(folder, tokenizer.vocab_size, tokenizer.origin)
     chosen = Template(tokenizer, choice=template) if template or tokenizer.chat_template else None
     _require_trained_with(folder, tokenizer, chosen)
-    named = adapters if isinstance(adapters, Mapping) else {Path(one).resolve().name: one for one in adapters}
-    if len(named) < len(adapters):
-        raise UserError("two adapters have one name", where="adapters", do="give them as {name: folder}")
-    voices = Voices.of(folder, Path(path).resolve().name, {name: Path(one) for name, one in named.items()})
+    name, named = _named(Path(path), adapters)
+    voices = Voices.of(folder, name, named)
     for one in voices.adapters:
         _require_trained_with(one.folder, tokenizer, chosen)
     form = voices.over if quantize is None else None if quantize == "full" else quantize
@@ -246,6 +245,18 @@ def load(
         first=voices.first,
     )
     return Model(engine, tokenizer, chosen, voices.name, voices.others, form)
+
+
+def _named(path: Path, adapters: Mapping[str, Path | str] | Sequence[Path | str]) -> tuple[str, dict[str, Path]]:
+    """What the model is called, and the adapters by their names."""
+    if isinstance(adapters, Mapping):
+        return told_apart([path], adapters.keys())[0], {name: Path(one) for name, one in adapters.items()}
+    folders = [path, *map(Path, adapters)]
+    name, *names = told_apart(folders)
+    twice = [one for one in names if [name, *names].count(one) > 1]
+    if twice:
+        raise UserError(f"{twice[0]} is named twice", where="adapters", do="name each folder once")
+    return name, dict(zip(names, folders[1:], strict=True))
 
 
 def _require_trained_with(folder: Path, tokenizer: Tokenizer, template: Template | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,19 +40,17 @@ class Voices:
     def of(cls, folder: Path, name: str, adapters: Mapping[str, Path]) -> Voices:
         """A model's folder, or an adapter's, called `name`, with further adapters over the same base.
 
-        Raises UserError for what is no adapter, and for names that come twice.
+        No adapter may be called `name`. Raises UserError for what is no adapter.
         """
         stored = {own: _read(path) for own, path in adapters.items()}
         others = {own: number for number, own in enumerate(stored)}
-        if name in others:
-            raise UserError(f"model and adapter are both called {name}", where="adapters", do="give {name: folder}")
         if not is_adapter(folder):
             return cls(folder, list(stored.values()), name, BASE, others)
         main = read_adapter(folder)
         base, last = base_folder(main), len(stored)
         if main.score is not None and stored:
             raise UserError("a reward model takes no further adapters", where=str(folder), do="load each by itself")
-        called = base.name if base.name not in (*others, name) else str(base)
+        (called,) = told_apart([base], {*others, name})
         return cls(base, [*stored.values(), main], name, last, {**others, called: BASE})
 
     @property
@@ -71,6 +69,27 @@ class Voices:
         elif self.adapters:
             load_several(decoder, [loras(decoder, one, base) for one in self.adapters], dtype)
         return decoder
+
+
+def told_apart(folders: Sequence[Path], taken: Set[str] = frozenset()) -> list[str]:
+    """Names of folders: each its own, after as many of those above it as tell it from the others and what is `taken`.
+
+    `runs/a/sft` and `runs/b/sft` are called `a/sft` and `b/sft`; the same folder twice has one name.
+    """
+    paths = [folder.resolve() for folder in folders]
+
+    def name(path: Path) -> str:
+        for count in range(1, len(path.parts)):
+            own = _end(path, count)
+            if own not in {*taken, *(_end(other, count) for other in paths if other != path)}:
+                return own
+        return str(path)
+
+    return [name(path) for path in paths]
+
+
+def _end(path: Path, count: int) -> str:
+    return "/".join(path.parts[-count:])
 
 
 def words_of(folder: Path) -> Path:

@@ -31,7 +31,10 @@ class Api:
 
     def __init__(self, model: Model, name: str, worker: Worker, settings: ServeSettings) -> None:
         self.model, self.name, self.worker, self.settings = model, name, worker, settings
-        self.names = {name: model.name, **{other: other for other in model.voices if other != model.name}}
+        others = {other: other for other in model.voices if other != model.name}
+        if name in others:
+            raise UserError(f"{name} is what another voice is called", where="name", do="give the model another name")
+        self.names = {name: model.name, **others}
         """What a request may name as its model, and the voice that answers then."""
 
     async def chat(self, request: Request) -> Response:
