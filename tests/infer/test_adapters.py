@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
@@ -188,7 +191,10 @@ def test_a_merge_from_4_bits_is_said_and_measured(folders: dict[str, Path], tmp_
     export_model(tmp_path, tmp_path / "as_trained", "float32")
     export_model(tmp_path, tmp_path / "original", "float32", onto_original=True, accept=True)
     scores = [json.loads((tmp_path / name / "agreement.json").read_text()) for name in ("as_trained", "original")]
-    assert all(score["made"] == "adapter over nf4 weights merged, float32" for score in scores)
+    assert [score["made"] for score in scores] == [
+        "adapter over nf4 weights merged, float32",
+        "adapter over nf4 weights merged into the original, float32",
+    ]
     assert scores[0]["kl"] < 1e-6 and scores[0]["top1"] == 1.0
     assert scores[1]["kl"] > 1e-4, "the base is not what its 4 bits are"
     merged, was = load_decoder(tmp_path / "as_trained"), own.blocks[0].qkv.whole_weight(torch.float32)
@@ -234,13 +240,30 @@ def test_agreement_sees_another_model(folders: dict[str, Path]) -> None:
     assert not apart.same_model and apart.greedy < 1.0
 
 
+def test_rounding_takes_no_divergence_below_0(folders: dict[str, Path]) -> None:
+    form = InEngine(Engine(load_decoder(folders["base"])))
+
+    class Rounded(InEngine):
+        def logp(self, ids: Sequence[int]) -> torch.Tensor:
+            return super().logp(ids) + 1e-6  # as far from normalised as float32 may be over a large vocabulary
+
+    assert 0 <= agreement(form, Rounded(form.engine), [[1, 2, 3, 4]]).kl < 1e-12
+
+
 def test_an_export_that_is_another_model_is_refused(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("danlu.evaluate.agreement.LEAST_TOP1", 1.1)
     monkeypatch.setattr("danlu.evaluate.agreement.MOST_KL", -1.0)
-    with pytest.raises(UserError, match="another model than"):
+    with pytest.raises(UserError, match="another model than this") as refused:
         export_model(folders["poet"], tmp_path / "out", "bf16")
+    assert refused.value.where == str(folders["poet"]) and "--dtype float32" in str(refused.value)
+    stored = shutil.copytree(folders["poet"], tmp_path / "qlora") / "adapter_model.safetensors"
+    with safe_open(stored, framework="pt") as file:
+        metadata = file.metadata()
+    save_file(load_file(stored), stored, metadata | {"over": "nf4"})
+    with pytest.raises(UserError, match=r"qlora: .*into the original, bf16 is another[\s\S]*leave --onto-original out"):
+        export_model(stored.parent, tmp_path / "out", "bf16", onto_original=True)
     assert not (tmp_path / "out").exists()
     export_model(folders["poet"], tmp_path / "out", "bf16", accept=True)
     assert (tmp_path / "out" / "agreement.json").is_file()
@@ -251,6 +274,8 @@ def test_mistakes_are_explained(model: Model, folders: dict[str, Path], tmp_path
         model.generate("x", adapter="nobody")
     with pytest.raises(UserError, match="not an adapter"):
         load(folders["base"], adapters={"twin": folders["base"]})
+    with pytest.raises(UserError, match="--onto-original: there is no adapter here to be merged"):
+        export_model(folders["base"], tmp_path / "out", "bf16", onto_original=True)
     with pytest.raises(UserError, match="law is named twice"):
         load(folders["base"], adapters=[folders["law"], folders["law"]])
     config = folders["law"] / "adapter_config.json"

@@ -75,9 +75,12 @@ def without(*names: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        (without(Q), "tensors missing for 1 modules that target_modules of adapter_config.json names: model.layers.1."),
-        (without("layers.1."), "tensors missing for 7 modules"),
-        (without("q_proj", "up_proj"), "tensors missing for 4 modules"),
+        (
+            without(Q),
+            "no tensors for model.layers.1.self_attn.q_proj, which target_modules of adapter_config.json names",
+        ),
+        (without("layers.1."), "no tensors for model.layers.1.mlp.down_proj, "),
+        (without("q_proj", "up_proj"), "model.layers.1.self_attn.q_proj and 1 more, which"),
         (without(f"{Q}.lora_B"), "model.layers.1.self_attn.q_proj.lora_A.weight has no fitting lora_B"),
         (without(f"{Q}.lora_A"), f"tensors that are not LoRA's on projections: {Q}.lora_B"),
         (config(target_modules=["q_proj"]), "does not name model.layers.0."),

@@ -30,6 +30,7 @@ from danlu.model.parts import unfused_state
 from danlu.model.settings import in_family, parameters
 from danlu.recipe.export import export_model
 from danlu.recipe.forms import compare_forms
+from danlu.recipe.prompts import prompts_for
 from danlu.tokens.ollama import Turns, modelfile
 from danlu.tokens.template import Template
 from danlu.tokens.tokenizer import Tokenizer
@@ -198,6 +199,35 @@ def test_mistakes_leave_nothing(folders: dict[str, Path], tmp_path: Path, monkey
         with pytest.raises(UserError, match="danlu\\[gguf\\]"):
             export_model(folders["qwen2"], out, "bf16", gguf="f16")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "large"]
+
+
+def test_conversations_are_asked_up_to_their_last_answer(
+    folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer, file = Tokenizer.load(folders["qwen2"]), tmp_path / "rows.jsonl"
+    talk = [("system", "简短。"), ("user", "你好"), ("assistant", "Hi！"), ("user", "2+2?"), ("assistant", "4")]
+    messages = [{"role": role, "content": text} for role, text in talk]
+    rows: list[Any] = [
+        {"kind": "conversation", "messages": messages, "source": "a", "meta": {}},
+        {"messages": messages[:2]},
+        {"conversations": [{"from": "human", "value": "你好"}, {"from": "gpt", "value": "Hi！"}]},
+        {"prompt": "秋天"},
+        {"messages": messages[2:3]},
+        {"number": 5},
+        {"text": ""},
+    ]
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    template = Template(tokenizer)
+    asked = [template.prompt(messages[:4]), template.prompt(messages[:2]), template.prompt(messages[1:2])]
+    assert prompts_for(folders["qwen2"], tokenizer, 512, file) == [*asked, tokenizer.encode("秋天")]
+    said = capsys.readouterr().err
+    assert "1 rows skipped, a conversation in which nothing is asked: " in said and f"{file}:5" in said
+    assert "1 rows skipped, unknown schema: " in said and "1 rows skipped, empty: " in said
+    scored = prompts_for(folders["qwen2"], tokenizer, 512, file, answers=True)
+    assert tokenizer.decode(scored[0], skip_special=False) == template.render(messages)
+    assert len(scored) == 3 and "a conversation without an answer" in capsys.readouterr().err
+    export_model(folders["qwen2"], tmp_path / "out", "bf16", prompts=file)
+    assert json.loads((tmp_path / "out" / "agreement.json").read_text())["prompts"] == 4
 
 
 def test_an_adapter_is_merged_into_its_own_base_only(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -117,6 +117,15 @@ def test_a_folder_without_a_readable_tokenizer_is_refused(tmp_path: Path, conten
         Tokenizer.load(tmp_path)
 
 
+@pytest.mark.parametrize("family", ["qwen2", "llama", "mistral"])
+def test_a_model_without_its_tokenizer_is_told_as_such(family: str, tmp_path: Path) -> None:
+    """transformers would make an empty one of config.json alone."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family, "vocab_size": 90}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    with pytest.raises(UserError, match=r"no tokenizer here\s+→ copy tokenizer.json"):
+        Tokenizer.load(tmp_path)
+
+
 def test_bytes_of_tokens_spell_the_text(qwen: Tokenizer, sentencepiece_like: Tokenizer) -> None:
     for text in TEXTS:
         assert b"".join(qwen.token_bytes[id] for id in qwen.encode_markup(text)).decode() == text

@@ -118,8 +118,10 @@ def agreement(reference: Form, other: Form, prompts: Sequence[Sequence[int]]) ->
         raise ValueError("agreement needs at least one prompt")
     kl = same = tokens = whole = common = 0.0
     for ids in prompts:
-        mine_TV, other_TV = reference.logp(ids).double(), other.logp(ids).double()
-        kl += float((mine_TV.exp() * (mine_TV - other_TV)).sum())
+        mine_TV, other_TV = (form.logp(ids).double().log_softmax(-1) for form in (reference, other))
+        ratio_TV = other_TV - mine_TV
+        # p (q/p - 1 - log q/p) sums to KL as p log p/q does, and rounding takes none of its terms below 0.
+        kl += float((mine_TV.exp() * (ratio_TV.expm1() - ratio_TV).clamp(min=0)).sum())
         same += float((mine_TV.argmax(-1) == other_TV.argmax(-1)).sum())
         tokens += len(ids)
     for one, two in zip(reference.greedy(prompts, GREEDY), other.greedy(prompts, GREEDY), strict=True):
@@ -135,21 +137,19 @@ def prompts_of(tokenizer: Tokenizer, texts: Sequence[str] = TEXTS) -> list[list[
     return [ids for ids in (tokenizer.encode(text) for text in texts) if ids]
 
 
+def require_same(found: Agreement | RewardAgreement, made: str, *, source: str, do: str) -> None:
+    """Raises UserError, which advises to `do` something, where what was made of `source` is another model than it."""
+    if not found.same_model:
+        raise UserError(f"{made} is another model than this: {found.line()}; {found.wanted}", where=source, do=do)
+
+
 def write_agreement(
-    folder: Path, found: Agreement | RewardAgreement, *, source: str, made: str, told: bool, reader: str | None = None
+    folder: Path, found: Agreement | RewardAgreement, *, source: str, made: str, reader: str | None = None
 ) -> None:
     """Writes the score into the folder, agreement.json: what was made, of what, and how far both agree.
 
     `reader` is the program that read what was made, if not danlu.
-
-    Raises UserError where they do not, unless `told` to go on.
     """
-    if not found.same_model and not told:
-        raise UserError(
-            f"{made} is another model than {source}: {found.line()}; {found.wanted}",
-            where=str(folder),
-            do="write it in float32 or bf16, quantise less, or insist (--accept)",
-        )
     with atomic_file(folder / FILE) as handle:
         score = {"source": source, "made": made, "reader": reader, **asdict(found), "limits": found.limits}
         json.dump(score, handle, indent=1)

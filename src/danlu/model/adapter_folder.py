@@ -236,8 +236,7 @@ def _require_whole(decoder: Decoder, stored: StoredAdapter, covered: Set[tuple[i
         if path in stored.targets and not {(layer, part) for part in covers} <= covered
     ]
     if missing:
-        what = f"tensors missing for {len(missing)} modules that target_modules of {CONFIG} names: {some(missing)}"
-        raise _unlike(what, stored.folder)
+        raise _unlike(f"no tensors for {some(missing)}, which target_modules of {CONFIG} names", stored.folder)
 
 
 def attach_stored(decoder: Decoder, stored: StoredAdapter, base: Base | None = None) -> None:

@@ -108,7 +108,7 @@ def _unreadable(path: Path, error: Exception) -> UserError:
             return UserError(
                 "a pickle under the name of safetensors; it could run code and is not read",
                 where=str(path),
-                do="get the model from a place that you trust",
+                do="get the safetensors; as a .bin it is read where it holds tensors alone",
             )
     return UserError(f"damaged or cut short ({error})", where=str(path), do=_AGAIN)
 

@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from danlu.config import check
 from danlu.ledger.checkpoints import resolve_checkpoint
 from danlu.ledger.errors import UserError
 from danlu.ledger.files import atomic_folder
 from danlu.model.settings import in_family
-from danlu.recipe.job import TrainingJob, held_out_streams
+from danlu.recipe.prompts import PROMPT_TOKENS, prompts_for
 
 if TYPE_CHECKING:
     import torch
@@ -21,11 +20,11 @@ if TYPE_CHECKING:
     from danlu.infer.voices import Voices
     from danlu.model.decoder import Decoder
     from danlu.model.gguf.file import GGUFForm
-    from danlu.tokens.tokenizer import Tokenizer
 
 DTYPES = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-PROMPTS, PROMPT_TOKENS = 16, 64
 REWARD_TOKENS = 1024  # the answers of a pair differ behind their prompt only
+_MORE_BITS = "write it in more bits (--dtype float32, --gguf bf16), or insist (--accept)"
+_OWN_BITS = "leave --onto-original out: the adapter makes up for the error of the 4 bits under it; or insist (--accept)"
 
 
 def export_model(
@@ -46,16 +45,16 @@ def export_model(
 
     An adapter, `model` itself or `adapter` over it, is merged into the weights; one that was trained over 4 bits into
     what those stand for, as it was trained, or with `onto_original` into the base's own. What was written is read again
-    and compared with the model as it was, on the texts of the file `prompts`, on held-out texts of its training, or
-    else on some of our own; the score is in `out`/agreement.json. `family` is the form to write, if not the model's
-    own; `template` names the chat template, if not the folder's. `gguf` writes one file for llama.cpp and Ollama in
-    place of `dtype`'s shards of `shard_bytes`.
+    and compared with the model as it was, on what `prompts_for` gives; the score is in `out`/agreement.json. `family`
+    is the form to write, if not the model's own; `template` names the chat template, if not the folder's. `gguf` writes
+    one file for llama.cpp and Ollama in place of `dtype`'s shards of `shard_bytes`.
     Raises UserError for an unknown dtype or name, a form that cannot say what the model is, a folder that exists, no
-    model at `model`, and, unless `accept`, for a result that answers otherwise or that others read as other tokens.
+    model at `model`, `onto_original` without an adapter, and, unless `accept`, for a result that answers otherwise or
+    that others read as other tokens.
     """
     import torch
 
-    from danlu.evaluate.agreement import GREEDY, agreement, write_agreement
+    from danlu.evaluate.agreement import GREEDY, agreement, require_same, write_agreement
     from danlu.evaluate.reward_agreement import reward_agreement
     from danlu.infer.voices import words_of
     from danlu.model.folder import load_decoder, save_decoder
@@ -69,6 +68,9 @@ def export_model(
     if out.exists():
         raise UserError("this folder exists", where=str(out), do="name a new one, or remove it first")
     source = _Source.of(resolve_checkpoint(model), adapter and resolve_checkpoint(adapter))
+    if onto_original and not source.voices.adapters:
+        do = "name one with --adapter, or leave this out"
+        raise UserError("there is no adapter here to be merged", where="--onto-original", do=do)
     tokenizer = Tokenizer.load(words_of(source.words))
     if template is not None:
         tokenizer = Template(tokenizer, choice=template).tokenizer
@@ -84,7 +86,7 @@ def export_model(
         else:
             made, file = f"gguf {gguf}", write_gguf_folder(decoder, tokenizer, folder, gguf, out.name)
         del decoder
-        made = source.what + made
+        made = source.what(onto_original) + made
         most = min(REWARD_TOKENS, settings.max_positions) if rewards else min(PROMPT_TOKENS, settings.max_positions - 1)
         asked = prompts_for(source.words, tokenizer, most, prompts, answers=rewards)
         found: Agreement | RewardAgreement
@@ -95,7 +97,10 @@ def export_model(
         else:
             after, reader = opened_again(file, settings, tokenizer, PROMPT_TOKENS + GREEDY, accept)
             found = agreement(source.form(), after, asked)
-        write_agreement(folder, found, source=str(source.words), made=made, told=accept, reader=reader)
+        if not accept:
+            do = _OWN_BITS if onto_original and source.voices.over else _MORE_BITS
+            require_same(found, made, source=str(source.words), do=do)
+        write_agreement(folder, found, source=str(source.words), made=made, reader=reader)
     read_by = f", read by {reader}" if reader else ""
     print(f"{source.words} → {out} ({made}{read_by}): {found.line()}")
 
@@ -124,9 +129,9 @@ class _Source:
         """The folder that was named, and that may hold the tokenizer."""
         return self.voices.adapters[0].folder if self.voices.adapters else self.voices.base
 
-    @property
-    def what(self) -> str:
-        return f"adapter over {self.voices.over or 'full'} weights merged, " if self.voices.adapters else ""
+    def what(self, onto_original: bool) -> str:
+        into = " into the original" if onto_original and self.voices.over else ""
+        return f"adapter over {self.voices.over or 'full'} weights merged{into}, " if self.voices.adapters else ""
 
     def merged(self, dtype: torch.dtype | None, onto_original: bool) -> Decoder:
         """The decoder in `dtype`, its adapter in its weights; None keeps the folder's own, float32 after a merge."""
@@ -170,46 +175,3 @@ def _device() -> torch.device:
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def prompts_for(
-    words: Path, tokenizer: Tokenizer, most: int, file: Path | None, *, answers: bool = False
-) -> list[list[int]]:
-    """What a model is asked: the texts of a file, or those of `held_out_prompts`; the first `most` tokens of each.
-
-    Raises UserError for a file without texts, or with one alone where `answers` are to be ranked.
-    """
-    if file is None:
-        return [ids[:most] for ids in held_out_prompts(words, tokenizer, answers)]
-    from danlu.text.readers import read_rows
-
-    texts = [row.fields.get("prompt", row.fields.get("text")) for row in read_rows(file, document="line")]
-    found = [tokenizer.encode(text)[:most] for text in texts if isinstance(text, str) and text]
-    if not found:
-        raise UserError("no texts here", where=str(file), do="give a .txt, or a .jsonl with `text` or `prompt`")
-    if answers and len(found) < 2:
-        raise UserError("one text alone cannot be ranked", where=str(file), do="give two or more")
-    return found
-
-
-def held_out_prompts(folder: Path, tokenizer: Tokenizer, answers: bool = False) -> list[list[int]]:
-    """Texts that a checkpoint's training held out, as token ids; texts of our own where they are not there any more.
-
-    Of a pair the chosen answer alone, or with `answers` both.
-    """
-    from danlu.evaluate.agreement import prompts_of
-    from danlu.train.checkpoint import TRAINER, read_trainer
-
-    if (folder / TRAINER).is_file():
-        try:
-            job = check(TrainingJob, read_trainer(folder)["config"])
-            streams = list(held_out_streams(job).values())
-        except (UserError, OSError):  # of a run from Python, or its data are elsewhere now
-            streams = []
-        taken = [
-            one for stream in streams for one in stream.examples(0, min(stream.total, PROMPTS // len(streams) + 1))
-        ]
-        read = [text for one in taken for text in (one.documents if answers else one.documents[:1])]
-        found = [text.encoded.tokens.tolist() for text in read]
-        return [*(ids for ids in found if len(ids) > 1), *prompts_of(tokenizer)][:PROMPTS]
-    return prompts_of(tokenizer)

@@ -21,7 +21,7 @@ from danlu.ledger.checkpoints import resolve_checkpoint
 from danlu.ledger.errors import UserError
 from danlu.ledger.files import atomic_file
 from danlu.model.decoder import Decoder
-from danlu.recipe.export import PROMPT_TOKENS, prompts_for
+from danlu.recipe.prompts import PROMPT_TOKENS, prompts_for
 from danlu.tokens.tokenizer import Tokenizer
 
 FORMS: dict[str, dict[str, Any]] = {

@@ -23,6 +23,12 @@ from danlu.tokens.uncoded import backend_without_code, needs_code, without_code
 _NAMED = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
 FEW_CHARACTERS = 500_000  # about as long as they take, the fast encoder takes to be built and proven
 LITTLE = "tokenizers (little text)"
+_VOCABULARIES = (
+    "*.model",
+    "vocab.*",
+    "*.tiktoken",
+    "tekken.json",
+)  # without one, transformers makes an empty tokenizer
 
 
 class Tokenizer:
@@ -279,8 +285,9 @@ def _read_backend(path: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
 
 def _converted(path: Path) -> tokenizers.Tokenizer:
     """What transformers makes of an older folder (vocab.json and merges.txt, tokenizer.model)."""
-    if not path.is_dir() or not any(path.iterdir()):
-        raise UserError("no tokenizer here", where=str(path), do="name a folder that holds tokenizer.json")
+    if not path.is_dir() or not any(file for name in _VOCABULARIES for file in path.glob(name)):
+        do = "copy tokenizer.json, tokenizer.model or vocab.json and merges.txt of the model into it"
+        raise UserError("no tokenizer here", where=str(path), do=do)
     from transformers import AutoTokenizer
 
     try:
