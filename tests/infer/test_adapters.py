@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from starlette.testclient import TestClient
@@ -20,6 +22,7 @@ from danlu.infer.chat import chat
 from danlu.infer.engine import Engine
 from danlu.infer.model import Model, load
 from danlu.infer.settings import ChatSettings, SamplingSettings
+from danlu.infer.voices import told_apart
 from danlu.ledger.errors import UserError
 from danlu.model.adapt import AdapterShape, attach, trained
 from danlu.model.adapter_folder import Base, write_adapter
@@ -121,6 +124,23 @@ def test_folders_of_one_name_are_told_apart(folders: dict[str, Path], tmp_path: 
     for name in ("sft", "one/sft"):
         with pytest.raises(UserError, match=f"{name} is what another voice is called"):
             create_app(load(base, adapters={"sft": poet, "one/sft": law}), ServeSettings(name=name))
+
+
+FOLDERS = st.lists(st.sampled_from(["a", "b", "诗"]), min_size=1, max_size=4).map(lambda parts: Path("/", *parts))
+
+
+@given(st.lists(FOLDERS, min_size=1, max_size=6, unique=True), st.sets(st.sampled_from(["a", "b/a", "诗"])))
+def test_every_folder_has_a_name_of_its_own(paths: list[Path], taken: set[str]) -> None:
+    names = told_apart(paths, taken)
+    assert len(set(names)) == len(names) and not taken & set(names)
+    for path, name in zip(paths, names, strict=True):
+        shorter = name.partition("/")[2] if name != str(path) else str(path)[1:]
+        assert str(path).endswith(name)
+        assert (
+            not shorter
+            or shorter in taken
+            or any(f"{other}".endswith(f"/{shorter}") for other in paths if other != path)
+        )
 
 
 def test_the_command_talks_with_an_adapter_in_a_folder_of_the_bases_name(
