@@ -28,7 +28,7 @@ from danlu.model.tensors import write_tensors
 if TYPE_CHECKING:
     from danlu.tokens.tokenizer import Tokenizer
 
-__all__ = ["decoder_settings", "load_decoder", "save_decoder"]
+__all__ = ["decoder_settings", "load_decoder", "require_weights", "save_decoder"]
 
 _OWN_CLASS = Path(__file__).parent / "families" / f"{OWN_CLASS}.py"
 
@@ -53,9 +53,8 @@ def load_decoder(
     stated, device = read_config(folder), torch.device(device)
     quantised = block_parameters(stated.shape) if quantise else 0
     require_memory(stated.shape, dtype, device, folder, saved=quantised * (dtype.itemsize - bits / 8))
-    stored = Stored(folder)
+    stored = _fitting(folder, stated)
     decoder = Decoder.empty(stated.shape, dtype, "meta")
-    _require_fit(decoder, stored, stated, folder)
     if quantise is None:
         pour(decoder.to_empty(device=device), stored, stated)
     else:
@@ -132,8 +131,16 @@ def save_words(folder: Path, tokenizer: Tokenizer | None, stop_ids: Sequence[int
     return ids
 
 
-def _require_fit(decoder: Decoder, stored: Stored, stated: Stated, folder: Path) -> None:
-    """Raises UserError unless the files hold just the decoder's weights, in its shapes."""
+def require_weights(folder: Path) -> None:
+    """Raises UserError, as `load_decoder` does, for a config and weights that do not make a decoder: from the names and
+    shapes in the files' headers, without reading a value.
+    """
+    _fitting(folder, read_config(folder))
+
+
+def _fitting(folder: Path, stated: Stated) -> Stored:
+    """The files of a folder. Raises UserError unless they hold just the decoder's weights, in its shapes."""
+    stored, decoder = Stored(folder), Decoder.empty(stated.shape, device="meta")
     family, wanted = stated.family, dict[str, tuple[int, ...]]()
     for part in decoder.parts():
         name, slot = family.holder(part.name)
@@ -158,6 +165,7 @@ def _require_fit(decoder: Decoder, stored: Stored, stated: Stated, folder: Path)
             where=str(folder),
             do="these weights and this config.json do not belong together: copy both again from their origin",
         )
+    return stored
 
 
 def _require_floating(places: Mapping[str, Place]) -> None:

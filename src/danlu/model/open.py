@@ -11,7 +11,7 @@ from torch import Tensor
 
 from danlu.model.adapter_folder import Base, attach_stored, base_folder, is_adapter, read_adapter
 from danlu.model.decoder import Decoder
-from danlu.model.folder import decoder_settings, load_decoder
+from danlu.model.folder import decoder_settings, load_decoder, require_weights
 from danlu.model.integers import INT4_BITS, INT8_BITS, quantise_ends, to_int4, to_int8
 from danlu.model.nf4 import BITS, quantise
 from danlu.model.projection import Quantised
@@ -53,6 +53,11 @@ def open_decoder(
     attach_stored(decoder, stored, Base.of(base))
     decoder.requires_grad_(False)
     return decoder
+
+
+def require_readable(folder: Path) -> None:
+    """Raises UserError where `open_decoder` would find weights missing or damaged: of a model from their headers."""
+    require_weights(base_folder(read_adapter(folder)) if is_adapter(folder) else folder)
 
 
 def shape_of(folder: Path) -> ModelSettings:

@@ -203,6 +203,16 @@ class ModelSettings(Settings):
         """Size of one head: `head_dim`, or hidden_size / heads."""
         return self.head_dim or self.hidden_size // self.heads
 
+    @property
+    def longest(self) -> int:
+        """The longest sequence that positions are meant for, in tokens: published configs with linear or yarn scaling
+        often state the length before stretching.
+        """
+        scaling = self.rope_scaling
+        if scaling is None or scaling.type not in ("linear", "yarn"):
+            return self.max_positions
+        return max(self.max_positions, int((scaling.original_max_positions or self.max_positions) * scaling.factor))
+
 
 def block_parameters(settings: ModelSettings) -> int:
     """Parameters of the layers' projections."""

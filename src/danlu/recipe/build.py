@@ -58,11 +58,9 @@ class _Builder:
             self._add_tokenizer()
         if after == "tokenizer":
             self._add_clean()
-        before: str | None = None
         for name in TRAINING:
             if section := recipe.training().get(name):
-                self._add_training(name, section, before)
-                before = before if name == "reward" else name
+                self._add_training(name, section)
             if name == after:
                 self._add_clean()
         if recipe.evaluate:
@@ -116,9 +114,9 @@ class _Builder:
             files=[path] if path and not owner else [],
         )
 
-    def _add_training(self, name: StageName, section: TrainingStage, before: str | None) -> None:
+    def _add_training(self, name: StageName, section: TrainingStage) -> None:
         recipe = self.recipe
-        tokenizer = recipe.out / "tokenizer" if recipe.tokenizer else _start_folder(recipe, section)
+        tokenizer = recipe.out / "tokenizer" if recipe.tokenizer else _start_folder(recipe, name)
         data = section.data.model_copy(update={"sources": self._resolved(name, section.data.sources)})
         needs = ["tokenizer"] if recipe.tokenizer else []
         packed = f"pack/{name}"
@@ -132,7 +130,7 @@ class _Builder:
             free=("data.workers", "data.task_bytes"),
             whole=lambda: token_sets_there(recipe.out / packed),
         )
-        start = section.start or (str(self.stages[before].folder) if before else _weights(recipe))
+        start = recipe.start_of(name)
         job = TrainingJob(
             stage=name,
             train=section.train,
@@ -253,13 +251,11 @@ def _require_folder(folder: Path, owner: str | None) -> None:
         raise UserError("no such tokenizer or model", where=str(folder), do="name the folder in which it is")
 
 
-def _weights(recipe: Recipe) -> str | None:
-    return str(recipe.model.from_folder) if recipe.model and recipe.model.from_folder else None
-
-
-def _start_folder(recipe: Recipe, section: TrainingStage) -> Path:
-    """Where the tokenizer comes from when the recipe names none: the folder that the weights come from."""
-    return resolve_checkpoint(Path(section.start or _weights(recipe) or ""))
+def _start_folder(recipe: Recipe, name: str) -> Path:
+    """Where the tokenizer comes from when the recipe names none: the folder that the weights come from at first."""
+    if before := recipe.stage_before(name):
+        return _start_folder(recipe, before)
+    return resolve_checkpoint(Path(recipe.start_of(name) or ""))
 
 
 def _files(source: SourceSettings) -> list[Path]:

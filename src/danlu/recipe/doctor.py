@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.console import Console
 from rich.table import Table
 
 from danlu.config import check
-from danlu.ledger.checkpoints import resolve_checkpoint
 from danlu.ledger.errors import UserError
 from danlu.ledger.manifest import read_manifest
 from danlu.ledger.progress import duration
-from danlu.model.settings import ModelSettings
 from danlu.recipe.advice import advice
 from danlu.recipe.build import build_stages
 from danlu.recipe.job import TrainingJob, training_stream
-from danlu.recipe.memory import gpu_here, planned, print_memory
+from danlu.recipe.memory import gpu_here, planned, print_memory, trained_shape
 from danlu.recipe.missing import missing
 from danlu.recipe.run import run_recipe
 from danlu.recipe.settings import Recipe
+from danlu.recipe.starts import unfit
 
 
 def plan_for(recipe: Recipe, gigabytes: float) -> bool:
@@ -33,7 +30,7 @@ def examine(recipe: Recipe) -> bool:
     """Says what is missing; packs the recipe's data, then checks every training stage. Prints it all and says whether
     nothing is missing and all checks passed."""
     console = Console(highlight=False)
-    if lacking := missing(recipe):
+    if lacking := [*missing(recipe), *unfit(recipe, recipe.training())]:
         for problem in lacking:
             console.print(f"✗ {problem}", markup=False, soft_wrap=True)
         return False
@@ -52,12 +49,11 @@ def examine(recipe: Recipe) -> bool:
 def _examine(job: TrainingJob, recipe: Recipe, console: Console) -> bool:
     import torch
 
-    from danlu.model.reward_head import reward_shape
     from danlu.train.heaviest import heaviest, lacking_memory, random_decoder
     from danlu.train.invariances import run_invariances
     from danlu.train.objectives.table import objective_of
 
-    shape = reward_shape(_shape(job, recipe)) if job.stage == "reward" else _shape(job, recipe)
+    shape = trained_shape(recipe, job.stage)
     stream, objective = training_stream(job), objective_of(job.train)
     checks = run_invariances(shape, objective, stream)
     table = Table("what must change nothing", "apart by", "limit", "", title=f"{job.stage}: 2 layers, your texts")
@@ -95,17 +91,3 @@ def _examples(job: TrainingJob) -> int:
     """Examples of an epoch."""
     packed = read_manifest(job.packed) or {}
     return int(packed.get("train", {}).get("examples", 0))
-
-
-def _shape(job: TrainingJob, recipe: Recipe) -> ModelSettings:
-    """The decoder's shape; for a stage whose starting weights are not there yet, that of the recipe."""
-    from danlu.model.open import shape_of
-
-    if job.model is not None:
-        return job.model
-    try:
-        return shape_of(resolve_checkpoint(Path(job.start or "")))
-    except UserError:
-        if recipe.model is not None and recipe.model.from_folder is None:
-            return recipe.model
-        raise

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, cast
 from rich.console import Console
 from rich.table import Table
 
-from danlu.recipe.plan import starting_shape
+from danlu.ledger.errors import UserError
+from danlu.model.settings import ModelSettings
 from danlu.recipe.settings import Recipe
+from danlu.recipe.starts import starting_shape
 from danlu.tokens.settings import StageName
 from danlu.train.settings import TrainSettings
 
@@ -52,13 +54,11 @@ def planned(recipe: Recipe, name: str, gpu: int | None, recompute: bool | None =
     import torch
 
     from danlu.model.pour import free_bytes
-    from danlu.model.reward_head import reward_shape
     from danlu.train.memory import CPU_TOKENS, most_rows, needs, room_of, sharded
 
     section = recipe.training()[name]
     unit = section.data.unit(cast(StageName, name))
-    shape = starting_shape(recipe)
-    shape = reward_shape(shape) if name == "reward" else shape
+    shape = trained_shape(recipe, name)
     processes = _processes(recipe)
     train = section.train if recompute is None else section.train.model_copy(update={"recompute": recompute})
     found = needs(sharded(train, shape, gpu, processes), shape, gpu, processes)
@@ -69,6 +69,35 @@ def planned(recipe: Recipe, name: str, gpu: int | None, recompute: bool | None =
     rows = train.rows or max(least, fitting - fitting % least)
     memory = found.of(rows, length)
     return Planned(rows, memory.total <= room, memory)
+
+
+def trained_shape(recipe: Recipe, name: str) -> ModelSettings:
+    """The shape of what a training stage trains: where its weights come from, in `reward` with a head of its own."""
+    from danlu.model.reward_head import reward_shape
+
+    shape = starting_shape(recipe, name)
+    return reward_shape(shape) if name == "reward" else shape
+
+
+def require_room(recipe: Recipe, name: str) -> None:
+    """Raises UserError where not even the smallest micro-batch of a training stage fits into what is free here.
+
+    Processes with a GPU each see to that themselves: a look at a GPU's memory takes some of it while this one lives.
+    """
+    import torch
+
+    from danlu.train.memory import require_fit
+    from danlu.train.parallel import World
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    world = World(0, _processes(recipe), device)
+    if device.type == "cuda" and world.size > 1:
+        return
+    section, shape = recipe.training()[name], trained_shape(recipe, name)
+    try:
+        require_fit(section.train, shape, section.data.length, section.data.unit(cast(StageName, name)), world)
+    except UserError as error:
+        raise UserError(f"{name}: {error.what}", where=error.where, do=error.do) from None
 
 
 def print_memory(recipe: Recipe, gpu: int | None, console: Console) -> None:

@@ -10,16 +10,15 @@ from rich.console import Console
 from rich.table import Table
 
 from danlu.config import check
-from danlu.ledger.checkpoints import resolve_checkpoint
 from danlu.ledger.counts import Counts
 from danlu.ledger.errors import UserError
 from danlu.ledger.manifest import read_manifest
 from danlu.ledger.progress import brief, duration
-from danlu.model.families.published import PUBLISHED
-from danlu.model.settings import ModelSettings, parameters, training_flops
+from danlu.model.settings import parameters, training_flops
 from danlu.recipe.build import build_stages
 from danlu.recipe.graph import Stage, state
 from danlu.recipe.settings import Recipe, TrainingStage
+from danlu.recipe.starts import starting_shape
 from danlu.text.files import source_files
 from danlu.text.settings import SourceSettings
 from danlu.text.survey import text_bytes
@@ -105,7 +104,7 @@ def estimate(recipe: Recipe, name: str, section: TrainingStage, mix: Mix, rate: 
     from danlu.recipe.memory import gpu_here, planned
     from danlu.train.checkpoint import expected_bytes
 
-    shape, train = starting_shape(recipe), section.train
+    shape, train = starting_shape(recipe, name), section.train
     seen = sum(portion.seen for portion in mix.portions.values())
     length = section.data.length
     # Of a frozen weight no gradient is made; recomputation is a forward pass more.
@@ -143,26 +142,6 @@ def matmul_rate() -> float:
         product[0, 0].item()  # waits for the device
         best = min(best, time.perf_counter() - start)
     return 2 * side**3 / best
-
-
-def starting_shape(recipe: Recipe) -> ModelSettings:
-    """The shape that is trained; of an open model that is not here, the published one."""
-    if recipe.model is not None and recipe.model.from_folder is None:
-        return recipe.model
-    from danlu.model.open import shape_of
-
-    first = next(iter(recipe.training().values()))
-    place = first.start.partition("@")[0] if first.start else str(recipe.model.from_folder if recipe.model else "")
-    try:
-        return shape_of(resolve_checkpoint(Path(place)))
-    except UserError as error:
-        if recipe.stand_in and recipe.model and place == str(recipe.model.from_folder):
-            return PUBLISHED[recipe.stand_in.published].shape
-        raise UserError(
-            f"the weights to start from are not there yet ({error.what})",
-            where=place,
-            do="run the recipe that makes them first, or add --smoke",
-        ) from None
 
 
 def _input(stage: Stage) -> str:

@@ -8,15 +8,15 @@ from rich.console import Console
 
 from danlu.config import check
 from danlu.evaluate.settings import EvaluateSettings
-from danlu.ledger.checkpoints import EPOCH, resolve_checkpoint
 from danlu.ledger.errors import UserError
 from danlu.ledger.files import sole_user
 from danlu.ledger.progress import duration
 from danlu.recipe import stages
 from danlu.recipe.build import build_stages
-from danlu.recipe.graph import Outcome, Stage, run_stages, with_needs
+from danlu.recipe.graph import Outcome, Stage, run_stages, state, with_needs
+from danlu.recipe.memory import require_room
 from danlu.recipe.settings import Recipe
-from danlu.recipe.stand_in import STAND_IN
+from danlu.recipe.starts import unfit
 from danlu.recipe.summary import print_summary
 
 
@@ -27,7 +27,7 @@ def run_recipe(recipe: Recipe, until: str | None = None) -> list[Outcome]:
     """
     console = Console(highlight=False)
     wanted = _wanted(build_stages(recipe), until)
-    _require_starts(recipe, wanted)
+    _require_fit(recipe, wanted)
     with sole_user(recipe.out):
         outcomes = []
         for outcome in run_stages(wanted):
@@ -51,24 +51,13 @@ def evaluate_models(recipe: Recipe, models: list[Path]) -> None:
     stages.evaluate(settings, {str(model): model for model in models}, recipe.out / "evaluate-other")
 
 
-def _require_starts(recipe: Recipe, wanted: list[Stage]) -> None:
-    """Raises UserError now, and not hours later, where weights to start from are neither there nor made on the way."""
-    names = {stage.name for stage in wanted}
-    folder = recipe.model.from_folder if recipe.model else None
-    if recipe.stand_in and folder and STAND_IN not in names and not folder.exists():
-        raise UserError(
-            "the open model that this recipe trains is not there",
-            where=str(folder),
-            do="name its folder: model.from=… tokenizer.path=…; or try the recipe on random weights with --smoke",
-        )
-    if folder and recipe.out not in folder.parents and names & {*recipe.training()}:
-        resolve_checkpoint(folder)
-    made = [recipe.out / name for name in recipe.training()]
-    for name, section in recipe.training().items():
-        if name in names and section.start is not None:
-            folder = Path(section.start.partition(EPOCH)[0])
-            if not any(folder == stage or stage in folder.parents for stage in made):
-                resolve_checkpoint(Path(section.start))
+def _require_fit(recipe: Recipe, wanted: list[Stage]) -> None:
+    """Raises UserError now, and not hours later, where a stage that is to be trained cannot be."""
+    due = [stage.name for stage in wanted if stage.name in recipe.training() and state(stage) != "unchanged"]
+    if problem := next(unfit(recipe, due), None):
+        raise problem
+    for name in due:
+        require_room(recipe, name)
 
 
 def _wanted(all_stages: list[Stage], until: str | None) -> list[Stage]:

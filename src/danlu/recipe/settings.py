@@ -24,6 +24,7 @@ from danlu.train.preference_settings import (
     SimPOTrainSettings,
 )
 from danlu.train.settings import TrainSettings
+from danlu.train.tune_settings import LoRA, asked_form, saved_form
 
 TRAINING: tuple[StageName, ...] = ("pretrain", "sft", "reward", "orpo", "dpo", "simpo", "kto")
 
@@ -179,8 +180,15 @@ class Recipe(Settings):
                 f"{name}.train.by: windows of `pack: concat` hold records with other tags side by side. Set `pack: "
                 "best_fit` or `none`."
             )
+        before = self.stage_before(name)
+        earlier, own = self.training()[before].train.tune if before else None, section.train.tune
+        if isinstance(earlier, LoRA) and isinstance(own, LoRA) and not asked_form(own).fits(saved_form(earlier)):
+            raise ValueError(
+                f"{name}.train.tune: the adapter that {before} leaves has {saved_form(earlier)}, and {name} asks "
+                f"for {asked_form(own)}. Give both the same rank, alpha, rslora and dora."
+            )
         model = self.model if self.model and self.model.from_folder is None else None
-        if model and section.data.length > model.max_positions:
+        if model and section.data.length > model.longest:
             raise ValueError(
                 f"{name}.data.length ({section.data.length}) is beyond model.max_positions ({model.max_positions}): "
                 "lower the one or raise the other."
@@ -201,6 +209,24 @@ class Recipe(Settings):
     def training(self) -> dict[str, TrainingStage]:
         """The training stages that the recipe has, in order."""
         return {name: getattr(self, name) for name in TRAINING if getattr(self, name) is not None}
+
+    def start_of(self, name: str) -> str | None:
+        """Where a training stage's weights come from: a folder, as `start` may say it; None: random ones."""
+        if start := self.training()[name].start:
+            return start
+        if before := [other for other in self._earlier(name) if other != "reward"]:
+            return str(self.out / before[-1])
+        return str(self.model.from_folder) if self.model and self.model.from_folder else None
+
+    def stage_before(self, name: str) -> str | None:
+        """The training stage of this recipe that makes the weights from which another starts."""
+        folder = Path((self.start_of(name) or "").partition(EPOCH)[0])
+        made = [other for other in self._earlier(name) if self.out / other in (folder, *folder.parents)]
+        return made[0] if made else None
+
+    def _earlier(self, name: str) -> list[str]:
+        stages = list(self.training())
+        return stages[: stages.index(name)]
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:

@@ -11,7 +11,9 @@ from pydantic import Field
 
 from danlu.config import Settings
 from danlu.ledger.files import atomic_folder
+from danlu.model.families.config import stated
 from danlu.model.families.published import PUBLISHED, PublishedName, Words, small
+from danlu.model.settings import ModelSettings, in_family
 from danlu.text.settings import SourceSettings
 
 if TYPE_CHECKING:
@@ -41,10 +43,8 @@ def write_stand_in(settings: StandInSettings, sources: list[SourceSettings], kin
     import torch
 
     from danlu.model.decoder import Decoder
-    from danlu.model.families.config import stated
     from danlu.model.folder import save_decoder
     from danlu.model.parts import initialise
-    from danlu.model.settings import in_family
 
     published = PUBLISHED[settings.published]
     with atomic_folder(out, replace=True) as folder:
@@ -58,6 +58,14 @@ def write_stand_in(settings: StandInSettings, sources: list[SourceSettings], kin
         save_decoder(decoder, folder)
         (folder / "config.json").write_text(json.dumps(config, indent=1), "utf-8")
         (folder / "generation_config.json").write_text(json.dumps(ids), "utf-8")
+
+
+def stand_in_shape(settings: StandInSettings) -> ModelSettings:
+    """The shape of what `write_stand_in` will write; of a small one the vocabulary at most."""
+    published = PUBLISHED[settings.published]
+    if not settings.small:
+        return published.shape
+    return stated(small(published.config, _ENTRIES[True]), Path("config.json")).shape
 
 
 def _texts(sources: list[SourceSettings], kind: Kind) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -62,6 +63,34 @@ class QLoRA(LoRA):
 
     method: Literal["qlora"] = "qlora"  # type: ignore[assignment]
     rank: int = Field(default=64, gt=0, description="Rank of the adapter's matrices.")
+
+
+class AdapterForm(NamedTuple):
+    """What an adapter must share with the settings by which it is trained on."""
+
+    rank: int
+    scale: float
+    """What its product is multiplied by."""
+    dora: bool
+
+    def __str__(self) -> str:
+        return f"rank {self.rank}, scale {self.scale:.3g}{', DoRA' if self.dora else ''}"
+
+    def fits(self, other: AdapterForm) -> bool:
+        """Whether the one can be trained on as the other."""
+        return self.rank == other.rank and self.dora == other.dora and math.isclose(self.scale, other.scale)
+
+
+def asked_form(how: LoRA) -> AdapterForm:
+    """Of the adapter that is asked for."""
+    rank = how.rank**0.5 if how.rslora else how.rank
+    return AdapterForm(how.rank, (how.alpha or 2.0 * how.rank) / rank, how.dora)
+
+
+def saved_form(how: LoRA) -> AdapterForm:
+    """Of the adapter that training so saves: with PiSSA twice the rank, so that its base stays as it was."""
+    form = asked_form(how)
+    return form._replace(rank=2 * form.rank) if how.start == "pissa" else form
 
 
 def trained_parameters(how: Full | Layers | LoRA, shape: ModelSettings) -> int:

@@ -13,7 +13,7 @@ from danlu.model.adapter_folder import Base
 from danlu.model.folder import save_decoder
 from danlu.model.nf4 import quantise
 from danlu.train.parallel import World
-from danlu.train.tune_settings import Full, Layers, LoRA, QLoRA
+from danlu.train.tune_settings import AdapterForm, Full, Layers, LoRA, QLoRA, asked_form
 
 if TYPE_CHECKING:
     from danlu.model.decoder import Decoder
@@ -52,7 +52,7 @@ def freeze(decoder: Decoder, how: Full | Layers | LoRA | QLoRA, dtype: torch.dty
     """The same, with what will be in 4 bits still in `dtype`; on a decoder without values, too.
 
     An adapter that the decoder brings is trained on where `how` asks for one of its rank, and else merged.
-    Raises UserError for an adapter of another rank and for more layers than there are.
+    Raises UserError for an adapter of another rank or scale and for more layers than there are.
     """
     if isinstance(how, LoRA):
         if has_adapter(decoder):
@@ -95,12 +95,12 @@ def _go_on(decoder: Decoder, how: LoRA) -> None:
     for layer, _, adapter in trained(decoder):
         adapter.dropout = how.dropout
         for pair in adapter.of():
-            if pair.rank != how.rank or (pair.magnitude is not None) != how.dora:
+            found, asked = AdapterForm(pair.rank, pair.scale, pair.magnitude is not None), asked_form(how)
+            if not found.fits(asked):
                 raise UserError(
-                    f"the adapter to start from has rank {pair.rank} in layer {layer}"
-                    + (" with DoRA" if pair.magnitude is not None else ""),
+                    f"the adapter to start from has {found} in layer {layer}, and tune asks for {asked}",
                     where="tune",
-                    do="give tune the same rank, alpha and dora, or merge the adapter first (danlu export)",
+                    do="give tune the same rank, alpha, rslora and dora, or merge the adapter first (danlu export)",
                 )
             for parameter in (pair.a, pair.b, pair.magnitude):
                 if parameter is not None:
