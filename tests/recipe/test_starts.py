@@ -26,7 +26,7 @@ SHAPE = {"vocab_size": 320, "hidden_size": 32, "layers": 2, "heads": 4, "kv_head
 FEW = {"batch": 4, "steps": 2, "learning_rate": 1e-3}
 TALK = [{"role": "user", "content": "1 + 1 等于几？"}, {"role": "assistant", "content": "等于 2，two 👨‍👩‍👧。"}]
 
-TEXT = "等于几 two plus two 一加一等于二，一加二等于三。 Which is how one learns to count, and nothing more than that. " * 9
+TEXT = "等于几 two plus two 一加一等于二，一加二等于三。 Which is how one learns to count, and no more than that. " * 9
 
 
 @pytest.fixture
