@@ -26,6 +26,9 @@ def recipe(name: str, *more: str) -> Recipe:
 def test_doctor_needs_neither_data_nor_model_nor_gpu(capsys: pytest.CaptureFixture[str]) -> None:
     assert plan_for(recipe("firefly_baichuan_7b_qlora"), 11)
     said = capsys.readouterr().out
+    assert "11 GiB 的 GPU 上一步所占" in said and "recompute: true（当前设置）" in said and "放不下" in said
+    assert plan_for(recipe("firefly_baichuan_7b_qlora", "language=en"), 11)
+    said = capsys.readouterr().out
     assert "a GPU of 11 GiB" in said and "recompute: true (as set)" in said and "does not fit" in said
     assert all(part in said for part in ("weights", "adapters", "gradients", "activations", "loss"))
     assert "are paged" in said, "its moments are paged"

@@ -73,6 +73,12 @@ def test_doctor_examines_stages_whose_weights_are_not_there_yet(
     assert examine(asked), capsys.readouterr().out
     said = capsys.readouterr().out
     assert "sft, heaviest batch" in said and "dpo, heaviest batch" in said
+    assert examine(asked.model_copy(update={"language": "zh", "sft": None}))
+    said = capsys.readouterr().out
+    assert all(
+        words in said for words in ("dpo：CPU 上一步所占", "两个进程，分片，bfloat16", "dpo，最重的一批", "激活")
+    )
+    assert "heaviest" not in said and "activations" not in said
 
 
 def test_weights_that_are_cut_missing_or_of_another_shape(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

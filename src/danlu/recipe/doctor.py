@@ -11,6 +11,7 @@ from danlu.ledger.manifest import read_manifest
 from danlu.ledger.progress import duration
 from danlu.recipe.advice import advice
 from danlu.recipe.build import build_stages
+from danlu.recipe.doctor_words import WORDS, check_name
 from danlu.recipe.job import TrainingJob, training_stream
 from danlu.recipe.memory import gpu_here, planned, print_memory, trained_shape
 from danlu.recipe.missing import missing
@@ -35,7 +36,7 @@ def examine(recipe: Recipe) -> bool:
             console.print(f"✗ {problem}", markup=False, soft_wrap=True)
         return False
     if not recipe.training():
-        console.print("nothing is missing; this recipe trains nothing, so there is nothing more to check")
+        console.print(WORDS[recipe.language]["no training"])
         return True
     print_memory(recipe, gpu_here(), console)
     run_recipe(recipe, until="pack")
@@ -53,36 +54,36 @@ def _examine(job: TrainingJob, recipe: Recipe, console: Console) -> bool:
     from danlu.train.invariances import run_invariances
     from danlu.train.objectives.table import objective_of
 
-    shape = trained_shape(recipe, job.stage)
+    words, shape = WORDS[recipe.language], trained_shape(recipe, job.stage)
     stream, objective = training_stream(job), objective_of(job.train)
     checks = run_invariances(shape, objective, stream)
-    table = Table("what must change nothing", "apart by", "limit", "", title=f"{job.stage}: 2 layers, your texts")
+    table = Table(words["check"], words["apart"], words["limit"], "", title=words["checks"].format(stage=job.stage))
     for one in checks:
-        table.add_row(one.name, f"{one.measured:.1e}", f"{one.limit:.1e}", "✓" if one.passed else "✗ FAILED")
+        mark = "✓" if one.passed else f"✗ {words['failed']}"
+        table.add_row(check_name(one.name, recipe.language), f"{one.measured:.1e}", f"{one.limit:.1e}", mark)
     console.print(table)
     if lacking := lacking_memory(job.train, shape, stream):
-        console.print(
-            f"{job.stage}: the heaviest batch was not tried: it {lacking}. Run doctor on the machine that will train, "
-            f"or set {job.stage}.train.rows lower"
-        )
+        needed, free = (size / 2**30 for size in lacking)
+        console.print(words["not tried"].format(stage=job.stage, needed=needed, free=free))
         return all(one.passed for one in checks)
     try:
         load = heaviest(job.train, objective, random_decoder(job.train, shape, job.seed), stream)
     except (torch.OutOfMemoryError, UserError) as error:
-        told = error.what if isinstance(error, UserError) else "its weights do not fit"
-        console.print(
-            f"✗ {job.stage}: {told}: set {job.stage}.train.recompute=true, {job.stage}.data.length lower, or another "
-            f"{job.stage}.train.tune"
-        )
+        told = error.what if isinstance(error, UserError) else words["weights too large"]
+        console.print(words["does not fit"].format(stage=job.stage, told=told))
         return False
     packed = read_manifest(job.packed) or {}
     seconds = sum(of["seen"] for of in packed.get("mix", {}).values()) / load.tokens_per_second
     console.print(
-        f"{job.stage}, heaviest batch ({load.rows} × {stream.length} tokens, all in the loss): "
-        f"{load.peak_bytes / 2**30:.2f} GiB at the peak"
-        + (f" ({load.expected_bytes / 2**30:.2f} expected)" if load.expected_bytes else "")
-        + f", {load.tokens_per_second:,.0f} tokens/s; "
-        f"at that rate the stage takes {duration(seconds)}"
+        words["heaviest"].format(
+            stage=job.stage,
+            rows=load.rows,
+            length=stream.length,
+            peak=load.peak_bytes / 2**30,
+            expected=words["expected"].format(size=load.expected_bytes / 2**30) if load.expected_bytes else "",
+            speed=load.tokens_per_second,
+            time=duration(seconds),
+        )
     )
     return all(one.passed for one in checks)
 

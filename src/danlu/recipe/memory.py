@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, cast
 
 from rich.console import Console
@@ -10,6 +10,7 @@ from rich.table import Table
 
 from danlu.ledger.errors import UserError
 from danlu.model.settings import ModelSettings
+from danlu.recipe.doctor_words import WORDS
 from danlu.recipe.settings import Recipe
 from danlu.recipe.starts import starting_shape
 from danlu.tokens.settings import StageName
@@ -17,17 +18,6 @@ from danlu.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from danlu.train.memory import Memory
-
-PARTS = {
-    "weights": "weights",
-    "adapters": "adapters",
-    "masters": "float32 copies",
-    "gradients": "gradients",
-    "moments": "moments",
-    "activations": "activations",
-    "loss": "loss",
-}
-"""How the table calls what `Memory` counts."""
 
 
 @dataclass(frozen=True)
@@ -102,30 +92,31 @@ def require_room(recipe: Recipe, name: str) -> None:
 
 def print_memory(recipe: Recipe, gpu: int | None, console: Console) -> None:
     """A table a training stage: memory by part with and without recomputation, and the largest micro-batch of each."""
-    where = "a CPU" if gpu is None else f"a GPU of {gpu / 2**30:.0f} GiB"
-    processes = _processes(recipe)
-    where += f", one of {processes}" if processes > 1 else ""
+    words, processes = WORDS[recipe.language], _processes(recipe)
+    place = words["cpu"] if gpu is None else words["gpu"].format(size=gpu / 2**30)
+    place = words["one of"].format(place=place, processes=processes) if processes > 1 else place
     for name, section in recipe.training().items():
         both = {recompute: planned(recipe, name, gpu, recompute) for recompute in (False, True)}
         named = {False: "recompute: false", True: "recompute: true"}
-        named[section.train.recompute] += " (as set)"
-        table = Table("GiB", *named.values(), title=f"{name}: what a step takes on {where}")
-        for part, meaning in PARTS.items():
+        named[section.train.recompute] = words["as set"].format(setting=named[section.train.recompute])
+        table = Table("GiB", *named.values(), title=words["title"].format(stage=name, place=place))
+        for part in (field.name for field in fields(both[False].memory)):
             values = [getattr(one.memory, part) for one in both.values()]
             if any(values):
-                table.add_row(meaning, *(f"{value / 2**30:.2f}" for value in values), end_section=part == "loss")
-        table.add_row("in all", *(f"{one.memory.total / 2**30:.2f}" for one in both.values()))
-        table.add_row("micro-batch", *(_said(one, section.train, section.data.length) for one in both.values()))
+                table.add_row(words[part], *(f"{value / 2**30:.2f}" for value in values), end_section=part == "loss")
+        table.add_row(words["in all"], *(f"{one.memory.total / 2**30:.2f}" for one in both.values()))
+        said = (_said(one, section.train, section.data.length, words) for one in both.values())
+        table.add_row(words["micro-batch"], *said)
         console.print(table)
         if section.train.optimizer_states == "paged":
-            console.print(f"{name}: the moments, 8 bytes for a trained weight, are paged: they give way to the host")
+            console.print(words["paged"].format(stage=name))
 
 
-def _said(one: Planned, train: TrainSettings, length: int) -> str:
-    rows = f"{one.rows} × {length:,} tokens"
+def _said(one: Planned, train: TrainSettings, length: int, words: dict[str, str]) -> str:
+    rows = words["rows"].format(rows=one.rows, length=length)
     if not one.fits:
-        return f"{rows} does not fit"
-    return rows if train.rows else f"{rows}, the most"
+        return words["too many"].format(rows=rows)
+    return rows if train.rows else words["most"].format(rows=rows)
 
 
 def _processes(recipe: Recipe) -> int:

@@ -44,17 +44,17 @@ class Load:
     """What `memory` counts for it; None on a CPU, where a process holds much else."""
 
 
-def lacking_memory(settings: TrainSettings, shape: ModelSettings, stream: Stream) -> str | None:
-    """On a CPU: why `heaviest` cannot be tried there, if so. A GPU that is too small says so itself, and harmlessly."""
+def lacking_memory(settings: TrainSettings, shape: ModelSettings, stream: Stream) -> tuple[int, int] | None:
+    """On a CPU: bytes that `heaviest` needs and those that are free, where these are fewer. A GPU that is too small
+    says so itself, and harmlessly.
+    """
     if torch.cuda.is_available():
         return None
     here = World(0, 1, torch.device("cpu"))
     rows = settings.rows or fitting_rows(settings, shape, stream, here)
     needed = needs(settings, shape, None).of(rows, stream.length).total
     free = free_bytes(here.device)
-    if needed <= free:
-        return None
-    return f"needs about {needed / 2**30:.0f} GiB, and {free / 2**30:.0f} GiB are free here"
+    return (needed, free) if needed > free else None
 
 
 def random_decoder(settings: TrainSettings, shape: ModelSettings, seed: int) -> Decoder:
