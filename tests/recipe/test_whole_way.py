@@ -142,7 +142,7 @@ def test_smoke_keeps_the_stages(tmp_path: Path) -> None:
 
 def test_the_doctor_finds_nothing(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert examine(load_recipe(SMALL, [f"out={out}", "pretrain=null", "dpo=null"]))
-    assert "heaviest batch" in capsys.readouterr().out
+    assert "最重的一批" in capsys.readouterr().out
 
 
 OUT_OF_MEMORY = """
