@@ -38,6 +38,7 @@ from danlu.train.optim import MOMENTS, Optimizer
 from danlu.train.parallel import World, share_of, whole
 from danlu.train.precision import DTYPES, Masters
 from danlu.train.settings import TrainSettings
+from danlu.train.staging import Staging
 from danlu.train.tune_settings import LoRA, trained_parameters
 
 if TYPE_CHECKING:
@@ -68,11 +69,10 @@ class Snapshot:
         """The same on the CPU; GPU memory is given back tensor by tensor, and training there goes on meanwhile."""
         if self.taken is None:
             return self
-        with torch.cuda.stream(torch.cuda.Stream()):
-            torch.cuda.current_stream().wait_event(self.taken)
-            for tensors in (self.parameters, self.frozen, *self.moments.values()):
-                for name in tensors:
-                    tensors[name] = tensors[name].cpu()
+        staging = Staging(torch.device("cuda"), after=self.taken)
+        for tensors in (self.parameters, self.frozen, *self.moments.values()):
+            for name in tensors:
+                tensors[name] = staging.to_host(tensors[name])
         return Snapshot(self.parameters, self.frozen, self.moments, None)
 
 
@@ -84,14 +84,13 @@ def take_snapshot(masters: Masters, optimizer: Optimizer, world: World) -> Snaps
     On a GPU with room for them the copies stay there, which takes milliseconds instead of seconds.
     """
     moments, mine = optimizer.moments(), {name: value.detach() for name, value in masters.parameters.items()}
-    keep = torch.Tensor.clone if _room(masters, moments, world) else torch.Tensor.cpu
+    stay = _room(masters, moments, world)
+    keep = torch.Tensor.clone if stay else Staging(world.device).to_host
 
     def kept(held: Mapping[str, Tensor], gathered: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
         # Gathering made a copy already, and so does a way to the CPU.
         return {
-            name: full if keep is torch.Tensor.clone and full is not held.get(name) else keep(full)
-            for name, full in gathered
-            if world.main
+            name: full if stay and full is not held.get(name) else keep(full) for name, full in gathered if world.main
         }
 
     adapted = any(ADAPTER in name for name in masters.trained)
@@ -99,7 +98,7 @@ def take_snapshot(masters: Masters, optimizer: Optimizer, world: World) -> Snaps
     parameters = kept(mine, masters.whole(mine))
     others = kept(frozen, ((name, whole(tensor)) for name, tensor in frozen.items()))
     gathered = {name: kept(held, masters.whole(held)) for name in MOMENTS for held in [moments.get(name, {})]}
-    taken = torch.cuda.Event() if world.device.type == "cuda" and keep is torch.Tensor.clone else None
+    taken = torch.cuda.Event() if world.device.type == "cuda" and stay else None
     if taken is not None:
         taken.record()
     return Snapshot(parameters, others, {name: held for name, held in gathered.items() if held}, taken)
