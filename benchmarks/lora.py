@@ -64,6 +64,7 @@ CASES = {
         LORA,
         {
             "danlu rows=4": {},
+            "danlu rows=4 precision=float8": {},
             "TRL, Liger, 4 rows": {"rows": 4, "liger": True},
             "TRL, Liger, 4 rows, bf16 adapters": {"rows": 4, "liger": True, "narrow": True},
         },
@@ -74,6 +75,7 @@ CASES = {
         QLORA,
         {
             "danlu": {},
+            "danlu precision=float8": {},
             "TRL, Liger, 8 rows": {"rows": 8, "liger": True},
             "TRL, Liger, 16 rows": {"rows": 16, "liger": True},
         },
@@ -82,7 +84,7 @@ CASES = {
         THIRTEEN,
         1_024,
         QLORA,
-        {"danlu": {}, "TRL, Liger, 6 rows": {"rows": 6, "liger": True}},
+        {"danlu": {}, "danlu precision=float8": {}, "TRL, Liger, 6 rows": {"rows": 6, "liger": True}},
     ),
     "full": Case(
         SEVEN,

@@ -59,6 +59,18 @@ def test_adapters_in_place_and_their_gradients() -> None:
 
 
 @WITH_TRITON
+def test_a_base_in_float8_and_gradients_of_what_is_beside_it() -> None:
+    found = printed("float8_errors.py")
+    assert len(found["products"]) == 14 and len(found["weights"]) == 12
+    for case, (of_rounded, of_all) in found["products"].items():
+        assert of_rounded < (1.5e-2 if ON_GPU else 1e-6), (case, of_rounded)
+        assert 1e-2 < of_all < 6e-2, (case, of_all)  # each value is up to 1/16 away
+    assert max(found["weights"].values()) < 1e-3, found["weights"]
+    assert found["compiled"]["kept"] == [4, 64]
+    assert found["compiled"]["apart"] < (1e-2 if ON_GPU else 1e-6)
+
+
+@WITH_TRITON
 def test_dropout_in_place_and_its_gradients() -> None:
     found = printed("dropped_errors.py")
     assert len(found["adapted"]) == 10 and len(found["products"]) == 3

@@ -78,7 +78,7 @@ def adapted_backward(
     return x.new_zeros(x.shape), a.new_zeros(a.shape), b.new_zeros(b.shape)
 
 
-def adapted(x: Tensor, a: Tensor, b: Tensor, held: Any, p: float) -> Tensor:
+def adapted(x: Tensor, a: Tensor, b: Tensor, held: Any, p: float, scale: Tensor | None) -> Tensor:
     y: Tensor = adapted_product(x, a, b, torch.randint(9, (2,)))[0]
     return y
 
@@ -151,6 +151,7 @@ def kept(shape: ModelSettings, how: Any, precision: str, compiled: bool = True) 
         (QWEN2, LoRA(rank=8, dropout=0.1), "bf16"),
         (QWEN2, LoRA(rank=8, dropout=0.1, dora=True), "bf16"),
         (QWEN2, LoRA(rank=8, targets=["q_proj", "down_proj"]), "float8"),
+        (QWEN2, LoRA(rank=8, dropout=0.1), "float8"),
     ],
 )
 def test_a_block_keeps_what_the_compiler_keeps(
@@ -179,6 +180,15 @@ def test_dropout_on_a_gpu_keeps_nothing() -> None:
 
     assert counted("bf16", dropout=0.1) == counted("bf16")
     assert counted("float32", dropout=0.1) > counted("float32")  # computed by torch, as is DoRA
+
+
+def test_what_adapters_take_for_a_while_in_float8() -> None:
+    """A rounded weight, in the place of an opened one, and the rounded gradient of gate and up."""
+    settings = [TrainSettings(precision=name, tune=QLoRA(rank=8), recompute=True) for name in ("bf16", "float8")]
+    plain, found = (needs(one, QWEN2, GPU) for one in settings)
+    largest = 2 * QWEN2.mlp_size * QWEN2.hidden_size
+    assert plain.fixed.activations - found.fixed.activations == largest
+    assert found.block - plain.block == 2 * QWEN2.mlp_size
 
 
 def nbytes(tensors: Any) -> int:

@@ -89,7 +89,7 @@ class LoRA(Adapters):
         if self.in_place(x, slot):
             from danlu.model.adapted_cuda import adapted
 
-            y = adapted(x, a_RI, b_OR, slot.held, self._dropped)
+            y = adapted(x, a_RI, b_OR, slot.held, self._dropped, slot.float8_scale)
             return y if slot.bias is None else y + slot.bias
         low = F.linear(F.dropout(x, self._dropped) if self._dropped else x, a_RI)
         if not self.has_magnitudes:
@@ -102,14 +102,14 @@ class LoRA(Adapters):
             return None
         from danlu.model.adapted_cuda import adapted_after_gate
 
-        return adapted_after_gate(gate_up, *self.low_rank(slot), slot.held, self._dropped)
+        return adapted_after_gate(gate_up, *self.low_rank(slot), slot.held, self._dropped, slot.float8_scale)
 
     def in_place(self, x: Tensor, slot: Projection) -> bool:
         return x.is_cuda and x.dtype in HALF and self.plain(slot)
 
     def plain(self, slot: Projection) -> bool:
-        """Whether it is scale · B A alone, beside a weight that is not trained and not in float8."""
-        return len(slot.held) > 0 and not slot.float8 and not self.has_magnitudes
+        """Whether it is scale · B A alone, beside a weight that is not trained."""
+        return len(slot.held) > 0 and not self.has_magnitudes
 
     @property
     def _dropped(self) -> float:

@@ -1,7 +1,8 @@
 """Products in float8: weights and activations in e4m3, gradients in e5m2 (Micikevicius et al. 2022, arXiv 2209.05433).
 
 A tensor has one float32 scale, made of its largest absolute value each time that it is rounded. With a scale for each
-row every tensor would have to be scaled twice, as the weight's gradient sums over the other dimension.
+row every tensor would have to be scaled twice, as the weight's gradient sums over the other dimension. A frozen weight
+has none: `float8_frozen`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ def linear(x: Tensor, weight_NK: Tensor) -> Tensor:
 
 def scale_of(x_MK: Tensor, dtype: torch.dtype) -> Tensor:
     """By which float8 values are multiplied to give x: float32, such that its largest is the largest there is."""
-    largest = x_MK.abs().amax(-1).amax()  # rows first, which fuses with what makes them
+    return scale_from(x_MK.abs().amax(-1).amax(), dtype)  # rows first, which fuses with what makes them
+
+
+def scale_from(largest: Tensor, dtype: torch.dtype) -> Tensor:
+    """The same from the largest absolute value, or of many tensors from theirs."""
     return largest.float().clamp(min=_SMALLEST) / torch.finfo(dtype).max
 
 
@@ -40,13 +45,18 @@ def rounded(x_MK: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     return (x_MK.float() / scale).clamp(-most, most).to(dtype)
 
 
+def multiplied(a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, dtype: torch.dtype, fast: bool) -> Tensor:
+    """a [M, K], by rows, times b [K, N], by columns. `fast` sums in fewer bits, which is enough for activations."""
+    return torch._scaled_mm(a, b, scale_a=a_scale, scale_b=b_scale, out_dtype=dtype, use_fast_accum=fast)
+
+
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_MK: Tensor, weight_NK: Tensor) -> Tensor:
         x_scale, w_scale = scale_of(x_MK, E4M3), scale_of(weight_NK, E4M3)
         x8, w8 = rounded(x_MK, x_scale, E4M3), rounded(weight_NK, w_scale, E4M3)
         ctx.save_for_backward(x8, x_scale, weight_NK, w_scale)
-        return _multiplied(x8, w8.t(), x_scale, w_scale, x_MK.dtype, fast=True)
+        return multiplied(x8, w8.t(), x_scale, w_scale, x_MK.dtype, fast=True)
 
     @staticmethod
     @once_differentiable
@@ -56,10 +66,10 @@ class _Product(torch.autograd.Function):
         dy8, dx, dw = rounded(dy_MN, dy_scale, E5M2), None, None
         if ctx.needs_input_grad[0]:
             w8 = rounded(weight_NK, w_scale, E4M3)
-            dx = _multiplied(dy8, _by_columns(w8), dy_scale, w_scale, dy_MN.dtype, fast=False)
+            dx = multiplied(dy8, _by_columns(w8), dy_scale, w_scale, dy_MN.dtype, fast=False)
         if ctx.needs_input_grad[1]:
             dy8, x8 = _aligned(dy8), _aligned(x8)
-            dw = _multiplied(dy8.t().contiguous(), _by_columns(x8), dy_scale, x_scale, weight_NK.dtype, fast=False)
+            dw = multiplied(dy8.t().contiguous(), _by_columns(x8), dy_scale, x_scale, weight_NK.dtype, fast=False)
         return dx, dw
 
 
@@ -71,8 +81,3 @@ def _aligned(x_MK: Tensor) -> Tensor:
     """Rows of zeros below it, up to a multiple of 16."""
     missing = -x_MK.shape[0] % ALIGNED
     return x_MK if missing == 0 else F.pad(x_MK.view(torch.uint8), (0, 0, 0, missing)).view(x_MK.dtype)
-
-
-def _multiplied(a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, dtype: torch.dtype, fast: bool) -> Tensor:
-    """a [M, K], by rows, times b [K, N], by columns. `fast` sums in fewer bits, which is enough for activations."""
-    return torch._scaled_mm(a, b, scale_a=a_scale, scale_b=b_scale, out_dtype=dtype, use_fast_accum=fast)

@@ -6,6 +6,7 @@ first; scales less their mean in blocks of 256, by the dynamic code of Dettmers 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ class NF4(Quantised):
         return y if bias is None else y + bias
 
     def dequantised(self, dtype: torch.dtype) -> Tensor:
-        return _dequantised(self.held, self.size, dtype)
+        return dequantised(self.held, self.size, dtype)
 
     @property
     def held(self) -> tuple[Tensor, ...]:
@@ -101,13 +102,23 @@ def _in_8_bits(values: Tensor) -> dict[str, Tensor]:
     return {"scales": level.to(torch.uint8).view(-1)[: len(values)], "coarse": coarse}
 
 
-def _dequantised(held: tuple[Tensor, ...], size: torch.Size, dtype: torch.dtype) -> Tensor:
+def dequantised(held: Sequence[Tensor], size: torch.Size, dtype: torch.dtype) -> Tensor:
+    """The weight of this size that `NF4.held` stands for."""
     # Tables and sums in float32, rounded once: the compiler makes one pass over 4 bits a value of it.
-    packed, scales, coarse, mean, levels, code = held
-    scale = code[scales.int()] * coarse.repeat_interleave(SCALES)[: len(scales)] + mean
+    packed, *_, levels, _ = held
     values = torch.stack((levels[(packed >> 4).int()], levels[(packed & 15).int()]), dim=-1)
-    weight = (values.view(-1, BLOCK) * scale[:, None]).to(dtype).view(-1)
+    weight = (values.view(-1, BLOCK) * _scales(held)[:, None]).to(dtype).view(-1)
     return weight[: size.numel()].view(size)
+
+
+def largest(held: Sequence[Tensor]) -> Tensor:
+    """The weight's greatest absolute value, float32 []: its blocks' scales, of which each has one at ± 1, say it."""
+    return _scales(held).abs().amax()
+
+
+def _scales(held: Sequence[Tensor]) -> Tensor:
+    _, scales, coarse, mean, _, code = held
+    return code[scales.int()] * coarse.repeat_interleave(SCALES)[: len(scales)] + mean
 
 
 class _Product(torch.autograd.Function):
@@ -117,7 +128,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, *held: Any) -> Tensor:
         ctx.save_for_backward(*held[:-1])
         ctx.size = held[-1]
-        return F.linear(x, _dequantised(held[:-1], held[-1], x.dtype))
+        return F.linear(x, dequantised(held[:-1], held[-1], x.dtype))
 
     @staticmethod
     @once_differentiable
@@ -125,5 +136,5 @@ class _Product(torch.autograd.Function):
         packed, *rest = ctx.saved_tensors
         # The compiler computes equal expressions once and keeps what both passes use: 16 bits a value of every layer.
         # With this one made unlike the forward pass's, the weight is made again.
-        weight = _dequantised((packed ^ 0, *rest), ctx.size, d_y.dtype)
+        weight = dequantised((packed ^ 0, *rest), ctx.size, d_y.dtype)
         return d_y @ weight, *[None] * 7

@@ -45,6 +45,9 @@ class Projection(nn.Linear):
         self.inside, self.groups = dict(inside), groups
         self.float8 = False
         """Whether the product with the weight is of values rounded to float8."""
+        self.float8_scale: Tensor | None
+        """Of a frozen weight in such products (`float8_frozen.weight_scale`)."""
+        self.register_buffer("float8_scale", None, persistent=False)
         self.gradient_sum: Tensor | None
         """Float32 [out, in], to which products add the gradient of a weight in fewer bits; None: it is the weight's."""
         self.register_buffer("gradient_sum", None, persistent=False)
@@ -61,6 +64,11 @@ class Projection(nn.Linear):
 
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """x W^T + bias, without adapters."""
+        if self.float8_scale is not None:
+            from danlu.model import float8_frozen
+
+            y = float8_frozen.linear(x, self.held, self.float8_scale, self.out_features)
+            return y if bias is None else y + bias
         if self.quantised is not None:
             return self.quantised(x, bias)
         if self.float8:

@@ -6,6 +6,7 @@ from torch import nn
 
 from danlu.ledger.errors import UserError
 from danlu.model.float8 import ALIGNED
+from danlu.model.float8_frozen import weight_scale
 from danlu.model.projection import Projection
 
 
@@ -25,3 +26,5 @@ def use_float8(blocks: nn.ModuleList) -> None:
                 do="set bf16, or change the model's hidden_size, heads or mlp_size",
             )
         slot.float8 = True
+        if slot.held:
+            slot.float8_scale = weight_scale(slot.held)

@@ -130,13 +130,15 @@ def needs(settings: TrainSettings, shape: ModelSettings, gpu: int | None, world_
     size, width = dtype.itemsize, shape.hidden_size
     trained = [block for block in blank.blocks if any(value.requires_grad for value in block.parameters())]
     each = max((_kept(block, shape, size, compiled=gpu is not None) for block in trained), default=0)
+    rounds = settings.precision == "float8" and isinstance(settings.tune, LoRA)  # a frozen base where it is used
     passing = (width + 2 * shape.mlp_size) * size  # gradients inside a block on their way back
+    passing += 2 * shape.mlp_size if rounds else 0
     fused = sum(_fused(slot) * size for slot in trained[0].children() if isinstance(slot, Projection)) if trained else 0
     kept, block = (
         (width * size * len(trained), each + passing) if settings.recompute else (each * len(trained), passing)
     )
     largest = max(slot.in_features * slot.out_features for _, _, slot in slots(blank))
-    opened = largest * size if isinstance(settings.tune, QLoRA) else 0
+    opened = largest * (1 if rounds else size) if rounds or isinstance(settings.tune, QLoRA) else 0
     adapting = fused * (1 if settings.recompute else len(trained)) + opened
     vocabulary = shape.vocab_size if shape.head == "tokens" else 0
     learns = vocabulary > 0 and blank.head.weight.requires_grad

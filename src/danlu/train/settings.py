@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from danlu.config import Settings
 from danlu.tokens.settings import LossLimits
-from danlu.train.tune_settings import Full, LoRA, QLoRA, Tune
+from danlu.train.tune_settings import Full, LoRA, Tune
 
 Sharding = Literal["none", "optimizer", "gradients", "full"]
 
@@ -108,8 +108,8 @@ class TrainSettings(Settings):
     precision: Literal["float32", "bf16", "fp16", "float8"] = Field(
         default="float32",
         description="What is computed in. Below float32 the optimizer keeps float32 weights; fp16 scales the loss; "
-        "float8 is bf16 with the products of the layers' projections in 8 bits, forward and backward: faster from "
-        "some 3B parameters on, on GPUs since Ada and Hopper.",
+        "float8 is bf16 with the products of the layers' projections in 8 bits, forward and backward, of an adapter's "
+        "those of its frozen base: faster from some 3B parameters on, on GPUs since Ada and Hopper.",
     )
     compile: bool | None = Field(default=None, description="Compile each block; null: on a GPU only.")
     recompute: bool = Field(
@@ -176,8 +176,6 @@ class TrainSettings(Settings):
                 "optimizer: muon orthogonalises whole matrices, and an adapter trains the factors of one: set "
                 "optimizer: adamw, or tune: {method: full}."
             )
-        if isinstance(self.tune, QLoRA) and self.precision == "float8":
-            raise ValueError("precision: float8 needs weights that are not in 4 bits: set bf16, or another tune.")
         if self.save.keep_best and self.save.every and not self.evaluate_every:
             raise ValueError("save.keep_best needs held-out losses: set evaluate_every.")
         if self.save.load_best and not self.save.keep_best:
