@@ -128,8 +128,8 @@ class _Timed(loop.Run):
     def _save(self, *_: Any, **__: Any) -> None:
         self.last = self.out  # writing what nobody reads would take longer than the steps
 
-    def _take(self, step: Step, stop: bool) -> bool:
-        stopped = super()._take(step, stop)
+    def _take(self, step: Step) -> bool:
+        stopped = super()._take(step)
         self.ends.append(time.perf_counter())
         _Timed.last_rows = self.rows
         return stopped

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from danlu.model.decoder import Decoder
@@ -58,6 +59,7 @@ def started_from(make: Callable[[], Decoder], shape: ModelSettings, folder: Path
     """Within it jobs start from what `make` gives in place of weights in a folder; an adapter names `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(write_config(shape)), "utf-8")
+    save_file({}, folder / "model.safetensors")  # of which an adapter's mark is made
 
     def start(*_: Any) -> Decoder:
         decoder = make()
