@@ -17,7 +17,7 @@ from danlu.model.adapted_cuda import adapted, adapted_after_gate
 from danlu.model.adapters import LoRA, Pair
 from danlu.model.dropout_cuda import drop, new_seed
 from danlu.model.float8_cuda import rounded_weight
-from danlu.model.float8_frozen import weight_scale
+from danlu.model.float8_frozen import linear, weight_scale
 from danlu.model.nf4 import quantise
 from danlu.model.projection import Projection
 from danlu.train.float8 import use_float8
@@ -131,21 +131,25 @@ def weights_apart(in_4_bits: bool, rows: int, columns: int, across: bool) -> flo
     return float((found.view(torch.uint8) != wanted.view(torch.uint8)).double().mean())
 
 
-def compiled() -> dict[str, object]:
+def compiled(with_adapter: bool) -> dict[str, object]:
     """How far a compiled product lies from the plain one, and the widths of what is kept of each row."""
     torch.manual_seed(0)
+    torch.compiler.reset()
     sizes = ((1, 37, 64), (4, 64), (48, 4), (48, 64), (1, 37, 48))
     x, a, b, weight, push = (torch.randn(*size, device=DEVICE).to(DTYPE) for size in sizes)
-    given = [value.requires_grad_() for value in (x, a, b)]
-    made, widths = quantise(weight), list[int]()
-    plain = lambda *given: adapted(*given, made.held, 0.0, weight_scale(made.held))  # noqa: E731
-    product = torch.compile(plain, backend="aot_eager_decomp_partition", fullgraph=True, dynamic=False)
+    given = [value.requires_grad_() for value in ((x, a, b) if with_adapter else (x,))]
+    held, widths = quantise(weight).held, list[int]()
+    scale = weight_scale(held)
+
+    def plain(x: Tensor, *pair: Tensor) -> Tensor:
+        return adapted(x, pair[0], pair[1], held, 0.0, scale) if pair else linear(x, held, scale, 48)
 
     def keep(value: Tensor) -> Tensor:
         if 37 in value.shape:
             widths.append(value.numel() // 37)
         return value
 
+    product = torch.compile(plain, backend="aot_eager_decomp_partition", fullgraph=True, dynamic=False)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
         y = product(*given)
     other = plain(*given)
@@ -170,4 +174,4 @@ if __name__ == "__main__":
     }
     sizes = [(in_4_bits, *size) for in_4_bits in (False, True) for size in ((48, 80), (144, 272), (272, 144))]
     weights = {f"{size}, {across}": weights_apart(*size, across) for size in sizes for across in (False, True)}
-    print(json.dumps({"products": found, "weights": weights, "compiled": compiled()}))
+    print(json.dumps({"products": found, "weights": weights, "compiled": [compiled(False), compiled(True)]}))

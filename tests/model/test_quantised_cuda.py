@@ -66,8 +66,8 @@ def test_a_base_in_float8_and_gradients_of_what_is_beside_it() -> None:
         assert of_rounded < (1.5e-2 if ON_GPU else 1e-6), (case, of_rounded)
         assert 1e-2 < of_all < 6e-2, (case, of_all)  # each value is up to 1/16 away
     assert max(found["weights"].values()) < 1e-3, found["weights"]
-    assert found["compiled"]["kept"] == [4, 64]
-    assert found["compiled"]["apart"] < (1e-2 if ON_GPU else 1e-6)
+    assert [compiled["kept"] for compiled in found["compiled"]] == [[], [4, 64]]
+    assert max(compiled["apart"] for compiled in found["compiled"]) < (1e-2 if ON_GPU else 1e-6)
 
 
 @WITH_TRITON

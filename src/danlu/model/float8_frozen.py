@@ -63,15 +63,15 @@ class _Product(torch.autograd.Function):
 
 
 def _product(x: Tensor, held: Sequence[Tensor], scale: Tensor, other: int, across: bool) -> Tensor:
-    x8, factor = rounded_rows(x)
-    return (_of_rounded(x8, held, scale, other, across, x.dtype) * factor).to(x.dtype)
+    return _of_rounded(*rounded_rows(x), scale, held, other, across, x.dtype)
 
 
 @custom_op("danlu::float8_product", mutates_args=())
 def _of_rounded(
-    x8: Tensor, held: Sequence[Tensor], scale: Tensor, other: int, across: bool, dtype: torch.dtype
+    x8: Tensor, factor: Tensor, scale: Tensor, held: Sequence[Tensor], other: int, across: bool, dtype: torch.dtype
 ) -> Tensor:
-    # One operation for the compiler, which would else keep the rounded weight from one pass to the other.
+    # One operation for the compiler, which would else keep the rounded weight from one pass to the other, and of which
+    # torch 2.11 compiles a Function without a gradient where that ends in `.to` or in place.
     if x8.is_cuda:
         from danlu.model.float8_cuda import rounded_weight
 
@@ -81,9 +81,11 @@ def _of_rounded(
         weight = held[0] if len(held) == 1 else nf4.dequantised(held, size, torch.float32)
         weight8 = rounded(weight, scale, E4M3)
         weight8 = weight8.t().contiguous() if across else weight8
-    return multiplied_rows(x8, weight8, scale, dtype, fast=not across)
+    return multiplied_rows(x8, weight8, scale, dtype, fast=not across).mul_(factor)
 
 
 @_of_rounded.register_fake
-def _(x8: Tensor, held: Sequence[Tensor], scale: Tensor, other: int, across: bool, dtype: torch.dtype) -> Tensor:
+def _(
+    x8: Tensor, factor: Tensor, scale: Tensor, held: Sequence[Tensor], other: int, across: bool, dtype: torch.dtype
+) -> Tensor:
     return x8.new_empty(*x8.shape[:-1], other, dtype=dtype)
