@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
@@ -15,6 +16,7 @@ from danlu.recipe import stages
 from danlu.recipe.build import build_stages
 from danlu.recipe.graph import Outcome, Stage, run_stages, state, with_needs
 from danlu.recipe.memory import require_room
+from danlu.recipe.rows import rows_read
 from danlu.recipe.settings import Recipe
 from danlu.recipe.starts import unfit
 from danlu.recipe.summary import print_summary
@@ -31,7 +33,7 @@ def run_recipe(recipe: Recipe, until: str | None = None) -> list[Outcome]:
     with sole_user(recipe.out):
         outcomes = []
         for outcome in run_stages(wanted):
-            console.print(_line(outcome))
+            console.print(_line(outcome, recipe.language), markup=False, soft_wrap=True)
             outcomes.append(outcome)
         changed = any(outcome.state != "unchanged" for outcome in outcomes)
         if not changed:
@@ -71,7 +73,7 @@ def _wanted(all_stages: list[Stage], until: str | None) -> list[Stage]:
     return [stage for stage in all_stages if stage.name in needed]
 
 
-def _line(outcome: Outcome) -> str:
+def _line(outcome: Outcome, language: Literal["en", "zh"]) -> str:
     marks = {"unchanged": "·", "finished": "✓", "continued": "✓", "restored": "↺"}
     text = f"{marks[outcome.state]} {outcome.stage.name}: {outcome.state}"
     if outcome.state == "unchanged" and outcome.stage.without_sources():
@@ -80,4 +82,5 @@ def _line(outcome: Outcome) -> str:
         text += f" in {duration(outcome.seconds)}"
     if outcome.parked:
         text += f"; results of other settings kept in {outcome.parked}"
-    return text
+    ran = outcome.state in ("finished", "continued")
+    return "\n".join([text, *(rows_read(outcome.stage.folder, language) if ran else ())])
