@@ -19,6 +19,7 @@ from danlu.report import flow
 from danlu.report.charts import MOST_POINTS, Chart, Line, averaged
 from danlu.report.report import report
 from danlu.report.runs import load_run
+from danlu.report.scores import answers
 from danlu.report.words import FINDINGS, WORDS, clock, number, say
 
 COLUMNS = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "epoch", "tokens", "consumed", "held_out_loss")
@@ -244,3 +245,32 @@ def test_numbers_are_short(value: float | None, text: str) -> None:
 def test_durations() -> None:
     assert [clock(seconds, "en") for seconds in (4.25, 59, 185, 7800)] == ["4.2 s", "59 s", "3 min 05 s", "2 h 10 min"]
     assert clock(185, "zh") == "3 分 05 秒"
+
+
+def test_lines_of_one_chart_are_told_apart_and_dashes_are_explained_where_they_are(run: Path, tmp_path: Path) -> None:
+    html = report([run], tmp_path / "report").read_text("utf-8")
+    legend = re.findall(r'<i class="([^"]+)"></i>(?:training|running average|held out) ', html)
+    assert len(set(legend)) == 3, "the loss, its average, the held-out loss"
+    assert len({colour.split()[1] for colour in legend}) == 3
+    assert html.count('class="mark"') and say("how_epochs", "en") in html
+    metrics = run / "sft" / "metrics.jsonl"
+    metrics.write_text(re.sub(r'"epoch": ?[\d.]+', '"epoch": 0.5', metrics.read_text("utf-8")), "utf-8")
+    html = report([run], tmp_path / "report").read_text("utf-8")
+    assert not html.count('class="mark"') and say("how_epochs", "en") not in html
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        ("\n" * 62 + "s", "↵ × 62 s"),
+        ("\n" * 64, "↵ × 64"),
+        (" \n\t" * 3, "␣↵⇥ × 9"),
+        ("", "(nothing)"),
+        (" 甲\n\n    乙\n", "甲\n\n    乙"),
+        ("x" + " " * 200 + "y", "x ␣ × 200 y"),
+    ],
+)
+def test_an_answer_of_blanks_is_shown_as_what_it_is(answer: str, shown: str) -> None:
+    item = {"prompt": "?", "answer": answer, "ended": True, "loops": False}
+    found = answers({"sft": {"side_by_side": {"form": "chat", "answers": [item]}}}, "en")
+    assert found and found["rows"][0]["answers"][0]["text"] == shown

@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 from danlu.report.curves import Points
 
-NARROW, WIDE, HEIGHT = 640, 1180, 264
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 34
+NARROW, WIDE, HEIGHT = 640, 1180, 260
+LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 30
 MOST_POINTS = 600
 """A longer line is thinned to its lowest and highest points, so that no spike is lost."""
 
@@ -64,7 +64,7 @@ class Chart:
             *(_drawn(line, x, y) for line in lines),
             Markup("</svg>"),
             Markup('<text class="axis" x="{}" y="{}" text-anchor="end">{}</text>').format(
-                self.width - RIGHT, HEIGHT - 4, self.x_title
+                self.width - RIGHT, HEIGHT - BOTTOM + 17, self.x_title
             ),
             Markup('<line class="pointer" y1="{}" y2="{}"/></svg>').format(TOP, HEIGHT - BOTTOM),
         ]
@@ -184,6 +184,8 @@ def _at(place: float) -> str:
     return f"{place:.1f}"
 
 
-def swatch(name: str, values: str, colour: int) -> Markup:
-    """A legend's entry."""
-    return Markup('<span class="key"><i class="b{}"></i>{} <b>{}</b></span>').format(colour, name, values)
+def swatch(line: Line, name: str, values: str) -> Markup:
+    """A legend's entry, its sign drawn as the line is."""
+    return Markup('<span class="key"><i class="{} b{}"></i>{} <b>{}</b></span>').format(
+        line.form, line.colour, name, values
+    )

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from danlu.report import flow
 from danlu.report.charts import NARROW, WIDE, Chart, Line, averaged, swatch
-from danlu.report.curves import Curve
+from danlu.report.curves import Curve, Points
 from danlu.report.data.report import PAGE
 from danlu.report.inspection import inspections
 from danlu.report.reasons import reason_in
@@ -26,6 +26,8 @@ from danlu.report.words import Language, clock, number, say, sentence
 SINGLE = ("learning_rate", "grad_norm", "tokens_per_second", "rewards_accuracy", "rewards_margin")
 """Columns that get a chart of their own in a stage's card; loss and rewards are drawn together with their peers."""
 PALETTE = 8
+BEHIND = 5
+"""The colour of what stands behind another line."""
 MANY_POINTS = 60
 """A loss of so many points is drawn with its average."""
 MOST_DETAIL = 6
@@ -65,6 +67,7 @@ class _View:
             {
                 "name": self.title(run, stage),
                 "charts": self.charts(stage),
+                "epochs": bool(stage.curve and stage.curve.epoch_starts()),
                 "speed": speed_table(stage.manifest, self.language),
             }
             for run, stage in self.trained
@@ -213,7 +216,7 @@ class _View:
         points = curve.points("loss")
         if len(points) < MANY_POINTS:
             return [Line(self.say("train"), points, 0)]
-        return [Line(self.say("train"), points, 0, "thin"), Line(self.say("average"), averaged(points), 0)]
+        return [Line(self.say("train"), points, BEHIND, "thin"), Line(self.say("average"), averaged(points), 0)]
 
     def overlays(self) -> list[dict[str, Any]]:
         """Curves of one objective over each other, where there are several."""
@@ -229,13 +232,7 @@ class _View:
 
     def drawn(self, title: str, lines: list[Line], marks: tuple[float, ...], width: int = NARROW) -> dict[str, Any]:
         legend = [
-            swatch(
-                line.name if len(lines) > 1 else "",
-                f"{number(line.points[0][1])} → {number(line.points[-1][1])}",
-                line.colour,
-            )
-            for line in lines
-            if line.points
+            swatch(line, line.name if len(lines) > 1 else "", _ends(line.points)) for line in lines if line.points
         ]
         return {"title": title, "svg": Chart(title, lines, marks, self.say("step"), width).svg(), "legend": legend}
 
@@ -245,6 +242,12 @@ def _objective(curve: Curve) -> str:
     if curve.points("rewards_accuracy"):
         return next((name for name in ("reward", "kto", "orpo", "simpo") if name in curve.name.lower()), "dpo")
     return "sft" if "sft" in curve.name.lower() else "pretrain"
+
+
+def _ends(points: Points) -> str:
+    """The first and the last value."""
+    values = [number(value) for _, value in (points[0], points[-1])]
+    return " → ".join(values if len(points) > 1 else values[:1])
 
 
 def _listed(values: dict[str, float]) -> str:

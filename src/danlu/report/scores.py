@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from markupsafe import Markup
 from danlu.report.preferences import HEAD, preference_rows
 from danlu.report.words import Language, number, percent, say, tag_label
 
+_BLANKS = re.compile(r"\A\s+\Z|\A\s{4,}|\s{24,}|\s{4,}\Z")
+"""Of an answer: nothing but blanks, many at an end, or more than code is indented by."""
 Scores = dict[str, dict[str, Any]]
 """evaluate's results: {model: {task: values}}."""
 PREFERENCE = "preference"
@@ -90,9 +93,15 @@ def _answer(item: dict[str, Any] | None, language: Language) -> dict[str, Any]:
         return {"text": "–", "badges": []}
     badges = [("bad", say("loops", language))] if item["loops"] else []
     return {
-        "text": item["answer"].strip() or say("empty", language),
+        "text": _BLANKS.sub(_counted, item["answer"]).strip() or say("empty", language),
         "badges": badges if item["ended"] else [*badges, ("warn", say("cut", language))],
     }
+
+
+def _counted(blanks: re.Match[str]) -> str:
+    """A run of blanks, told by its signs and its length."""
+    signs = dict.fromkeys("↵" if letter in "\r\n" else "⇥" if letter == "\t" else "␣" for letter in blanks.group())
+    return f" {''.join(signs)} × {len(blanks.group())} "
 
 
 def _trail(title: str, values: dict[str, float], show: Any) -> Tile:
@@ -260,4 +269,4 @@ def _with_error(value: float, error: float) -> str:
 def _bar(value: float, error: float, chance: float | None = None) -> Markup:
     mark = Markup('<u style="left:{:.1f}%"></u>').format(100 * chance) if chance is not None else ""
     bar = Markup('<span class="bar"><i style="width:{:.1f}%"></i>{}</span>').format(100 * value, mark)
-    return bar + _with_error(value, error)
+    return bar + Markup("<span>{}</span>").format(_with_error(value, error))

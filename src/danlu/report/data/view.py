@@ -340,7 +340,8 @@ def _share(last: Counter[str], first: Counter[str], name: str) -> str:
 
 
 def _bar(share: float) -> Markup:
-    return Markup('<span class="bar"><i style="width:{:.1f}%"></i></span>{}').format(100 * share, percent(share))
+    bar = Markup('<span class="bar"><i style="width:{:.1f}%"></i></span><span>{}</span>')
+    return bar.format(100 * min(share, 1.0), percent(share))
 
 
 def _heat(share: float, there: bool) -> Markup:
