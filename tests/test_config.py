@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from danlu.config import Settings, describe, load_settings, read_yaml, settings_from
 from danlu.ledger.errors import UserError
@@ -45,6 +45,14 @@ class Training(Settings):
     items: list[Item] = Field([], description="Items.")
     tune: Tuned = Field(Whole(), description="What is trained.")
     tunes: list[Tuned] = Field([], description="Several.")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="A pair.")
+    skip: list[tuple[int, int]] = Field([], description="Pairs.")
+
+    @model_validator(mode="after")
+    def _betas_below_1(self) -> Training:
+        if max(self.betas) >= 1:
+            raise ValueError(f"betas {self.betas} must be below 1.")
+        return self
 
 
 class Top(Settings):
@@ -212,6 +220,7 @@ def test_a_union_is_told_by_the_kind_that_was_chosen(tmp_path: Path, tune: str, 
         ("train.tune={method: low, targets: 'q_proj, v_proj'}", "train.tune.targets=[q_proj, v_proj]"),
         ("train.tune={method: low, targets: q_proj，输出、v_proj}", "train.tune.targets=[q_proj, 输出, v_proj]"),
         ("train.tune=low", "train.tune={method: low}"),
+        ("train.tune=method：low", "train.tune={method: low}"),
         ("train.tunes=ends", "train.tunes=[{method: ends}]"),
     ],
 )
@@ -236,3 +245,51 @@ def test_no_list_of_settings_is_made_up(tmp_path: Path) -> None:
 def test_the_nearest_of_a_few_words_is_named() -> None:
     with pytest.raises(UserError, match=r"`train\.schedule`: should be 'cosine' or 'linear'.*\n.*mean `cosine`"):
         settings_from(Top, ["name=a", "train.schedule=cosin"])
+
+
+@pytest.mark.parametrize(
+    ("given", "place", "needed"),
+    [
+        ("train.betas=[0.9]", "train.betas", "2, but is [0.9]"),
+        ("train.betas=[]", "train.betas", "2, but is []"),
+        ("train.betas=[1, 2, 3]", "train.betas", "2, but is [1, 2, 3]"),
+        ("train.skip=[[1, 2], [3]]", "train.skip.1", "2, but is [3]"),
+    ],
+)
+def test_a_list_of_another_length_says_which_is_wanted(tmp_path: Path, given: str, place: str, needed: str) -> None:
+    with pytest.raises(UserError) as error:
+        settings_from(Top, ["name=a", given])
+    assert str(error.value) == f"command line: `{place}`: should be a list of {needed}"
+    section, _, value = given.partition("=")
+    path = written(tmp_path, f"name: a\ntrain:\n  {section.removeprefix('train.')}: {value}\n")
+    with pytest.raises(UserError) as error:
+        load_settings(Top, path)
+    assert str(error.value) == f"{path}:3: `{place}`: should be a list of {needed}"
+
+
+def test_what_a_section_refuses_is_laid_to_where_it_was_written(tmp_path: Path) -> None:
+    path = written(tmp_path, "name: a\ntrain:\n  epochs: 2\n  betas: [2, 3]\n")
+    with pytest.raises(UserError, match=rf"^{path}:4: `train`: betas "):
+        load_settings(Top, path)
+    path = written(tmp_path, "name: a\ntrain:\n  epochs: 2\n")
+    with pytest.raises(UserError, match=r"^command line: `train`: betas "):
+        load_settings(Top, path, ["train.betas=[2, 3]"])
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key"),
+    [
+        ("name: a\nout：runs\ntrain: {epochs: 2}\n", 2, "out"),
+        ("name: 名：字  # 例如 name：a\ntrain：\n  epochs: 2\n", 2, "train"),
+        ("name：a\nout：runs\n", 1, "name"),
+        ("name: a\ntrain: {items：[a], epochs: 2}\n", 2, "items"),
+    ],
+)
+def test_a_full_width_colon_is_named(tmp_path: Path, text: str, line: int, key: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(UserError) as error:
+        load_settings(Top, path)
+    assert str(error.value) == (
+        f"{path}:{line}: the colon after `{key}` is full-width (：)\n"
+        f"  → write `{key}: `, with a half-width colon and a blank"
+    )

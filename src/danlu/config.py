@@ -60,7 +60,7 @@ def check(cls: type[S], content: dict[str, Any], places: dict[Place, str] | None
         # JSON is the strict mode in which a path is a string and a tuple a list, as in YAML.
         return cls.model_validate_json(json.dumps(content, ensure_ascii=False))
     except ValidationError as error:
-        lines = [_explain(cls, content, places or {}, details) for details in error.errors()]
+        lines = [_explain(cls, content, places or {}, details) for details in _told(error.errors())]
         raise UserError("\n".join(lines)) from None
 
 
@@ -79,14 +79,17 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[Place, str]]:
         raise UserError("a folder, not a YAML file", where=str(path), do="name the .yaml file in it") from None
     except UnicodeDecodeError as error:
         raise UserError(f"not UTF-8 (byte {error.start})", where=str(path), do="save the file as UTF-8") from None
+    numbered = list(enumerate(text.splitlines(), 1))
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
+        _refuse_full_width_colon(path, numbered[line - 1 :: -1])
         raise UserError(f"not YAML: {error.problem}", where=f"{path}:{line}", do="mend that line") from None
     places: dict[Place, str] = {(): f"{path}:1"}
     content = _build(root, (), path, places) if root is not None else {}
     if not isinstance(content, dict):
+        _refuse_full_width_colon(path, numbered)
         raise UserError("a recipe is a mapping of keys to values", where=f"{path}:1", do="begin with `name: …`")
     return content, places
 
@@ -170,6 +173,14 @@ def _scalar(node: yaml.Node, where: str) -> Any:
         raise UserError(f"not a value: {node.value!r} ({error})", where=where, do="put text in quotes") from None
 
 
+def _refuse_full_width_colon(path: Path, lines: list[tuple[int, str]]) -> None:
+    """Raises UserError for the first of the numbered `lines` with the colon of Chinese, in which YAML sees no key."""
+    for number, line in lines:
+        if found := re.search(r"([A-Za-z_][\w.]*)\s*：", re.sub(r"(^|\s)#.*", "", line)):
+            do = f"write `{found[1]}: `, with a half-width colon and a blank"
+            raise UserError(f"the colon after `{found[1]}` is full-width (：)", where=f"{path}:{number}", do=do)
+
+
 def _override(content: dict[str, Any], places: dict[Place, str], override: str) -> None:
     """Lays one `a.b=value` over `content`; the value is read as YAML."""
     key, equals, text = override.partition("=")
@@ -212,9 +223,22 @@ def _not_there(inner: Any, at: list[str | int], key: str) -> UserError:
     return UserError(f"{what}, so `{key}` cannot be set", where=COMMAND_LINE, do=do)
 
 
+def _told(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """The errors; of several items that a list lacks only the last, whose position says how many it needs."""
+    last = {error["loc"][:-1]: error for error in errors if _lacks_item(error)}
+    return [error for error in errors if not _lacks_item(error) or error is last[error["loc"][:-1]]]
+
+
+def _lacks_item(error: ErrorDetails) -> bool:
+    return error["type"] == "missing" and isinstance(error["input"], list)
+
+
 def _explain(cls: type[Settings], content: Any, places: dict[Place, str], details: ErrorDetails) -> str:
     """One error of pydantic's as "file:line: key: what", and below it what to do."""
     at, kind, given = _real_place(content, details["loc"]), details["type"], details.get("input")
+    length = details.get("ctx", {}).get("max_length") if kind == "too_long" else None
+    if _lacks_item(details):
+        at, kind, length = at[:-1], "too_short", int(at[-1]) + 1
     here = _Kinds.at(cls, content, at)
     if here.tag and kind in ("union_tag_invalid", "union_tag_not_found"):
         at, kind = (*at, here.tag), "missing_tag" if here.tag not in given else "literal_error"
@@ -229,10 +253,13 @@ def _explain(cls: type[Settings], content: Any, places: dict[Place, str], detail
         return f"{where}: `{key}` is missing\n  → set it in the file or as {key}=…"
     if kind == "value_error":
         message = details["msg"].removeprefix("Value error, ")
+        where = _blamed(message, at, places) or where
         return f"{where}: `{key}`: {message}" if key else f"{where}: {message}"
     message = details["msg"].replace("Input should be", "should be").replace("a valid array", "a list")
     if at[-1:] == (here.tag,):
         message = f"should be {_either(here.names)}"
+    if length is not None:
+        message = f"should be a list of {length}"
     told = f"{where}: `{key}`: {message}, but is {json.dumps(given, ensure_ascii=False, default=str)[:80]}"
     if kind == "literal_error":
         choices = re.findall(r"[^\s',]+", message.removeprefix("should be"))
@@ -242,6 +269,14 @@ def _explain(cls: type[Settings], content: Any, places: dict[Place, str], detail
     if better and where == COMMAND_LINE:
         better = f"'{key}={better}'"  # in quotes, for a shell has its own meaning for brackets
     return f"{told}\n  → write {better}" if better else told
+
+
+def _blamed(message: str, at: Place, places: dict[Place, str]) -> str | None:
+    """Where the keys below `at` that a message names were written; the command line goes before the file."""
+    named = [(*at, *dotted.split(".")) for dotted in re.findall(r"\w+(?:\.\w+)*", message)]
+    ends = [name[:end] for name in named for end in range(len(name), len(at), -1)]
+    found = [places[end] for end in ends if end in places]
+    return COMMAND_LINE if COMMAND_LINE in found else next(iter(found), None)
 
 
 def _known(key: str, here: _Kinds) -> str:
@@ -262,6 +297,8 @@ def _better(kind: str, given: Any, here: _Kinds) -> str | None:
     listed = kind == "list_type"
     if not isinstance(given, str):
         return None
+    if here.classes and (pair := re.fullmatch(r"([A-Za-z_]\w*)\s*：\s*(.*)", given)):
+        return f"{{{pair[1]}: {pair[2]}}}"
     if given in here.names:
         settings = f"{{{here.tag}: {given}}}"
         return f"[{settings}]" if listed else settings
