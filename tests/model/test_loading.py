@@ -205,6 +205,24 @@ def test_free_memory_is_a_plausible_number() -> None:
         ({"model_type": "qwen3_next", "hidden_act": "relu2"}, "hidden_act: 'relu2' where qwen3 has 'silu'"),
         ({"model_type": "gpt2", "n_embd": 64, "hidden_size": None}, "no hidden_size; n_embd: 64 means nothing to"),
         ({"model_type": "llama-of-mine"}, "nearest family is llama, and config.json says nothing that differs"),
+        (
+            {"model_type": "phi3", "partial_rotary_factor": 0.5, "return_dict": True},
+            "config.json differs from it in partial_rotary_factor: 0.5\n",
+        ),
+        (
+            {
+                "model_type": "phi3",
+                "partial_rotary_factor": 0.75,
+                "rope_scaling": {"type": "longrope", "long_factor": [1.0], "short_factor": [1.0]},
+                "quantization_config": {"bits": 4, "quant_method": "gptq"},
+            },
+            "differs from it in weights quantised by gptq; partial_rotary_factor: 0.75; rotary scaling 'longrope' with "
+            "long_factor, short_factor is not supported\n",
+        ),
+        (
+            {"model_type": "gemma2", "layer_types": ["sliding_attention", "full_attention"]},
+            "layer_types: full_attention, sliding_attention",
+        ),
         ({"model_type": "mine", "auto_map": {"AutoModel": "code.M"}}, "code in the folder (auto_map) is never run"),
         ({}, "model_type None is not supported"),
     ],
@@ -215,6 +233,29 @@ def test_an_unknown_family_is_told_what_differs_from_the_nearest(
     shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
     (tmp_path / "code.py").write_text("raise SystemExit('code of the folder was run')")
     (tmp_path / "config.json").write_text(json.dumps(shape | {"vocab_size": 61, "hidden_act": "silu"} | config))
+    with pytest.raises(UserError) as refused:
+        read_config(tmp_path)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"quantization_config": {"bits": 4, "quant_method": "awq"}}, "weights quantised by awq, which danlu does not"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor: 0.5 is arithmetic that this decoder does not do"),
+        (
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+            "rotary scaling 'default' with partial_rotary_factor is not supported",
+        ),
+        (
+            {"rope_parameters": {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}},
+            "rotary scaling 'default' with full_attention, sliding_attention is not supported",
+        ),
+    ],
+)
+def test_a_known_family_with_other_arithmetic_is_refused(config: dict[str, Any], said: str, tmp_path: Path) -> None:
+    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
+    (tmp_path / "config.json").write_text(json.dumps(shape | {"vocab_size": 61, "model_type": "qwen2"} | config))
     with pytest.raises(UserError) as refused:
         read_config(tmp_path)
     assert said in str(refused.value)

@@ -32,7 +32,7 @@ _OPTIONS = {
 _DEFAULTS = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "initializer_range": 0.02}
 _MOST_DIFFERENCES = 6
 _CLASSIFIES = "ForSequenceClassification"
-_FIXED = {"quantization_config": None, "partial_rotary_factor": 1.0}
+_FIXED = {"partial_rotary_factor": 1.0}
 _SCALING = {
     "factor": "factor",
     "original_max_position_embeddings": "original_max_positions",
@@ -137,6 +137,12 @@ def stated(config: dict[str, Any], path: Path) -> Stated:
     if missing:
         raise UserError(f"{', '.join(missing)} missing", where=str(path), do="copy the file again from its origin")
     config = _DEFAULTS | family.defaults | config
+    if quantised := _quantised(config):
+        raise UserError(
+            f"{quantised}, which danlu does not read",
+            where=str(path),
+            do="name the model that it was made from; `method: qlora` keeps that in 4 bits while it is tuned",
+        )
     for key, value in (_FIXED | family.fixed).items():
         if config.get(key, value) not in (value, None):
             raise UserError(
@@ -181,8 +187,8 @@ def _is_reward(config: dict[str, Any], path: Path) -> bool:
 
 def _unknown(config: dict[str, Any], path: Path) -> UserError:
     families = [family for family in FAMILIES.values() if family.read_as is None]
-    known = {*_OPTIONS, *_FIXED, *_DEFAULTS}
-    family, differences = nearest(config, families, list(_SHAPE), known)
+    known = {*_OPTIONS, *_FIXED, *_DEFAULTS, "quantization_config"}
+    family, differences = nearest(config, families, list(_SHAPE), known, _foreign_to_all(config, path))
     said = "; ".join(differences[:_MOST_DIFFERENCES])
     more = f"; and {len(differences) - _MOST_DIFFERENCES} more" if len(differences) > _MOST_DIFFERENCES else ""
     own_code = "; code in the folder (auto_map) is never run" if "auto_map" in config else ""
@@ -193,6 +199,26 @@ def _unknown(config: dict[str, Any], path: Path) -> UserError:
         where=str(path),
         do=f"use a model of one of these: {', '.join(FAMILIES)}",
     )
+
+
+def _quantised(config: dict[str, Any]) -> str | None:
+    """How the folder's weights are kept in few bits, as a phrase."""
+    how = config.get("quantization_config")
+    return f"weights quantised by {how.get('quant_method', 'a method without a name')}" if how else None
+
+
+def _foreign_to_all(config: dict[str, Any], path: Path) -> list[str]:
+    """What no family's config.json says, as phrases."""
+    found = [quantised] if (quantised := _quantised(config)) else []
+    found += [f"{key}: {config[key]!r}" for key, value in _FIXED.items() if config.get(key) not in (None, value)]
+    try:
+        _rope(_DEFAULTS | config, path)
+    except UserError as refused:
+        found.append(refused.what)
+    kinds = sorted(set(config.get("layer_types") or ()))
+    if kinds not in ([], ["full_attention"], ["sliding_attention"]):
+        found.append(f"layer_types: {', '.join(kinds)}")
+    return found
 
 
 def _window(family: Family, config: dict[str, Any], path: Path) -> int | None:
@@ -237,20 +263,20 @@ def _rope(config: dict[str, Any], path: Path) -> tuple[float, dict[str, Any] | N
 
 def _read_scaling(stated: dict[str, Any], config: dict[str, Any], path: Path) -> dict[str, Any] | None:
     kind = stated.get("rope_type", stated.get("type", "default"))
-    if kind == "default":
-        return None
     stated = {key: value for key, value in stated.items() if value is not None}
     given = {key: value for key, value in stated.items() if key in _SCALING}
     if kind == "dynamic" and given.get("original_max_position_embeddings") == config["max_position_embeddings"]:
         del given["original_max_position_embeddings"]
     neutral = {"rope_type": kind, "type": kind, "rope_theta": stated.get("rope_theta"), "partial_rotary_factor": 1.0}
     foreign = sorted(key for key, value in stated.items() if key not in given and neutral.get(key) != value)
-    if kind not in ("linear", "dynamic", "llama3", "yarn") or foreign:
+    if kind not in ("default", "linear", "dynamic", "llama3", "yarn") or foreign:
         raise UserError(
             f"rotary scaling {kind!r}{' with ' + ', '.join(foreign) if foreign else ''} is not supported",
             where=str(path),
             do="use a model with linear, dynamic, llama3 or yarn scaling",
         )
+    if kind == "default":
+        return None
     if kind == "yarn":
         given.setdefault("original_max_position_embeddings", config["max_position_embeddings"])
     return {"type": kind} | {_SCALING[key]: value for key, value in given.items()}

@@ -14,23 +14,32 @@ _BOOKKEEPING = {
     "bos_token_id", "eos_token_id", "pad_token_id", "tokenizer_class", "model_max_length", "gradient_checkpointing",
     "rope_theta", "rope_scaling", "rope_parameters", "layer_types", "max_window_layers", "z_loss_weight",
     "keep_in_fp32", "use_flash_attn", "attn_implementation", "tokenizer_file", "is_decoder", "is_encoder_decoder",
+    "return_dict", "id2label", "label2id",
 }  # fmt: skip
 _SWITCHES = {"sliding_window", "use_sliding_window"}
 
 
 def nearest(
-    config: Mapping[str, Any], families: Sequence[Family], needed: Sequence[str], known: set[str]
+    config: Mapping[str, Any],
+    families: Sequence[Family],
+    needed: Sequence[str],
+    known: set[str],
+    foreign_to_all: Sequence[str],
 ) -> tuple[Family, list[str]]:
     """The family with the fewest differences, by name where several have as few, and the differences as phrases.
 
-    `needed` are the keys that every family's config.json has, `known` those that danlu reads beside them.
+    `needed` are the keys that every family's config.json has, `known` those that danlu reads beside them, and
+    `foreign_to_all` differences from every family, which are told besides.
     """
     name = str(config.get("model_type") or "").lower()
 
     def distance(found: tuple[Family, list[str]]) -> tuple[int, float]:
         return len(found[1]), -SequenceMatcher(None, name, found[0].name.lower()).ratio()
 
-    return min(((family, _differences(config, family, needed, known)) for family in families), key=distance)
+    family, differences = min(
+        ((family, _differences(config, family, needed, known)) for family in families), key=distance
+    )
+    return family, [*foreign_to_all, *differences]
 
 
 def _differences(config: Mapping[str, Any], family: Family, needed: Sequence[str], known: set[str]) -> list[str]:
