@@ -216,8 +216,8 @@ def test_free_memory_is_a_plausible_number() -> None:
                 "rope_scaling": {"type": "longrope", "long_factor": [1.0], "short_factor": [1.0]},
                 "quantization_config": {"bits": 4, "quant_method": "gptq"},
             },
-            "differs from it in weights quantised by gptq; partial_rotary_factor: 0.75; rotary scaling 'longrope' with "
-            "long_factor, short_factor is not supported\n",
+            "differs from it in quantization_config: weights quantised by gptq; partial_rotary_factor: 0.75; "
+            "rotary scaling 'longrope' with long_factor, short_factor is not supported\n",
         ),
         (
             {"model_type": "gemma2", "layer_types": ["sliding_attention", "full_attention"]},
