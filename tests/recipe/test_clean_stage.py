@@ -32,3 +32,5 @@ def test_a_moved_threshold_measures_nothing(tmp_path: Path) -> None:
     assert cleaned(tmp_path, 3) == 18
     assert cleaned(tmp_path, 9) == 12
     assert not ledger.exists()
+    page = tmp_path / "out" / "clean" / "report.html"
+    assert "<h1>thresholds</h1>" in page.read_text("utf-8"), "the page is called as the recipe"

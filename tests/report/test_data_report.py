@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from danlu.config import check
 from danlu.ledger.errors import UserError
+from danlu.ledger.manifest import name_run
 from danlu.report.data.panels import panel_of
 from danlu.report.data.passages import changes, covered
 from danlu.report.data.report import write_data_report
@@ -296,3 +297,14 @@ def test_a_run_can_be_moved(folder: Path, tmp_path: Path) -> None:
     trail = read_trail(tmp_path / "moved" / "clean")
     assert all(Path(part.verdicts).is_relative_to(tmp_path / "moved") for part in trail.parts)
     assert write_data_report(tmp_path / "moved" / "clean").is_file()
+
+
+def test_it_is_called_as_its_run_or_as_its_folder(tmp_path: Path) -> None:
+    folder = cleaned(tmp_path, [{"op": "normalise"}])
+
+    def title() -> str:
+        return re.findall("<h1>(.*)</h1>", write_data_report(folder).read_text("utf-8"))[0]
+
+    assert title() == "clean"
+    name_run(folder.parent, "我的")
+    assert title() == "我的"

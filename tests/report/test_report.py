@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import string
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from danlu.ledger.errors import UserError
+from danlu.ledger.manifest import name_run
 from danlu.ledger.metrics import Metric, MetricsWriter
 from danlu.report import flow
 from danlu.report.charts import MOST_POINTS, Chart, Line, averaged
@@ -274,3 +276,21 @@ def test_an_answer_of_blanks_is_shown_as_what_it_is(answer: str, shown: str) -> 
     item = {"prompt": "?", "answer": answer, "ended": True, "loops": False}
     found = answers({"sft": {"side_by_side": {"form": "chat", "answers": [item]}}}, "en")
     assert found and found["rows"][0]["answers"][0]["text"] == shown
+
+
+def test_the_page_is_called_as_the_recipe_calls_the_run(run: Path, tmp_path: Path) -> None:
+    def title(*runs: Path) -> str:
+        return re.findall("<h1>(.*)</h1>", report([*runs], tmp_path / "report", "zh").read_text("utf-8"))[0]
+
+    assert title(run) == "炼丹", "no recipe made this folder"
+    assert name_run(run, "我的") and not name_run(run, "我的")
+    assert title(run) == "我的"
+    assert json.loads((run / "summary.json").read_text("utf-8"))["run"] == "我的"
+    assert name_run(run, "你的") and title(run) == "你的"
+    other = tmp_path / "runs" / "b"
+    shutil.copytree(run, other)
+    assert title(run, other) == f"你的 ({run}) · 你的 ({other})", "one recipe, two folders"
+    assert json.loads((other / "summary.json").read_text("utf-8"))["run"] == "你的"
+    (run / "run.json").write_text("{")
+    with pytest.raises(UserError, match="not JSON"):
+        title(run)

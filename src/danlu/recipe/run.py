@@ -11,6 +11,7 @@ from danlu.config import check
 from danlu.evaluate.settings import EvaluateSettings
 from danlu.ledger.errors import UserError
 from danlu.ledger.files import sole_user
+from danlu.ledger.manifest import name_run
 from danlu.ledger.progress import duration
 from danlu.recipe import stages
 from danlu.recipe.build import build_stages
@@ -31,7 +32,7 @@ def run_recipe(recipe: Recipe, until: str | None = None) -> list[Outcome]:
     wanted = _wanted(build_stages(recipe), until)
     _require_fit(recipe, wanted)
     with sole_user(recipe.out):
-        outcomes = []
+        renamed, outcomes = name_run(recipe.out, recipe.name), []
         for outcome in run_stages(wanted):
             console.print(_line(outcome, recipe.language), markup=False, soft_wrap=True)
             outcomes.append(outcome)
@@ -39,7 +40,7 @@ def run_recipe(recipe: Recipe, until: str | None = None) -> list[Outcome]:
         if not changed:
             console.print("nothing to do: every stage is up to date")
         page = recipe.out / "report" / "index.html"
-        if until is None and (changed or not page.is_file()):
+        if until is None and (changed or renamed or not page.is_file()):
             stages.report([recipe.out], recipe.out / "report", recipe.language)
     if until is None:
         print_summary(recipe, page, console)

@@ -85,6 +85,7 @@ class _View:
         }
         return {
             "title": " · ".join(run.name for run in self.runs),
+            "place": " · ".join(str(run.path) for run in self.runs),
             "say": self.say,
             "sections": [name for name, present in shown.items() if present],
             "runs": views,

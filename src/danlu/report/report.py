@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,14 @@ def report(runs: list[Path], out: Path, language: Language = "en") -> Path:
         _write_summary(run, out, language)
     page = out / "index.html"
     with atomic_file(page) as handle:
-        handle.write(render(loaded, language, out))
+        handle.write(render(_told_apart(loaded), language, out))
     return page
+
+
+def _told_apart(runs: list[Run]) -> list[Run]:
+    """Runs of one recipe have one name: their folders are named too."""
+    times = Counter(run.name for run in runs)
+    return [replace(run, name=f"{run.name} ({run.path})") if times[run.name] > 1 else run for run in runs]
 
 
 def _write_summary(run: Run, out: Path, language: Language) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from danlu.ledger.checkpoints import list_checkpoints
 from danlu.ledger.errors import UserError
 from danlu.ledger.files import read_json
-from danlu.ledger.manifest import read_manifest
+from danlu.ledger.manifest import read_manifest, run_name
 from danlu.report.curves import Curve, read_curve
 from danlu.report.diagnose import Finding, diagnose
 
@@ -76,7 +76,7 @@ def load_run(path: Path) -> Run:
         raise UserError(
             f"no stage here: none of {', '.join(STAGES)}", where=str(path), do="name the `out` folder of a recipe"
         )
-    return Run(path.resolve().name, path, path, stages, scores)
+    return Run(run_name(path), path, path, stages, scores)
 
 
 def _stage(name: str, folder: Path) -> Stage:

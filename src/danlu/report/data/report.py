@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from danlu.ledger.errors import UserError
 from danlu.ledger.files import atomic_file
-from danlu.ledger.manifest import read_manifest
+from danlu.ledger.manifest import RUN, read_manifest, run_name
 from danlu.report.data.panels import panels_of
 from danlu.report.data.samples import take_samples
 from danlu.report.data.script import script_data
@@ -44,7 +44,8 @@ def write_data_report(folder: Path, language: Language = "en", out: Path | None 
     assets = {name: loader.get_source(environment, name)[0] for name in ("style.css", "data.css", "data.js")}
     page = environment.get_template("data.html.jinja").render(
         **view.content(),
-        title=" · ".join(dict.fromkeys(source.partition("/")[2] for source in view.statistics)),
+        title=_title(folder),
+        place=str(folder),
         headline="data_report",
         say=view.say,
         rows=len(trail.settings.steps) + 2,
@@ -59,6 +60,12 @@ def write_data_report(folder: Path, language: Language = "en", out: Path | None 
     with atomic_file(path) as handle:
         handle.write(page)
     return path
+
+
+def _title(folder: Path) -> str:
+    """The name of the run whose stage it is, else the folder's."""
+    run = folder.resolve().parent
+    return run_name(run if (run / RUN).is_file() else folder)
 
 
 def _embedded(content: object) -> Markup:
