@@ -203,10 +203,20 @@ def test_advice_on_settings_that_are_seldom_meant(tmp_path: Path) -> None:
     assert advised("qwen_lora_sft", tmp_path, 1_800) == {"sft.train.tune.dropout"}, "three times without dropout"
     assert advised("qwen_lora_sft", tmp_path, 50_000) == set()
     assert "sft.train.learning_rate" in advised("qwen_lora_sft", tmp_path, 50_000, "sft.train.learning_rate=0.02")
+    rank = "sft.train.tune.rank"
+    for settled in ("rank=64", "rank=1"):
+        assert advised("qwen_lora_sft", tmp_path, 50_000, f"sft.train.tune.{settled}") == {rank}
+    assert rank in advised("baichuan_7b_belle_qlora", tmp_path, 50_000), "8 where QLoRA has 64"
+    assert rank not in advised("baichuan_7b_belle_qlora", tmp_path, 50_000, f"{rank}=64")
     loaded = recipe("firefly_baichuan_7b_qlora", tmp_path, tmp_path)
     (warmup,) = [one for one in advice(loaded, {"sft": 571}) if one.setting == "sft.train.warmup"]
-    assert "1000 steps of warmup in a run of 17: the rate never reaches its height" in warmup.said("en")
-    assert "全程 17 步中预热 1000 步：学习率到不了最高值" in warmup.said("zh")
+    assert "1000 steps of warmup in a run of 18: the rate never reaches its height" in warmup.said("en")
+    assert "全程 18 步中预热 1000 步：学习率到不了最高值" in warmup.said("zh")
+    assert "sft.train.batch" not in advised("qwen_lora_sft", tmp_path, 1_800, "sft.train.batch=1800")
+    loaded = recipe("qwen_lora_sft", tmp_path, tmp_path, "sft.train.batch=100000000")
+    (batch,) = [one for one in advice(loaded, {"sft": 1_800}) if one.setting == "sft.train.batch"]
+    assert "100,000,000 examples a step, and an epoch has 1,800" in batch.said("en")
+    assert "每步 100,000,000 条样本，而一轮只有 1,800 条" in batch.said("zh")
 
 
 @pytest.mark.parametrize(

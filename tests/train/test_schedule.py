@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from transformers import get_cosine_schedule_with_warmup
 
 from danlu.train.preference_settings import DPOTrainSettings
-from danlu.train.schedule import Plan, batch_size, learning_rate
+from danlu.train.schedule import Plan, batch_size, learning_rate, more_than_an_epoch
 from danlu.train.settings import RampStage, TrainSettings
 
 
@@ -60,6 +60,14 @@ def test_a_partial_last_step_and_a_limit_of_steps() -> None:
     assert Plan.of(settings, 10) == Plan(10, 3)
     assert Plan.of(TrainSettings(batch=4, steps=2), 10) == Plan(8, 2)
     assert Plan.of(TrainSettings(batch=4, steps=9), 10) == Plan(10, 3)
+
+
+def test_a_step_of_more_than_the_data_is_told_before_it_begins() -> None:
+    huge = TrainSettings(learning_rate=1.0, batch=100_000_000, steps=3)
+    told = more_than_an_epoch(huge, Plan.of(huge, 400), 200)
+    assert told is not None and "more than the 200 examples" in told and "the run has 1 step" in told
+    all_of_it = TrainSettings(learning_rate=1.0, batch=200)
+    assert more_than_an_epoch(all_of_it, Plan.of(all_of_it, 400), 200) is None
 
 
 def test_batch_ramp() -> None:

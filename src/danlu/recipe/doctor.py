@@ -21,9 +21,11 @@ from danlu.recipe.starts import unfit
 
 
 def plan_for(recipe: Recipe, gigabytes: float) -> bool:
-    """Prints what every training stage takes on a GPU of so many GiB, without data; says whether all of them fit."""
+    """Prints what every training stage takes on a GPU of so many GiB, and comments on settings, both without data;
+    says whether all of them fit."""
     console, gpu = Console(highlight=False), int(gigabytes * 2**30)
     print_memory(recipe, gpu, console)
+    _comment(recipe, {}, console)
     return all(planned(recipe, name, gpu).fits for name in recipe.training())
 
 
@@ -41,10 +43,14 @@ def examine(recipe: Recipe) -> bool:
     print_memory(recipe, gpu_here(), console)
     run_recipe(recipe, until="pack")
     jobs = [check(TrainingJob, stage.settings) for stage in build_stages(recipe) if stage.name in recipe.training()]
-    for one in advice(recipe, {job.stage: _examples(job) for job in jobs}):
-        console.print(f"○ {one.said(recipe.language)}")
+    _comment(recipe, {job.stage: training_stream(job).epoch for job in jobs}, console)
     passed = [_examine(job, recipe, console) for job in jobs]
     return all(passed)
+
+
+def _comment(recipe: Recipe, examples: dict[str, int], console: Console) -> None:
+    for one in advice(recipe, examples):
+        console.print(f"○ {one.said(recipe.language)}", soft_wrap=True)
 
 
 def _examine(job: TrainingJob, recipe: Recipe, console: Console) -> bool:
@@ -86,9 +92,3 @@ def _examine(job: TrainingJob, recipe: Recipe, console: Console) -> bool:
         )
     )
     return all(one.passed for one in checks)
-
-
-def _examples(job: TrainingJob) -> int:
-    """Examples of an epoch."""
-    packed = read_manifest(job.packed) or {}
-    return int(packed.get("train", {}).get("examples", 0))

@@ -345,6 +345,8 @@ class Run:
             return
         retention.sweep(self.out)
         check_data(self.stream, self.task.tokenizer, self.settings.limits, self.out)
+        if told := schedule.more_than_an_epoch(self.settings, self.plan, self.stream.epoch):
+            print(told, file=sys.stderr, flush=True)
         epochs = self.plan.budget / self.stream.epoch
         count = retention.most_at_once(self.settings.save, self.plan.steps, epochs)
         each = checkpoint.expected_bytes(self.shape, self.settings)

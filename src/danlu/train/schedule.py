@@ -29,6 +29,17 @@ class Plan:
         return cls(budget, math.ceil(budget / settings.batch))
 
 
+def more_than_an_epoch(settings: TrainSettings, plan: Plan, epoch: int) -> str | None:
+    """What to tell who asks for steps of more than the `epoch` examples that there are."""
+    if settings.batch <= epoch:
+        return None
+    count = "1 step" if plan.steps == 1 else f"{plan.steps:,} steps"
+    return (
+        f"batch {settings.batch:,} is more than the {epoch:,} examples that there are, so a step takes all of the data "
+        f"and the run has {count}: nothing is shown before the first has ended. Lower `batch` for more and shorter ones"
+    )
+
+
 def steps(
     stream: Stream, settings: TrainSettings, plan: Plan, position: int, tokens: int, rank: int, world: int, rows: int
 ) -> Iterator[Step]:
