@@ -13,7 +13,7 @@ from danlu.infer.model import Model
 from danlu.infer.score import require_tokens
 from danlu.infer.settings import ChatSettings, SamplingSettings
 from danlu.ledger.errors import UserError
-from danlu.ledger.signals import graceful_stop
+from danlu.ledger.signals import caught
 from danlu.text.records import Message
 
 PROMPT, CONTINUED = "> ", "… "
@@ -122,7 +122,7 @@ class Chat:
         """Streams the answer until it ends or Ctrl-C is pressed, and gives what was shown."""
         shown = []
         answer = closing(self.model.stream_tokens(prompt, self.sampling, self.adapter))
-        with graceful_stop([signal.SIGINT]) as stop, answer as stream:
+        with caught([signal.SIGINT]) as stop, answer as stream:
             for piece in stream:
                 self.write(piece)
                 shown.append(piece)

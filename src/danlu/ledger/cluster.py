@@ -101,7 +101,7 @@ class ClusterWorkers:
                     else:
                         yield number, (content["result"], content["seconds"])
                 if at_work and stop.requested:
-                    raise Stopped(f"{title}: the job goes on; the same command takes up what it gives ({job.folder})")
+                    raise Stopped(f"the job goes on; the same command takes up what it gives ({job.folder})")
                 if at_work and left:
                     time.sleep(POLL_SECONDS)
         if failed:

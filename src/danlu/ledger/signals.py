@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from danlu.ledger.errors import Stopped
+
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+TOLD = "stopped; the same command goes on from there"
 
 
 @dataclass
@@ -20,7 +23,21 @@ class Stop:
 
 
 @contextmanager
-def graceful_stop(signals: Sequence[signal.Signals] = STOPPING) -> Iterator[Stop]:
+def graceful_stop() -> Iterator[Stop]:
+    """Work that is left whole when asked to stop: at the first Ctrl-C or SIGTERM `requested` turns true, a second one
+    ends the program at once.
+
+    Raises Stopped at its end where a stop was requested, so that nothing is begun after it, even when all the work was
+    in hand already and is done.
+    """
+    with caught(STOPPING) as stop:
+        yield stop
+    if stop.requested:
+        raise Stopped(TOLD)
+
+
+@contextmanager
+def caught(signals: Sequence[signal.Signals]) -> Iterator[Stop]:
     """Within it the first of `signals` sets `requested`; a second one ends the program at once.
 
     Outside the main thread signals cannot be caught; there it gives a Stop that nobody sets.

@@ -128,8 +128,8 @@ def record_tasks(
 ) -> list[Any]:
     """The results of all tasks: of those that the ledger holds as done, and of the rest as `results` gives them.
 
-    `results` takes the tasks to do and gives their indices with what `timed` gave, in any order; those that it does not
-    give were stopped.
+    `results` takes the tasks to do and gives their indices with what `timed` gave, in any order; asked to stop it
+    raises Stopped, and what it gave before counts.
     """
     if not tasks:
         return []
@@ -142,19 +142,18 @@ def record_tasks(
         if entry and entry["key"] == keys[index] and all(path.exists() for path in task.outputs):
             finished[index] = entry["result"]
     pending = [index for index in range(len(tasks)) if index not in finished]
-    with progress(title, len(tasks), "tasks") as bar:
-        bar.advance(len(finished))
-        for place, (result, seconds) in results([tasks[index] for index in pending]):
-            index = pending[place]
-            entry = {"name": tasks[index].name, "key": keys[index], "seconds": round(seconds, 4), "result": result}
-            with explained(ledger), ledger.open("a", encoding="utf-8") as record:
-                record.write(json.dumps(entry, ensure_ascii=False) + "\n")
-            finished[index] = result
-            bar.advance(1)
-    if len(finished) < len(tasks):
-        raise Stopped(
-            f"{title}: stopped with {len(finished)} of {len(tasks)} tasks done; the same command goes on from there"
-        )
+    try:
+        with progress(title, len(tasks), "tasks") as bar:
+            bar.advance(len(finished))
+            for place, (result, seconds) in results([tasks[index] for index in pending]):
+                index = pending[place]
+                entry = {"name": tasks[index].name, "key": keys[index], "seconds": round(seconds, 4), "result": result}
+                with explained(ledger), ledger.open("a", encoding="utf-8") as record:
+                    record.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                finished[index] = result
+                bar.advance(1)
+    except Stopped as stopped:
+        raise Stopped(f"{title}: {len(finished)} of {len(tasks)} tasks done; {stopped}") from None
     return [finished[index] for index in range(len(tasks))]
 
 
