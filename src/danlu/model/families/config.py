@@ -203,8 +203,9 @@ def _unknown(config: dict[str, Any], path: Path) -> UserError:
 
 def _quantised(config: dict[str, Any]) -> str | None:
     """How the folder's weights are kept in few bits, as a phrase."""
-    how = config.get("quantization_config")
-    return f"quantization_config: weights quantised by {how.get('quant_method', 'a method without a name')}" if how else None
+    if not (how := config.get("quantization_config")):
+        return None
+    return f"quantization_config: weights quantised by {how.get('quant_method', 'a method without a name')}"
 
 
 def _foreign_to_all(config: dict[str, Any], path: Path) -> list[str]:
