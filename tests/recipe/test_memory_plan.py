@@ -35,6 +35,19 @@ def test_doctor_needs_neither_data_nor_model_nor_gpu(capsys: pytest.CaptureFixtu
     assert not plan_for(recipe("firefly_baichuan_7b_qlora", "sft.train.tune={method: full}"), 48)
 
 
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("en", "○ sft.train.tune.rank: rank 8 where 64 is usual for QLoRA: 0.125 times the parameters and moments."),
+        ("zh", "○ sft.train.tune.rank: rank 为 8，QLoRA 通常用 64：适配器的参数和动量是其 0.125 倍。"),
+    ],
+)
+def test_doctor_comments_without_data(language: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    plan_for(recipe("baichuan_7b_belle_qlora", f"language={language}"), 24)
+    printed = capsys.readouterr().out
+    assert said in printed and "warmup" not in printed, "what hangs on the data is not guessed"
+
+
 def test_a_method_takes_what_it_is_known_for() -> None:
     full, lora = "sft.train.tune={method: full}", "sft.train.tune={method: lora, rank: 16}"
     found = {

@@ -100,10 +100,10 @@ def _on_rank(rank: int, usual: int, method: str) -> tuple[str, str]:
         found_en = "ranks 1 to 64 scored alike on two tasks of a 175B model (arXiv 2106.09685, table 6)"
         found_zh = "175B 模型的两个任务上，rank 1 到 64 得分相近（arXiv 2106.09685 表 6）"
     return (
-        f"rank {rank} where {usual} is usual for {how}: {rank / usual:.3g} times the parameters and moments. The field: "
-        f"{found_en}; much new text or a small model gains from more (arXiv 2405.09673).",
-        f"rank 为 {rank}，{how} 通常用 {usual}：适配器的参数和动量是其 {rank / usual:.3g} 倍。已有结果："
-        f"{found_zh}；新文本很多或模型很小时，rank 高些更好（arXiv 2405.09673）。",
+        f"rank {rank} where {usual} is usual for {how}: {rank / usual:.3g} times the parameters and moments. "
+        f"Measured: {found_en}; of much new text higher ranks learn more (arXiv 2405.09673).",
+        f"rank 为 {rank}，{how} 通常用 {usual}：适配器的参数和动量是其 {rank / usual:.3g} 倍。已有测量："
+        f"{found_zh}；新文本很多时，rank 越高学到的越多（arXiv 2405.09673）。",
     )
 
 
