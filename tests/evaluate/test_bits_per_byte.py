@@ -11,12 +11,15 @@ import pytest
 import torch
 import transformers
 
-from danlu.evaluate.bits_per_byte import bits_per_byte, token_sets
+from danlu.evaluate.bits_per_byte import bits_per_byte, nothing_held_out, token_sets
 from danlu.infer.model import Model, load
 from danlu.ledger.errors import UserError
 from danlu.ledger.progress import progress
 from danlu.text.records import Conversation, Document
+from danlu.text.settings import SourceSettings
 from danlu.tokens.encode import Encoded, encode_document
+from danlu.tokens.pack import pack
+from danlu.tokens.settings import DataSettings
 from danlu.tokens.shards import Example, TokenSetWriter
 from danlu.tokens.spelling import Spelling
 
@@ -111,3 +114,17 @@ def test_a_set_of_another_tokenizer_is_refused(model: Model, tmp_path: Path) -> 
         measured(model, write(tmp_path / "other", model, "document", [document], tokenizer="other"))
     with pytest.raises(UserError, match="no token set"):
         token_sets(tmp_path / "absent")
+
+
+def test_a_set_with_nothing_held_out_says_why(tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "one.jsonl").write_text('{"text": "The quick brown fox."}\n')
+    said = {}
+    for share in (0.0, 0.01, 0.999):
+        settings = DataSettings(
+            sources=[SourceSettings(path=str(tmp_path / "one.jsonl"))], length=32, held_out=share, workers=1
+        )
+        pack(settings, tiny_folder, "pretrain", tmp_path / f"pack-{share}")
+        said[share] = nothing_held_out("pretrain", tmp_path / f"pack-{share}" / "held_out")
+    assert said[0.0] is not None and "its data's held_out is 0)" in said[0.0]
+    assert said[0.01] is not None and "of 1 example none fell into the share of 0.01" in said[0.01]
+    assert said[0.999] is None

@@ -61,6 +61,22 @@ def token_sets(folder: Path) -> list[TokenSet]:
     return [TokenSet.open(path) for path in folders]
 
 
+def nothing_held_out(name: str, folder: Path) -> str | None:
+    """What to tell of the held-out set `name` where no example is in it: why, and what changes that."""
+    if any(len(one) for one in token_sets(folder)):
+        return None
+    packed = read_manifest(folder.parent) or {}
+    share, count = packed.get("settings", {}).get("held_out"), packed.get("examples")
+    why, do = "", "raise its data's held_out, or give more text"
+    if share == 0:
+        why, do = "its data's held_out is 0", "set it to 0.01, say"
+    elif share is not None:
+        examples = f"{count:,} example" + "s" * (count != 1)
+        why = f"of {examples} none fell into the share of {share:g}, which content decides"
+    told = f"{name} has nothing held out" + (f" ({why})" if why else "")
+    return f"{told}, so its bits per byte are not measured\n  → {do}"
+
+
 def bits_per_byte(model: Model, sets: list[TokenSet], most: int | None, window: int, bar: Bar) -> dict[str, object]:
     """Bits per byte (nats of content tokens / ln 2 / their UTF-8 bytes) and perplexity (of all tokens in the loss).
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from danlu.evaluate.bits_per_byte import nothing_held_out
 from danlu.evaluate.repetition import Answer, repetition
 from danlu.evaluate.settings import EvaluateSettings
 from danlu.evaluate.side_by_side import markdown
@@ -37,6 +39,8 @@ def evaluate(
     taken as it is, so that a broken-off evaluation goes on. Raises Stopped when asked to stop, between two tasks.
     """
     planned = {task.name: (task, task.inputs()) for task in tasks(settings)}
+    for told in filter(None, (nothing_held_out(*one) for one in settings.held_out.items())):
+        print(f"evaluate: {told}", file=sys.stderr)
     results: Results = {}
     with graceful_stop() as stop:
         for name, path in models.items():
