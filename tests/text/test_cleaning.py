@@ -142,11 +142,11 @@ def test_a_dropped_record_is_as_the_step_saw_it(tmp_path: Path) -> None:
 
 def test_what_a_change_leaves_empty_is_dropped_before_anybody_judges_it(tmp_path: Path) -> None:
     run(
-        corpus(tmp_path / "raw", ["\u200b", "\u200b", "x"]),
+        corpus(tmp_path / "raw", ["<br>", "<p>\u200c</p>", "x"]),
         tmp_path / "out",
-        [{"op": "normalise"}, {"op": "exact_dedup"}],
+        [{"op": "html"}, {"op": "exact_dedup"}],
     )
-    assert dropped(tmp_path / "out") == dict.fromkeys((0, 1), "normalise: empty text")
+    assert dropped(tmp_path / "out") == dict.fromkeys((0, 1), "html: empty text")
 
 
 @pytest.mark.parametrize(

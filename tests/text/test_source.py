@@ -119,6 +119,23 @@ def test_preferences_that_compare_nothing(messages: str, chosen: str, rejected: 
         checked(Preference(turns(messages), turns(chosen), turns(rejected)))
 
 
+@pytest.mark.parametrize(
+    "unseen", ["\u200c", "\u200d\u200b\n\u3000", "\ufeff\xad\u2060", "\ufe0f\u202e", "\x00\x7f", " \t"]
+)
+def test_text_of_which_nothing_is_seen_is_empty(tmp_path: Path, unseen: str) -> None:
+    seen = ["👨‍👩‍👧", "می‌خواهم", "क्‍ष", "。", "\u200c文", "0\ufe0f⃣"]
+    path = write(tmp_path / "a.jsonl", [{"text": unseen}, *({"text": text} for text in seen)])
+    records, counts = read(path)
+    assert [record.text for record in records if isinstance(record, Document)] == seen
+    assert counts["bad: empty text"] == 1
+    talk = [{"role": "system", "content": unseen}, *turns("ua")]
+    silent = [*turns("u"), {"role": "assistant", "content": unseen}]
+    path = write(tmp_path / "b.jsonl", [{"messages": talk}, {"messages": silent}])
+    (record,), counts = read(path, "conversation")
+    assert isinstance(record, Conversation) and record.messages == turns("ua")
+    assert counts["bad: empty content"] == 1 and counts["mended: empty system prompt left out"] == 1
+
+
 def test_columns_become_meta_and_every_record_knows_its_origin(tmp_path: Path) -> None:
     row = {"text": "文", "score": 0.5, "source": "web", "tags": ["a"], "long": "x" * 2000, "nothing": None}
     write(tmp_path / "set" / "b" / "c.jsonl", [row])

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from danlu.text.problems import BadRow
 from danlu.text.records import Conversation, Document, Message, Preference, Record
+
+# Blanks, controls and what Unicode says nothing shows of (Default_Ignorable_Code_Point): among visible characters they
+# can matter, as joiners do in emoji and in Persian; alone they are no text.
+_SEEN = re.compile(
+    r"[^\s\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    r"\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+
+
+def is_empty(text: str) -> bool:
+    """Whether nothing of the text can be seen."""
+    return _SEEN.search(text) is None
 
 
 def checked(record: Record) -> tuple[Record, list[str]]:
@@ -14,7 +27,7 @@ def checked(record: Record) -> tuple[Record, list[str]]:
     Raises BadRow where it cannot be used.
     """
     if isinstance(record, Document):
-        if not record.text.strip():
+        if is_empty(record.text):
             raise BadRow("empty text")
         return record, []
     if isinstance(record, Conversation):
@@ -48,7 +61,7 @@ def _history(given: list[Message]) -> tuple[list[Message], list[str]]:
         before = messages[-1] if messages else None
         role = message["role"]
         if role == "system":
-            if not message["content"].strip():
+            if is_empty(message["content"]):
                 mended.append("mended: empty system prompt left out")
                 continue
             if before is not None:
@@ -57,7 +70,7 @@ def _history(given: list[Message]) -> tuple[list[Message], list[str]]:
         elif role == "tool":
             if before is None or not (before["role"] == "tool" or before.get("tool_calls")):
                 raise BadRow("tool result without a call")
-        elif not message["content"].strip() and not message.get("tool_calls"):
+        elif is_empty(message["content"]) and not message.get("tool_calls"):
             raise BadRow("empty content", f"a {role} message")
         elif role == "assistant" and (before is None or before["role"] == "system"):
             mended.append("mended: answer without a question cut off the start")
