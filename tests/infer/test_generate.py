@@ -56,6 +56,14 @@ def test_answers_come_in_order_and_bad_rows_are_counted(
     assert "16 new answers" in said and "prompts.jsonl:4" in said
 
 
+def test_messages_without_one_are_an_empty_prompt(model: Model, tmp_path: Path) -> None:
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text('{"messages": []}\n{"messages": [], "prompt": "∞"}\n{"prompt": "∞"}\n', "utf-8")
+    counts = generate_file(model, asked, tmp_path / "out.jsonl", SAMPLING)
+    assert {reason: entry["count"] for reason, entry in counts.as_dict().items()} == {"empty prompt": 2}
+    assert [row["line"] for row in rows(tmp_path / "out.jsonl")] == [3]
+
+
 def test_an_unfinished_file_is_gone_on_with(model: Model, prompts: Path, tmp_path: Path, reciting_model: Path) -> None:
     whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
     generate_file(model, prompts, whole, SAMPLING)

@@ -129,6 +129,8 @@ def _prompt(model: Model, fields: dict[str, Any]) -> tuple[list[int], dict[str, 
     """Token ids of a row, and the field that they come from."""
     messages = fields.get("messages")
     if isinstance(messages, list):
+        if not messages:
+            raise BadRow("empty prompt")
         shown: dict[str, Any] = {"messages": messages}
         try:
             ids = model.chat_prompt(messages)
