@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from danlu.ledger.errors import UserError
-from danlu.text.records import Conversation, Preference
+from danlu.text.holdout import is_held_out
+from danlu.text.records import Conversation, Preference, content_hash
 from danlu.tokens.cut import cut
 from danlu.tokens.encode import Encoded
 from danlu.tokens.pack import open_stream, pack
 from danlu.tokens.settings import DataSettings
 from danlu.tokens.template import Template
 from danlu.tokens.tokenizer import Tokenizer
-from danlu.tokens.turns import limited, prompted, with_roles
+from danlu.tokens.turns import limited, prompted
 
 TALKS = {
     "zh": [("天空为什么是蓝的？🌌", "因为瑞利散射，蓝光散射得更多。"), ("谢谢！", "不客气，随时问我。")],
@@ -62,15 +63,45 @@ def text_of(tokenizer: Tokenizer, document: Encoded, weight: float | None = None
 @pytest.mark.parametrize("language", TALKS)
 def test_roles_in_the_loss(template: Template, qwen: Tokenizer, language: str) -> None:
     """baichuan_sft_lora's way, which trains the questions too; headers stay out."""
-    (document,) = template.encode(talk(language))
-    both = with_roles(document, ["assistant", "user"], qwen.token_bytes)
+    (both,) = template.encode(talk(language), roles=["assistant", "user"])
     questions, answers = ([turn[side] for turn in TALKS[language]] for side in (0, 1))
     assert text_of(qwen, both) == "".join(
         f"{asked}{said}<|im_end|>" for asked, said in zip(questions, answers, strict=True)
     )
     assert both.text_bytes == sum(len(text.encode()) for text in [*questions, *answers])
-    asked = with_roles(document, ["user"], qwen.token_bytes)
+    (asked,) = template.encode(talk(language), roles=["user"])
     assert text_of(qwen, asked) == "".join(questions)
+
+
+@pytest.mark.parametrize("language", TALKS)
+def test_a_question_has_a_weight_of_its_own(template: Template, qwen: Tokenizer, language: str) -> None:
+    told = talk(language, (1.0, 0.0))
+    told.messages[0]["weight"] = 0.0
+    told.messages[2]["weight"] = 0.5
+    (document,) = template.encode(told, roles=["assistant", "user"])
+    (_, answer), (question, _) = TALKS[language]
+    assert text_of(qwen, document, 1.0) == answer + "<|im_end|>"
+    assert text_of(qwen, document, 0.5) == question, "though nothing after it is in the loss"
+    assert text_of(qwen, document) == f"{answer}<|im_end|>{question}"
+    told.messages[2]["weight"] = 0.0
+    assert template.encode(told, roles=["user"]) == []
+
+
+def test_a_question_is_trained_once_where_the_template_writes_earlier_answers_anew(qwen: Tokenizer) -> None:
+    """One that drops the thinking of earlier answers, so that each answer is a sequence of its own."""
+    forgets = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{{ m.content if loop.last or m.role == 'user' else m.content.split('。')[-1] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    said = ["一加一？", "想想。二", "二加 2？🙂", "再想。four"]
+    messages: Any = [
+        {"role": role, "content": text} for role, text in zip(["user", "assistant"] * 2, said, strict=True)
+    ]
+    found = Template(qwen.with_chat_template(forgets)).encode(Conversation(messages), roles=["assistant", "user"])
+    assert [text_of(qwen, document) for document in found] == [
+        f"{asked}{answer}<|im_end|>" for asked, answer in zip(said[::2], said[1::2], strict=True)
+    ]
 
 
 @pytest.mark.parametrize("language", TALKS)
@@ -133,6 +164,19 @@ def test_system_prompts_by_category_and_share() -> None:
     assert prompted(own, mix) is own
     pair = Preference([{"role": "user", "content": "?"}], [], [])
     assert prompted(pair, [{"text": PLAIN, "share": 1.0, "where": []}]).messages[0]["content"] == PLAIN
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_system_prompts_have_their_shares_in_what_is_held_out_and_in_the_rest(share: float) -> None:
+    mix = [{"text": CODE, "share": 0.5, "where": []}, {"text": PLAIN, "share": 0.3, "where": []}]
+    found: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
+    for number in range(6000):
+        record = Conversation([{"role": "user", "content": f"第 {number} 问？"}])
+        first = prompted(record, mix).messages[0]
+        found[is_held_out(content_hash(record), share)][first["content"] if first["role"] == "system" else ""] += 1
+    for counted in found.values():
+        assert counted[CODE] / counted.total() == pytest.approx(0.5, abs=0.08)
+        assert counted[PLAIN] / counted.total() == pytest.approx(0.3, abs=0.08)
 
 
 def test_all_of_it_by_settings(tmp_path: Path, byte_tokenizer: Path) -> None:

@@ -28,7 +28,7 @@ from danlu.tokens.shards import SPLITS, shard_name, write_token_set
 from danlu.tokens.store import Store
 from danlu.tokens.tokenizer import LITTLE
 
-VERSION = 1
+VERSION = 2
 """Of how records become shards: where that changes, sets of earlier versions are not found."""
 NOT_IN_TOKENS = {"path", "name", "include", "exclude", "weight", "share", "max_epochs", "max_bad_share"}
 """Settings of a source that its tokens do not depend on, but for the files that they choose."""

@@ -32,7 +32,7 @@ from danlu.tokens.shards import BAD, GOOD, SPLITS, token_dtype, write_shard
 from danlu.tokens.spelling import Spelling
 from danlu.tokens.template import Template
 from danlu.tokens.tokenizer import Tokenizer
-from danlu.tokens.turns import limited, prompted, with_roles
+from danlu.tokens.turns import limited, prompted
 
 RUN_TOKENS = 1 << 23
 RUN_DOCUMENTS = 1 << 17
@@ -171,7 +171,8 @@ class Encoder:
             case Conversation():
                 assert self.template
                 record = cast(Conversation, prompted(record, self._prompts, self.settings.own_system))
-                encoded = self.template.encode(record, self.settings.turns, counts, where)
+                roles = self.settings.loss_on.split()
+                encoded = self.template.encode(record, self.settings.turns, counts, where, roles)
                 return [Coded([self._shaped(found, counts, where)]) for found in encoded]
             case Preference() if self.settings.unit == "labelled" and isinstance(neighbour, Preference):
                 record = cast(Preference, prompted(record, self._prompts, self.settings.own_system))
@@ -183,10 +184,8 @@ class Encoder:
                 return [Coded([self._shaped(side, counts, where) for side in sides])]
 
     def _shaped(self, document: Encoded, counts: Counts, where: str) -> Encoded:
-        """What is asked of turns: the roles in the loss, the most tokens of each."""
+        """With the most tokens that turns may have."""
         settings = self.settings
-        if settings.loss_on != "assistant":
-            document = with_roles(document, settings.loss_on.split(), self.tokenizer.token_bytes)
         if settings.max_source_length is not None or settings.max_target_length is not None:
             lengths = settings.max_source_length, settings.max_target_length
             document, done = limited(document, *lengths, self.tokenizer.token_bytes)

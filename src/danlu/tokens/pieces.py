@@ -4,7 +4,7 @@ markup in text: contents are found by rendering again with one of them replaced,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from danlu.ledger.errors import UserError
@@ -74,24 +74,28 @@ class Rendering:
             raise UserError(f"the chat template ends the answer in message {index + 1} with no stop token")
         return prompt, said[:at], said[at:]
 
-    def contents(self, count: int, skip: Iterable[int]) -> Iterator[Span]:
-        """The contents of the messages before the answer `count`, as far as the template shows them, in order."""
+    def contents(self, count: int, skip: Iterable[int], weights: Mapping[int, float]) -> Iterator[Span]:
+        """The contents of the messages before the answer `count`, as far as the template shows them, in order.
+
+        `weights` are those of messages; 0 of others.
+        """
         text, end = self.text(count, generation=True), 0
         for index in range(count):
             span = None if index in skip else self._find(index, count, text)
             if span is not None and span.start >= end:
                 end = span.end
-                yield span
+                yield span._replace(weight=weights.get(index, 0.0))
 
     def parts(self, text: str, spans: Iterable[Span]) -> Iterator[Part]:
         """All of the text in pieces: the contents at the spans, markup between them."""
         role, turn, weight, end, last = Role.NONE, 0, 0.0, 0, -1
         for span in spans:
             yield from self._markup(text[end : span.start], role, turn, weight)
-            role, weight, end = self.roles[span.message], span.weight, span.end
+            role, end = self.roles[span.message], span.end
+            weight = span.weight if role == Role.ASSISTANT else 0.0  # others are heard, and do not stop
             turn += role == Role.USER and (last < 0 or self.roles[last] != Role.USER)
             last = span.message
-            yield Part(text[span.start : end], Kind.CONTENT, role, turn, weight)
+            yield Part(text[span.start : end], Kind.CONTENT, role, turn, span.weight)
         yield from self._markup(text[end:], role, turn, weight)
 
     def _markup(self, text: str, role: Role, turn: int, weight: float) -> Iterator[Part]:
@@ -134,28 +138,37 @@ class Rendering:
         return match.group()[0] + self.mark + match.group()[1:]
 
 
-def samples(rendering: Rendering, weights: Sequence[float]) -> Iterator[tuple[str, list[Part]]]:
-    """Each text to train on with its pieces: one, unless the template rewrites what was said before."""
-    text, answers = "", list[Span]()
-    for index in (index for index, weight in enumerate(weights) if weight):
+def samples(
+    rendering: Rendering, answered: Mapping[int, float], heard: Mapping[int, float]
+) -> Iterator[tuple[str, list[Part]]]:
+    """Each text to train on with its pieces: one, unless the template rewrites what was said before.
+
+    Args:
+        answered: of messages that are answers, the weights of what they say and of the stop token; a text ends with
+            the last of them.
+        heard: of other messages, the weights of what they say. Each is trained in the first text that it is in.
+    """
+    text, answers, heard = "", list[Span](), dict(heard)
+    for index, weight in answered.items():
         prompt, said, rest = rendering.answer(index)
         if answers and not prompt.startswith(text):
-            yield text, _sample(rendering, text, answers)
+            yield text, _sample(rendering, text, answers, heard)
+            heard = {other: weight for other, weight in heard.items() if other > answers[-1].message}
             answers = []
-        answers.append(Span(len(prompt), len(prompt) + len(said), index, weights[index]))
+        answers.append(Span(len(prompt), len(prompt) + len(said), index, weight))
         text = prompt + said + rest
     if answers:
-        yield text, _sample(rendering, text, answers)
+        yield text, _sample(rendering, text, answers, heard)
 
 
 def prompt_parts(rendering: Rendering) -> list[Part]:
     """The pieces of the whole conversation and the header of an answer to it."""
     count = len(rendering.messages)
-    return list(rendering.parts(rendering.text(count, generation=True), rendering.contents(count, ())))
+    return list(rendering.parts(rendering.text(count, generation=True), rendering.contents(count, (), {})))
 
 
-def _sample(rendering: Rendering, text: str, answers: list[Span]) -> list[Part]:
-    contents = rendering.contents(answers[-1].message, {answer.message for answer in answers})
+def _sample(rendering: Rendering, text: str, answers: list[Span], heard: Mapping[int, float]) -> list[Part]:
+    contents = rendering.contents(answers[-1].message, {answer.message for answer in answers}, heard)
     return list(rendering.parts(text, sorted([*contents, *answers])))
 
 

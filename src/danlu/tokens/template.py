@@ -14,7 +14,7 @@ from danlu.ledger.counts import Counts
 from danlu.ledger.errors import UserError
 from danlu.ledger.files import fingerprint
 from danlu.text.records import Conversation, Message, Preference
-from danlu.tokens.encode import Encoded, Piece, join_pieces
+from danlu.tokens.encode import Encoded, Piece, Role, join_pieces
 from danlu.tokens.jinja import compile_template, with_system, without_system
 from danlu.tokens.named import BEGUN_BY_THE_TOKENIZER, NAMED, markup
 from danlu.tokens.pieces import Part, Rendering, prompt_parts, samples
@@ -72,22 +72,30 @@ class Template:
         return [token for piece in self._pieces(prompt_parts(rendering), rendering) for token in piece.tokens]
 
     def encode(
-        self, conversation: Conversation, turns: str = "all", counts: Counts | None = None, where: str | None = None
+        self,
+        conversation: Conversation,
+        turns: str = "all",
+        counts: Counts | None = None,
+        where: str | None = None,
+        roles: Sequence[str] = ("assistant",),
     ) -> list[Encoded]:
-        """The conversation as sequences in which the assistant's content and stop tokens carry weight.
+        """The conversation as sequences in which the content of `roles` carries weight, and the stop tokens of answers.
 
         One sequence, unless the template writes earlier answers differently once others follow; then a new one
-        begins there, so every answer is trained after just the text that serving would show. `turns` picks the
-        answers: "all", "first" or "last"; a message's `weight` (1 if absent) is that of its tokens, and without
-        any weight there is no sequence. With `counts`, sequences whose tokens differ from those of their whole
-        text, and content with the text of special tokens, are counted, named by `where`.
+        begins there, so every answer is trained after just the text that serving would show. A sequence ends with
+        an answer. `turns` picks the answers: "all", "first" or "last"; a message's `weight` (1 if absent) is that of
+        its tokens, and without any weight there is no sequence. With `counts`, sequences whose tokens differ from
+        those of their whole text, and content with the text of special tokens, are counted, named by `where`.
         """
         if any(message["role"] == "system" for message in conversation.messages[1:]):
             raise UserError("a system message that is not the first message", where=where)
         rendering = self._rendering(conversation.messages, conversation.tools)
         encoded = []
-        for text, parts in samples(rendering, _weights(conversation.messages, turns)):
-            encoded.append(join_pieces(self._pieces(parts, rendering), self.tokenizer.token_bytes.lengths))
+        for text, parts in samples(rendering, *_weights(rendering, turns, [Role[role.upper()] for role in roles])):
+            document = join_pieces(self._pieces(parts, rendering), self.tokenizer.token_bytes.lengths)
+            if not document.weights.any():
+                continue
+            encoded.append(document)
             if (
                 counts is not None
                 and not rendering.marked
@@ -222,12 +230,15 @@ class Template:
         return encoded[0]
 
 
-def _weights(messages: Sequence[Message], turns: str) -> list[float]:
-    """The weight of each message as an answer; 0 for those that are none."""
-    weights = [float(message.get("weight", 1.0)) if message["role"] == "assistant" else 0.0 for message in messages]
-    answers = [index for index, weight in enumerate(weights) if weight]
-    kept = {"all": answers, "first": answers[:1], "last": answers[-1:]}[turns]
-    return [weight if index in kept else 0.0 for index, weight in enumerate(weights)]
+def _weights(rendering: Rendering, turns: str, roles: Sequence[Role]) -> tuple[dict[int, float], dict[int, float]]:
+    """The weights of the answers, of those alone that are trained unless what others say is, and of those others."""
+    own = [float(message.get("weight", 1.0)) for message in rendering.messages]
+    answers = [index for index, role in enumerate(rendering.roles) if role == Role.ASSISTANT]
+    others = [index for index, role in enumerate(rendering.roles) if role in roles and role != Role.ASSISTANT]
+    heard = {index: own[index] for index in others if own[index]}
+    trained = [index for index in answers if own[index] and Role.ASSISTANT in roles]
+    kept = {"all": trained, "first": trained[:1], "last": trained[-1:]}[turns]
+    return {index: own[index] if index in kept else 0.0 for index in (answers if heard else kept)}, heard
 
 
 def _chosen(tokenizer: Tokenizer, choice: str | None) -> str:

@@ -1,13 +1,12 @@
-"""What a run asks of conversations before they are stored: a system prompt, roles in the loss, the longest turns."""
+"""What a run asks of conversations before they are stored: a system prompt, the longest turns."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Any
-
-import numpy as np
 
 from danlu.text.records import Conversation, Message, Preference, content_hash
 from danlu.text.select import Condition
@@ -31,7 +30,9 @@ def prompted(
         record = replace(record, messages=record.messages[1:])
     if not mix or record.messages[0]["role"] == "system":
         return record
-    place, reached = content_hash(record) / 2**64, 0.0
+    # Another hash than that by which records are held out, or all of those would get the first prompt.
+    salted = blake2b(content_hash(record).to_bytes(8, "big"), digest_size=8, person=b"system prompt")
+    place, reached = int.from_bytes(salted.digest(), "big") / 2**64, 0.0
     for prompt in mix:
         if all(_condition(text).holds(record.meta) for text in prompt["where"]):
             reached += prompt["share"]
@@ -39,19 +40,6 @@ def prompted(
                 first: Message = {"role": "system", "content": prompt["text"]}
                 return replace(record, messages=[first, *record.messages])
     return record
-
-
-def with_roles(document: Encoded, roles: Sequence[str], token_bytes: TokenBytes) -> Encoded:
-    """The same with the content of these roles in the loss besides, and without the assistant's if it is not named."""
-    named = [Role[role.upper()] for role in roles]
-    sizes = document.piece_ends - document.piece_starts
-    content = np.repeat(np.isin(document.piece_roles, named) & (document.piece_kinds == Kind.CONTENT), sizes)
-    answers = np.repeat(document.piece_roles == Role.ASSISTANT, sizes)
-    weights = np.where(content & ~answers, np.float32(1), document.weights)
-    if Role.ASSISTANT not in named:
-        weights = np.where(answers, np.float32(0), weights)
-    spelt = np.repeat(document.piece_kinds == Kind.CONTENT, sizes) & (weights != 0)
-    return replace(document, weights=weights, text_bytes=int(token_bytes.lengths[document.tokens[spelt]].sum()))
 
 
 def limited(
