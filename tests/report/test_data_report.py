@@ -308,3 +308,37 @@ def test_it_is_called_as_its_run_or_as_its_folder(tmp_path: Path) -> None:
     assert title() == "clean"
     name_run(folder.parent, "我的")
     assert title() == "我的"
+
+
+def test_it_begins_with_rows_and_those_that_were_broken(folder: Path, pages: dict[str, str]) -> None:
+    # 51 papers, 35 notes and a broken line, 12 talks
+    for language, broken in (("en", ("Rows read", "Broken rows", "1.0%: broken JSON 1")),
+                             ("zh", ("读入行数", "坏行", "1.0%：JSON 有误 1"))):  # fmt: skip
+        tiles = re.findall(r'<div class="tile([^"]*)"><dt>(.*?)</dt>(.*?)</div>', pages[language], re.DOTALL)
+        shown = [(style, title, Elements(body).text.split("\n")) for style, title, body in tiles]
+        rows = sum(map(len, texts().values())) + 1 + 12
+        assert shown[0][:2] == ("", broken[0]) and str(rows) in shown[0][2]
+        assert shown[1][:2] == (" wrong", broken[1]) and {"1", broken[2]} <= set(shown[1][2])
+    by_source = Elements(pages["zh"].partition('id="by_source"')[2].partition("</table>")[0])
+    assert "坏行" in by_source.text and f"{100 / 36:.1f}%" in by_source.text
+
+
+def test_steps_of_one_sort_are_told_apart_and_names_are_whole(tmp_path: Path) -> None:
+    pair = [{"op": "neighbours", "languages": ["en"]}, {"op": "neighbours", "languages": ["zh", "mixed"]}]
+    steps = [{"op": "html"}, {"op": "markdown"}, {"op": "language"}, *pair, {"op": "words", "languages": ["other"]}]
+    folder = cleaned(tmp_path, steps)
+    page = write_data_report(folder, "zh").read_text("utf-8")
+    names = re.findall(r'<text class="name"[^>]*>(.*?)</text>', page)
+    assert names[:5] == ["1 去 HTML", "2 去 Markdown 杂项", "3 语言", "4 相邻字母与汉字", "5 相邻字母与汉字"]
+    table = page.partition('id="by_step"')[2].partition("</table>")[0]
+    rows = [re.sub(r"<[^>]*>", " ", row).split() for row in table.split("<tr>")[2:]]
+    assert rows[3][:4] == ["4", "相邻字母与汉字", "neighbours", "英文"]
+    assert rows[4][:4] == ["5", "相邻字母与汉字", "neighbours", "中文、中英混合"]
+    assert rows[5][4:] == ["0", "0", "0", "–", "0.0"], "a step that saw nothing keeps no share of it"
+
+
+def test_details_of_the_chinese_page_are_chinese(pages: dict[str, str]) -> None:
+    said = Elements(pages["zh"]).text
+    assert "对应记录 notes.jsonl:" in said and "来源 notes" in said and "（第 2 个字符处缺少双引号括起的键名）" in said
+    assert not re.search(r"\btwin\b|\bsource\b|at character", said)
+    assert "twin notes.jsonl:" in Elements(pages["en"]).text

@@ -16,6 +16,7 @@ from danlu.report import flow
 from danlu.report.charts import NARROW, WIDE, Chart, Line, averaged, swatch
 from danlu.report.curves import Curve, Points
 from danlu.report.data.report import PAGE
+from danlu.report.details import place_in
 from danlu.report.inspection import inspections
 from danlu.report.reasons import reason_in
 from danlu.report.runs import Run, Stage
@@ -152,7 +153,7 @@ class _View:
             "taken": self.amounts(flow.taken(stage.manifest, stage.curve)),
             "given": self.amounts(flow.given(stage.manifest, stage.curve)),
             "dropped": [
-                (reason_in(reason, self.language), number(count), where)
+                (reason_in(reason, self.language), number(count), place_in(where, self.language))
                 for reason, count, where in flow.dropped(stage.manifest)
             ],
             "page": self.page_of(run, stage),

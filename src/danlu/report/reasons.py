@@ -228,7 +228,7 @@ _PATTERNS: list[tuple[re.Pattern[str], str]] = [
         (r"(?P<plain>\S+) too long", "{plain} 过长"),
     )
 ]
-_ROLES = {"system": "系统", "user": "用户", "assistant": "助手", "tool": "工具"}
+ROLES = {"system": "系统", "user": "用户", "assistant": "助手", "tool": "工具"}
 
 
 def reason_in(reason: str, language: Language, op: str = "") -> str:
@@ -237,10 +237,16 @@ def reason_in(reason: str, language: Language, op: str = "") -> str:
     return reason if language == "en" else _chinese(reason, op)
 
 
+def step_title(called: str, language: Language) -> str:
+    """What a step is called where there is little room."""
+    op, colon, name = called.partition(":")
+    return f"{STEPS.get(op, op)}{colon}{name}" if language == "zh" else called
+
+
 def step_name(called: str, language: Language) -> str:
     """What a step is called, OP or OP:NAME; its name in settings comes along in Chinese."""
-    op, colon, name = called.partition(":")
-    return f"{STEPS[op]}{colon}{name} {op}" if language == "zh" and op in STEPS else called
+    op = called.partition(":")[0]
+    return f"{step_title(called, language)} {op}" if language == "zh" and op in STEPS else called
 
 
 def measure_name(op: str, column: str, language: Language) -> str:
@@ -273,4 +279,4 @@ def _word(sort: str, value: str, op: str) -> str:
         return value
     if sort == "measure":
         return measure_name(op, value, "zh")
-    return {"language": LANGUAGES, "role": _ROLES}.get(sort, KINDS).get(value, value)
+    return {"language": LANGUAGES, "role": ROLES}.get(sort, KINDS).get(value, value)

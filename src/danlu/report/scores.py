@@ -38,6 +38,7 @@ class Tile:
     title: str
     values: list[str]
     note: str = ""
+    wrong: bool = False
 
 
 def tables(scores: Scores, language: Language) -> list[Table]:

@@ -312,6 +312,16 @@ def say(key: str, language: Language) -> str:
     return WORDS[key][language == "zh"] if key in WORDS else key
 
 
+def comma(language: Language) -> str:
+    """What stands between the parts of a list."""
+    return "，" if language == "zh" else ", "
+
+
+def colon(language: Language) -> str:
+    """What stands behind a heading in a line."""
+    return "：" if language == "zh" else ": "
+
+
 def tag_label(key: str, language: Language) -> str:
     """The text of a key, or of a tag with its value: region=四川."""
     tag, equals, value = key.partition("=")

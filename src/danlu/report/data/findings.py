@@ -11,9 +11,10 @@ from danlu.report.data.panels import ROWS, Panel
 from danlu.report.data.passages import COVER, Cover, beginning, changes, covered, said
 from danlu.report.data.samples import Example
 from danlu.report.data.words import tell
+from danlu.report.details import value_name
 from danlu.report.reasons import measure_name
 from danlu.report.scores import Table
-from danlu.report.words import Language, number, percent
+from danlu.report.words import Language, comma, number, percent
 from danlu.text.cleaning.columns import read_meta
 from danlu.text.cleaning.trail import PartTrail, Trail
 from danlu.text.steps.privacy import PrivacyStep
@@ -60,15 +61,11 @@ def twin_of(trail: Trail, part: PartTrail, place: int, value: dict[str, Any]) ->
     return origin, said(record)
 
 
-def value_text(example: Example, cover: Cover) -> str:
-    """The value for which a record was dropped, in few words."""
-    return short_value(example.value, cover)
-
-
-def short_value(value: Any, cover: Cover) -> str:
-    """A number, or the parts of a value."""
+def short_value(value: Any, cover: Cover, language: Language = "en") -> str:
+    """The value for which a record was dropped, in few words: a number, or its parts."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {short_value(inner, cover)}" for name, inner in value.items())
+        parts = (f"{value_name(name, language)} {short_value(inner, cover, language)}" for name, inner in value.items())
+        return comma(language).join(parts)
     if isinstance(value, float):
         return f"{value:.4g}"
     return "" if value is None else beginning(cover(str(value)), PASSAGE)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-WIDTH, HEIGHT = 1180, 214
-LEFT, RIGHT, TOP, BAND = 4, 104, 42, 120
+WIDTH, BELOW = 1180, 52
+LEFT, RIGHT, BAND, LINE = 4, 104, 120, 14
 LEAST = 1.6
 """A stream is at least so high, so that it can be seen."""
 
@@ -32,22 +33,30 @@ def river(title: str, reaches: list[Reach], end: str) -> Markup:
     def high(amount: float) -> float:
         return BAND * amount / whole if amount else 0.0
 
-    parts = [Markup('<svg class="river" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, title)]
+    # Names that are wider than their step stand on lines in turn.
+    longest = max((_wide(reach.name) for reach in reaches), default=0)
+    lines = max(1, math.ceil(longest / width))
+    top = LINE * lines + 10
+    parts = [
+        Markup('<svg class="river" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
+            WIDTH, top + BAND + BELOW, title
+        )
+    ]
     for place, reach in enumerate(reaches):
         x, bend = LEFT + place * width, width * 0.55
-        before, after = TOP + high(reach.came), TOP + high(reach.left)
+        before, after = top + high(reach.came), top + high(reach.left)
         parts.append(
             Markup('<path class="band" d="M{0} {1}H{2}V{3}C{4} {3} {4} {5} {0} {5}Z"/>').format(
-                _at(x), TOP, _at(x + width), _at(after), _at(x + bend), _at(before)
+                _at(x), top, _at(x + width), _at(after), _at(x + bend), _at(before)
             )
         )
         if reach.fell:
             stream = max(LEAST, high(reach.fell))
-            at, down = x + width * 0.6, TOP + BAND + 26
-            top = max(TOP + 2, before - stream)
+            at, down = x + width * 0.6, top + BAND + 26
+            upper = max(top + 2, before - stream)
             parts.append(
                 Markup('<path class="fall" d="M{0} {1}C{2} {1} {2} {1} {2} {4}H{3}C{3} {5} {3} {5} {0} {5}Z"/>').format(
-                    _at(x), _at(before), _at(at), _at(at + stream), _at(down), _at(top)
+                    _at(x), _at(before), _at(at), _at(at + stream), _at(down), _at(upper)
                 )
             )
             parts.append(_text("lost", at + stream / 2, down + 14, reach.label))
@@ -55,13 +64,18 @@ def river(title: str, reaches: list[Reach], end: str) -> Markup:
             Markup("<g><title>{}</title>{}{}</g>").format(
                 reach.title,
                 Markup('<line class="gate" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(
-                    _at(x), TOP - 4, _at(TOP + BAND + 6)
+                    _at(x), top - 4, _at(top + BAND + 6)
                 ),
-                _text("name", x + 2, TOP - 8 - place % 2 * 14, reach.name, "start"),
+                _text("name", x + 2, top - 8 - place % lines * LINE, reach.name, "start"),
             )
         )
-    parts.append(_text("end", WIDTH - RIGHT + 8, TOP + 16, end, "start"))
+    parts.append(_text("end", WIDTH - RIGHT + 8, top + 16, end, "start"))
     return Markup("").join([*parts, Markup("</svg>")])
+
+
+def _wide(text: str) -> float:
+    """About how wide a text is."""
+    return sum(11.5 if ord(letter) > 0x2E80 else 6.4 for letter in text) + 6
 
 
 def _text(kind: str, x: float, y: float, text: str, anchor: str = "middle") -> Markup:

@@ -8,15 +8,17 @@ from typing import Any
 from markupsafe import Markup
 
 from danlu.report.data import findings
+from danlu.report.data.overview import Read, dropped_by, through, tiles
 from danlu.report.data.panels import Panel
 from danlu.report.data.passages import beginning, changes, cover_of, said
 from danlu.report.data.river import Reach, river
 from danlu.report.data.samples import Change, Example, Samples
 from danlu.report.data.words import tell
+from danlu.report.details import place_in
 from danlu.report.flow import READ
-from danlu.report.reasons import KINDS, language_name, reason_in, step_name
-from danlu.report.scores import Table, Tile
-from danlu.report.words import Language, number, percent
+from danlu.report.reasons import KINDS, language_name, reason_in, step_name, step_title
+from danlu.report.scores import Table
+from danlu.report.words import Language, colon, comma, number, percent
 from danlu.text.cleaning.trail import Trail
 from danlu.text.steps.base import LANGUAGES
 
@@ -34,7 +36,8 @@ class View:
         self.trail, self.manifest, self.panels, self.samples = trail, manifest, panels, samples
         self.language: Language = language
         self.statistics = trail.statistics
-        self.cover = cover_of(trail.settings)
+        self.reads = {name: Read.of(entry) for name, entry in manifest["sources"].items()}
+        self.cover, self.comma = cover_of(trail.settings), comma(language)
 
     def say(self, key: str) -> str:
         return tell(key, self.language)
@@ -48,7 +51,7 @@ class View:
         }
         pairs = findings.pairs(self.trail, self.samples.dropped, self.cover)
         view = {
-            "tiles": self.tiles(),
+            "tiles": tiles(self.statistics, self.reads, self.language),
             "rivers": [{"name": self.kind_name(kind), "svg": self.river(kind)} for kind in self.kinds],
             "tables": tables,
             "dropped": self.dropped(),
@@ -87,55 +90,31 @@ class View:
     def kind_name(self, kind: str) -> str:
         return KINDS[kind.removesuffix("s")] if self.language == "zh" else kind
 
-    def tiles(self) -> list[Tile]:
-        first, last = Counter[str](), Counter[str]()
-        for source, turns in self.statistics.items():
-            first["records"] += self.read(source)
-            last["records"] += self.manifest["sources"][source]["kept"]
-            for name in ("characters", "tokens"):
-                came, left = _through(turns, name)
-                first[name] += came
-                last[name] += left
-        found = [
-            Tile(self.say(title), [number(first[what]), number(last[what])], _share(last, first, what))
-            for title, what in (("documents_out", "records"), ("characters_out", "characters"))
-        ]
-        if last["tokens"]:
-            values = [number(first["tokens"]), number(last["tokens"])]
-            found.append(Tile(self.say("tokens_out"), values, _share(last, first, "tokens")))
-        dropped = [(_dropped(turn), turn) for turns in self.statistics.values() for turn in turns]
-        by_step = Counter[str]()
-        for count, turn in dropped:
-            by_step[turn["step"]] += count
-        for op, count in by_step.most_common(2):
-            if count:
-                found.append(Tile(f"{self.say('dropped')}: {step_name(op, self.language)}", [number(count)]))
-        return found
-
-    def read(self, source: str) -> int:
-        """How many records a source holds."""
-        entry = self.manifest["sources"][source]["read"].get("records", {})
-        return int(entry.get("count", 0))
-
     def river(self, kind: str) -> Markup:
         """The heights of the band are all characters before and after each step, also of records it passes over."""
-        level = float(sum(_through(turns, "characters")[0] for turns in self.of_kind(kind).values()))
+        level = float(sum(through(turns, "characters")[0] for turns in self.of_kind(kind).values()))
         reaches = []
         for total in self.totals(kind):
             after = level - (total["characters_in"] - total["characters_out"])
             count = sum(total["why"].values())
             label = f"−{number(count)}" if count else ""
-            about = f"{total['step']}: {number(level)} → {number(after)} {self.say('characters')} {label}"
-            reaches.append(Reach(self._short(total["step"]), level, after, total["lost"], label, about))
+            sizes = f"{number(level)} → {number(after)} {self.say('characters')} {label}"
+            about = f"{step_name(total['step'], self.language)}{colon(self.language)}{sizes}"
+            name = f"{total['number'] + 1} {step_title(total['step'], self.language)}"
+            reaches.append(Reach(name, level, after, total["lost"], label, about))
             level = after
         kept = sum(self.manifest["sources"][source]["kept"] for source in self.of_kind(kind))
         return river(self.kind_name(kind), reaches, f"{number(kept)} {self.say('kept')}")
 
     def totals(self, kind: str) -> list[dict[str, Any]]:
         """By step, what it did to all sources of a kind; what it found and what it then edited are one."""
+        numbers = [
+            number for number, step in enumerate(self.trail.settings.steps) if kind.removesuffix("s") in step.kinds
+        ]
         found: dict[int, dict[str, Any]] = {}
         for turn in (turn for turns in self.of_kind(kind).values() for turn in turns if turn["number"] is not None):
-            total = found.setdefault(turn["number"], {**dict.fromkeys(_ADDED, 0), "step": turn["step"], "lost": 0.0})
+            about = {"step": turn["step"], "number": numbers[turn["number"]], "lost": 0.0}
+            total = found.setdefault(turn["number"], {**dict.fromkeys(_ADDED, 0), **about})
             lost = turn["characters_in"] - turn["characters_out"]
             for name in _ADDED:
                 total[name] += (
@@ -151,7 +130,6 @@ class View:
     def by_step(self, kind: str) -> Table:
         rows: list[list[Any]] = []
         for total in self.totals(kind):
-            share = total["characters_out"] / total["characters_in"] if total["characters_in"] else 1.0
             why = [
                 f"{reason_in(reason, self.language, total['step'])} {number(n)}"
                 for reason, n in total["why"].most_common(6)
@@ -159,14 +137,16 @@ class View:
             dropped = sum(total["why"].values())
             rows.append(
                 [
-                    step_name(total["step"], self.language),
-                    Markup("<small>{}</small>").format(", ".join(why)),
+                    Markup('<span class="soft">{}</span> {} <span class="soft">{}</span>').format(
+                        total["number"] + 1, step_name(total["step"], self.language), self._tongues(total["number"])
+                    ),
+                    Markup("<small>{}</small>").format(self.comma.join(why)),
                     number(total["rows"]),
                     number(total["changed"]) if total["changed"] else "",
                     number(dropped) if dropped else "",
                     number(total["characters_in"]),
                     number(total["characters_out"]),
-                    _bar(share),
+                    _bar(total["characters_out"], total["characters_in"]),
                     f"{total['seconds']:.1f}",
                 ]
             )
@@ -178,19 +158,24 @@ class View:
         """A row a source; how much of it each step drops."""
         rows = []
         for source, turns in self.statistics.items():
-            came, left = self.read(source), self.manifest["sources"][source]["kept"]
+            read = self.reads[source]
+            came = read.records
             kind, _, name = source.partition("/")
             drops = Counter[str]()
             for turn in turns:
-                drops[turn["step"]] += _dropped(turn)
+                drops[turn["step"]] += dropped_by(turn)
             shares = [
                 _heat(drops[op] / came if came else 0.0, op in {t["step"] for t in turns}) for op in self.droppers()
             ]
-            amounts = self.amounts(came, left, *_through(turns, "characters"))
-            rows.append([name, self.kind_name(kind), *amounts, *shares])
-        head = [*map(self.say, ("source", "kind", "in", "out", "characters_in", "kept_share"))]
-        droppers = [self._short(op) for op in self.droppers()]
-        return Table(self.say("by_source"), [*head, *droppers], rows, 2, self.say("how_matrix") if droppers else "")
+            characters, lost = through(turns, "characters")
+            amounts = self.amounts(came, read.kept, characters, lost)
+            broken = _heat(read.broken / read.rows if read.rows else 0.0, True)
+            rows.append([name, self.kind_name(kind), number(read.rows), broken, *amounts, *shares])
+        names = ("source", "kind", "rows_read", "rows_broken", "in", "out", "characters_in", "kept_share")
+        notes = {"how_broken": any(read.broken for read in self.reads.values()), "how_matrix": bool(self.droppers())}
+        note = (" " if self.language == "en" else "").join(self.say(key) for key, present in notes.items() if present)
+        head = [*map(self.say, names), *map(self._short, self.droppers())]
+        return Table(self.say("by_source"), head, rows, 2, note)
 
     def by_language(self) -> Table | None:
         """A row a language, over all sources; records whose language nobody measured are one row."""
@@ -201,8 +186,8 @@ class View:
                 came[name, "characters"] += tally["characters_in"]
             for turn in turns:
                 for name, tally in turn["languages"].items():
-                    drops[name, turn["step"]] += _dropped(tally)
-                    lost[name, "records"] += _dropped(tally)
+                    drops[name, turn["step"]] += dropped_by(tally)
+                    lost[name, "records"] += dropped_by(tally)
                     lost[name, "characters"] += tally["characters_in"] - tally["characters_out"]
         names = [name for name in (*LANGUAGES, "") if came[name, "records"]]
         if set(names) <= {""}:
@@ -217,17 +202,16 @@ class View:
         return Table(self.say("language"), [*head, *map(self._short, self.droppers())], rows)
 
     def amounts(self, came: int, left: int, characters: int, characters_left: int) -> list[Any]:
-        share = characters_left / characters if characters else 0.0
-        return [number(came), number(left), number(characters), _bar(share)]
+        return [number(came), number(left), number(characters), _bar(characters_left, characters)]
 
     def droppers(self) -> list[str]:
         """The steps that dropped something."""
-        found = {turn["step"] for turns in self.statistics.values() for turn in turns if _dropped(turn)}
+        found = {turn["step"] for turns in self.statistics.values() for turn in turns if dropped_by(turn)}
         return [op for op in dict.fromkeys(step.called for step in self.trail.settings.steps) if op in found]
 
     def _short(self, op: str) -> str:
         """A step's name for a narrow place, where it may break."""
-        return step_name(op, self.language).split(" ")[0].replace("_", "_\u200b")
+        return step_title(op, self.language).replace("_", "_\u200b")
 
     def not_read(self) -> Table | None:
         """Rows that could not be used, were left out, or mended."""
@@ -242,7 +226,7 @@ class View:
         rows = [
             [
                 reason_in(reason, self.language),
-                " · ".join(beginning(place, 160) for place in where[reason][:WHERE]),
+                " · ".join(beginning(place_in(place, self.language), 160) for place in where[reason][:WHERE]),
                 number(n),
             ]
             for reason, n in counts.most_common(40)
@@ -268,7 +252,11 @@ class View:
                 "step": step_name(op, self.language),
                 "reason": reason_in(reason, self.language, op),
                 "examples": [
-                    {"about": self.about(one), "value": findings.value_text(one, self.cover), "text": self.text(one)}
+                    {
+                        "about": self.about(one),
+                        "value": findings.short_value(one.value, self.cover, self.language),
+                        "text": self.text(one),
+                    }
                     for one in found[:4]
                 ],
             }
@@ -314,32 +302,25 @@ class View:
         return [*found, *([{"name": self.say("other_measures"), "for": "", "panels": others}] if others else [])]
 
     def _looks_at(self, number: int) -> str:
+        kinds = self.trail.settings.steps[number].kinds
+        named = [] if len(kinds) == len(KINDS) else [self.kind_name(f"{kind}s") for kind in kinds]
+        return self.comma.join([*named, *filter(None, [self._tongues(number)])])
+
+    def _tongues(self, number: int) -> str:
+        """The languages that a step looks at; nothing where it looks at all."""
         step = self.trail.settings.steps[number]
-        tongues = (
-            [] if len(step.languages) == len(LANGUAGES) else [language_name(t, self.language) for t in step.languages]
-        )
-        kinds = [] if len(step.kinds) == len(KINDS) else [self.kind_name(f"{kind}s") for kind in step.kinds]
-        return ", ".join([*kinds, *tongues])
+        named = [language_name(tongue, self.language) for tongue in step.languages]
+        return ("、" if self.language == "zh" else ", ").join(named) if step.parts_languages else ""
 
 
 _ADDED = ("rows", "changed", "characters_in", "characters_out", "seconds")
 
 
-def _through(turns: list[Turn], what: str) -> tuple[int, int]:
-    """How many characters or tokens came to the first step that knows them, and how many the last one left."""
-    came = max((turn[f"{what}_in"] for turn in turns), default=0)
-    return came, came - sum(turn[f"{what}_in"] - turn[f"{what}_out"] for turn in turns)
-
-
-def _dropped(turn: Turn) -> int:
-    return sum(entry["count"] for entry in turn["dropped"].values())
-
-
-def _share(last: Counter[str], first: Counter[str], name: str) -> str:
-    return percent(last[name] / first[name]) if first[name] else ""
-
-
-def _bar(share: float) -> Markup:
+def _bar(left: float, came: float) -> Markup:
+    """The share that is left; none where nothing came."""
+    if not came:
+        return Markup('<span class="soft">–</span>')
+    share = left / came
     bar = Markup('<span class="bar"><i style="width:{:.1f}%"></i></span><span>{}</span>')
     return bar.format(100 * min(share, 1.0), percent(share))
 

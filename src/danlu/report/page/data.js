@@ -81,10 +81,12 @@ const near = (panel, number) => {
 
 const draw = (box, number) => {
   const panel = panels[number];
-  const scale = [0, 0.25, 0.5, 0.75].map((at) => panel.ends[Math.floor(at * (panel.ends.length - 1))][0]);
+  const marks = Math.min(4, panel.ends.length);
+  const starts = Array.from({ length: marks }, (_, mark) => panel.ends[Math.floor((mark * panel.ends.length) / marks)][0]);
+  const scale = [...starts, panel.ends.at(-1)[1]].filter((value, place, all) => !place || value !== all[place - 1]);
   box.classList.toggle("half", !panel.path || panel.free);
   box.classList.toggle("moved", panel.low !== panel.start.low || panel.high !== panel.start.high);
-  const parts = [bars(panel), made("div", [...scale, panel.ends.at(-1)[1]].map((value) => made("span", plain(value))), { class: "scale" })];
+  const parts = [bars(panel), made("div", scale.map((value) => made("span", plain(value))), { class: "scale" })];
   box.querySelector(".drawn").replaceChildren(...parts);
   box.querySelector(".counts").replaceChildren(counts(panel));
   if (!panel.path) return;
