@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +59,21 @@ def test_pack_says_it_of_files_that_go_straight_into_training(
     rows = [*talks, {"messages": long}, {"messages": long[:1]}, {"messages": long[:1]}]
     (tmp_path / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = {"path": "raw.jsonl"}
-    run_recipe(
-        recipe_of(
-            tmp_path,
-            tokenizer={"train": {"sources": [source], "vocab_size": 300}},
-            pretrain={"data": {"sources": [source], "length": 32, "workers": 1}, "train": {"steps": 1}},
-            sft={"data": {"sources": [{"path": "talks.jsonl"}], "length": 64, "workers": 1}, "train": {"steps": 1}},
-        ),
-        until="pack",
-    )
-    assert said(capsys) == [
+
+    def pack(raw: float, language: str = "en") -> list[str]:
+        data = {"workers": 1, "held_out": 0}
+        of_raw = {**data, "sources": [source], "length": 32, "held_out": raw}
+        of_talks = {**data, "sources": [{"path": "talks.jsonl"}], "length": 64}
+        tokenizer = {"train": {"sources": [source], "vocab_size": 300}}
+        stages = {"pretrain": {"data": of_raw, "train": {"steps": 1}}, "sft": {"data": of_talks, "train": {"steps": 1}}}
+        run_recipe(recipe_of(tmp_path, tokenizer=tokenizer, language=language, **stages), until="pack")
+        return said(capsys)
+
+    assert pack(0.001)[0] == "  raw: 10 rows read, 6 kept and none held out (held_out: 0.001); 4 bad: broken JSON"
+    assert pack(0.002, "zh") == ["  raw：读 10 行，留 6 条，没有一条留出（held_out：0.002）；坏行：JSON 有误 4 条"]
+    assert pack(0.9) == ["  raw: 10 rows read, 6 kept; 4 bad: broken JSON"]
+    shutil.rmtree(tmp_path / "out")
+    assert pack(0) == [
         "  raw: 10 rows read, 6 kept; 4 bad: broken JSON",
         "  talks: 6 rows read, 3 kept; 2 bad: conversation without an answer, "
         "1 dropped: a single turn is longer than the window",

@@ -18,6 +18,7 @@ from danlu.recipe.doctor import examine
 from danlu.recipe.export import export_model
 from danlu.recipe.inspect import inspect_recipe
 from danlu.recipe.plan import print_plan
+from danlu.recipe.run import run_recipe
 from danlu.recipe.sets import show_sets
 from danlu.recipe.settings import TRAINING, load_recipe
 from danlu.recipe.smoke import smoked
@@ -262,6 +263,16 @@ def test_a_broken_run_goes_on_past_bad_data(tmp_path: Path) -> None:
 def test_the_tiny_recipe_smokes_to_its_end(tmp_path: Path) -> None:
     danlu.run(smoked(load_recipe(RECIPES / "tiny.yaml", [f"out={tmp_path / 'tiny'}"])))
     assert (tmp_path / "tiny-smoke" / "report" / "index.html").is_file()
+
+
+def test_a_smoke_run_holds_out_something_of_every_source(shared_data: Path, tmp_path: Path) -> None:
+    loaded = load_recipe(RECIPES / "continue_pretrain.yaml", [f"out={tmp_path / 'law'}", f"data={shared_data}"])
+    run_recipe(smoked(loaded), until="pack")
+    packed = read_manifest(tmp_path / "law-smoke" / "pack" / "pretrain") or {}
+    held_out = {name: source["held_out"]["examples"] for name, source in packed["sources"].items()}
+    assert list(held_out) == ["law", "zh", "en"] and all(1 <= count < 32 for count in held_out.values())
+    none = smoked(load_recipe(RECIPES / "continue_pretrain.yaml", ["pretrain.data.held_out=0"])).pretrain
+    assert none is not None and none.data.held_out == 0
 
 
 def test_a_recipe_whose_start_is_missing_still_smokes(tmp_path: Path) -> None:

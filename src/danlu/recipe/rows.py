@@ -18,6 +18,7 @@ LOST = ("bad: ", "left out: ", "not encoded: ", "dropped: ")
 WORDS = {
     "en": {
         "source": "  {name}: {rows:,} rows read, {kept:,} kept",
+        "none": " and none held out (held_out: {share:g})",
         "why": "; ",
         "and": ", ",
         "reason": "{count:,} {reason}",
@@ -25,6 +26,7 @@ WORDS = {
     },
     "zh": {
         "source": "  {name}：读 {rows:,} 行，留 {kept:,} 条",
+        "none": "，没有一条留出（held_out：{share:g}）",
         "why": "；",
         "and": "，",
         "reason": "{reason} {count:,} 条",
@@ -35,7 +37,8 @@ WORDS = {
 
 def rows_read(folder: Path, language: Literal["en", "zh"]) -> Iterator[str]:
     """For each source of the stage in `folder`, if it is one that reads rows, how many it had, how many are kept and
-    why the others are not, the most frequent reason first; then how many files were not read."""
+    why the others are not, the most frequent reason first, and where none was held out though some should be; then how
+    many files were not read."""
     manifest = read_manifest(folder) or {}
     if manifest.get("stage") not in READERS:
         return
@@ -43,8 +46,10 @@ def rows_read(folder: Path, language: Literal["en", "zh"]) -> Iterator[str]:
     for name, source in manifest["sources"].items():
         lost, kept = _cleaned(source) if manifest["stage"] == "clean" else _packed(source)
         rows = source.get("read", source.get("counts"))["rows"]["count"]
+        share = manifest["settings"]["held_out"] if manifest["stage"] == "pack" else 0
+        none = words["none"].format(share=share) if share and not source["held_out"]["examples"] else ""
         why = words["why"] + _listed(lost, folder, language) if lost else ""
-        yield words["source"].format(name=name, rows=rows, kept=kept) + why
+        yield words["source"].format(name=name, rows=rows, kept=kept) + none + why
     if files := _counted(manifest["left_out"]):
         yield f"  {_listed(files, folder, language)}"
 

@@ -12,6 +12,7 @@ from danlu.recipe.stand_in import STAND_IN
 from danlu.text.settings import SourceSettings
 
 ROWS = 64
+HELD_OUT = 0.1  # of so few rows; a hundredth would leave most sources without one
 LENGTH = 256
 VOCABULARY = 512  # of a tokenizer that is trained: a few rows give no more merges than that
 BATCH = 8
@@ -74,6 +75,7 @@ def _training(recipe: Recipe, section: TrainingStage) -> TrainingStage:
             "length": length,
             "answer_budget": budget and min(budget, length // 2),
             "sources": _few(section.data.sources),
+            "held_out": max(section.data.held_out, HELD_OUT) if section.data.held_out else 0.0,
             "workers": 1,
         }
     )
