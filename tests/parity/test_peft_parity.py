@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from danlu.ledger.errors import UserError
 from danlu.model.adapt import AdapterShape, adapters_off, attach, detach, load_several, merge, slots, trained
 from danlu.model.adapter_folder import Base, attach_stored, loras, read_adapter, write_adapter
 from danlu.model.attention import Documents
@@ -164,6 +166,34 @@ def test_pissa_begins_where_pefts_does(bases: dict[str, Path]) -> None:
         other = theirs.get_submodule(f"base_model.model.model.layers.{layer}.{room}.{name}_proj")
         ours_a, theirs_a = pair.a.grad.abs(), other.lora_A["default"].weight.grad.abs()  # signs of vectors are free
         assert torch.allclose(ours_a, theirs_a, atol=2e-5)
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora", "gaussian", "orthogonal"])
+def test_an_adapter_is_opened_only_where_its_start_left_the_base_alone(
+    bases: dict[str, Path], tmp_path: Path, start: Any
+) -> None:
+    """Under PiSSA and OLoRA PEFT trains over another base; saved so that it was converted, the adapter is over ours."""
+    model = AutoModelForCausalLM.from_pretrained(bases["llama"], dtype=torch.float32)
+    targets = ["q_proj", "down_proj"]
+    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=targets, init_lora_weights=start)
+    theirs = peft.get_peft_model(model, config)
+    theirs.peft_config["default"].init_lora_weights = True  # or what is saved here would be computed anew on opening
+    theirs.save_pretrained(tmp_path / "before")
+    theirs.peft_config["default"].init_lora_weights = start
+    for parameter in theirs.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.01
+    theirs.save_pretrained(tmp_path / "after")
+    found = tmp_path / "after"
+    if start in ("pissa", "olora"):
+        with pytest.raises(UserError, match=f"init_lora_weights: {start}") as refused:
+            read_adapter(found)
+        assert "path_initial_model_for_weight_conversion" in str(refused.value)
+        found = tmp_path / "converted"
+        theirs.save_pretrained(found, path_initial_model_for_weight_conversion=str(tmp_path / "before"))
+    mine = load_decoder(bases["llama"])
+    attach_stored(mine, read_adapter(found))
+    assert torch.allclose(logits(mine), theirs(TOKENS).logits, atol=2e-5)
 
 
 def test_one_name_for_q_k_and_v_shares_a(bases: dict[str, Path], tmp_path: Path) -> None:

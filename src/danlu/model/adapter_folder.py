@@ -314,6 +314,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "trainable_token_indices": (None,),
     "use_qalora": (False,),
 }
+_OVER_THE_BASE = (True, False, None, "gaussian", "orthogonal", "eva", "mica")
+"""Of PEFT's starts, those that leave the base's weights alone; under the others it is another base that is trained."""
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -328,6 +330,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"an adapter with {said} is not supported", where=str(path), do=_MERGE_THERE)
     if missing:
         raise UserError(f"{', '.join(missing)} missing", where=str(path), do="copy the file again")
+    if (start := config.get("init_lora_weights", True)) not in _OVER_THE_BASE:
+        raise UserError(
+            f"what this adapter started from was taken out of its base (init_lora_weights: {start}), and it is stored "
+            "without that",
+            where=str(path),
+            do="save it where it was trained with path_initial_model_for_weight_conversion, or " + _MERGE_THERE,
+        )
     if not isinstance(config["r"], int) or config["r"] < 1 or not isinstance(config["lora_alpha"], int | float):
         said = f"r {config['r']!r} and lora_alpha {config['lora_alpha']!r}"
         raise UserError(f"{said} are no rank and no number", where=str(path), do="copy the file again")
