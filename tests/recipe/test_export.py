@@ -181,6 +181,8 @@ def test_mistakes_leave_nothing(folders: dict[str, Path], tmp_path: Path, monkey
     save_decoder(decoder, tmp_path / "large", Tokenizer.load(folders["qwen2"]))
     with pytest.raises(UserError, match=r"layers.0.o.weight has values beyond 65504"):
         export_model(tmp_path / "large", out, "bf16", gguf="f16")
+    with pytest.raises(UserError, match=r"not finite in fp16: model\.layers\.0\.self_attn\.o_proj\.weight"):
+        export_model(tmp_path / "large", out, "fp16")
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(UserError, match="no texts here"):
         export_model(folders["qwen2"], out, "bf16", prompts=tmp_path / "empty.txt")

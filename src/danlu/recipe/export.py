@@ -76,6 +76,8 @@ def export_model(
         tokenizer = Template(tokenizer, choice=template).tokenizer
     written = getattr(torch, DTYPES[dtype])
     decoder = source.merged(None if gguf else written, onto_original)
+    if gguf is None:
+        _require_finite(decoder, dtype)
     if family is not None:
         decoder.settings = in_family(decoder.settings, family)
     settings, rewards, made, reader = decoder.settings, decoder.reward is not None, dtype, None
@@ -169,6 +171,17 @@ def _in_engine(decoder: Decoder, adapters: int = 0, first: int | None = None) ->
     from danlu.infer.engine import BASE, Engine
 
     return InEngine(Engine(decoder, adapters=adapters, first=BASE if first is None else first))
+
+
+def _require_finite(decoder: Decoder, dtype: str) -> None:
+    """Raises UserError where weights became infinite, or were none: a prompt may not reach the row that they are in."""
+    from danlu.model.stored import some
+
+    parts = ((part.on_disk, part.read(part.parameter.detach())) for part in decoder.parts())
+    lost = [name for name, value in parts if not value.isfinite().all()]
+    if lost:
+        do = "write bf16 or float32 (--dtype)" if dtype == "fp16" else "copy the model again from its origin"
+        raise UserError(f"not finite in {dtype}: {some(lost)}", where=str(decoder.origin or "the model"), do=do)
 
 
 def _device() -> torch.device:
