@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from danlu.report.reasons import reason_in
 from danlu.report.runs import Run, Stage
 from danlu.report.scores import Table, Tile, answers, tables, tiles
 from danlu.report.speed import speed_table
-from danlu.report.words import Language, clock, number, say, sentence
+from danlu.report.words import Language, clock, comma, number, say, sentence
 
 SINGLE = ("learning_rate", "grad_norm", "tokens_per_second", "rewards_accuracy", "rewards_margin")
 """Columns that get a chart of their own in a stage's card; loss and rewards are drawn together with their peers."""
@@ -56,6 +55,7 @@ class _View:
 
     def __init__(self, runs: list[Run], language: Language, out: Path) -> None:
         self.runs, self.language, self.out = runs, language, out
+        self.comma = comma(language)
         self.trained = [(run, stage) for run in runs for stage in run.trained()]
 
     def say(self, key: str) -> str:
@@ -123,12 +123,12 @@ class _View:
             if stage.curve and (points := stage.curve.points("tokens"))
         }
         if tokens:
-            found.append(Tile(self.say("tokens_trained"), [number(sum(tokens.values()))], _listed(tokens)))
+            found.append(Tile(self.say("tokens_trained"), [number(sum(tokens.values()))], self.listed(tokens)))
         for stage in run.trained():
             assert stage.curve is not None
             loss = stage.curve.points("loss")
             if not run.scores:
-                note = f"{stage.name}, {number(loss[-1][0])} {self.say('steps')}"
+                note = f"{stage.name}{self.comma}{number(loss[-1][0])} {self.say('steps')}"
                 found.append(Tile(self.say("loss"), [f"{loss[0][1]:.4g}", f"{loss[-1][1]:.4g}"], note))
         seconds = [stage.seconds for stage in run.stages if stage.seconds is not None]
         if seconds:
@@ -167,7 +167,15 @@ class _View:
         return Path(os.path.relpath(page, self.out)).as_posix() if page.is_file() else None
 
     def amounts(self, amounts: flow.Amounts) -> list[tuple[str, str]]:
-        return [("".join(map(self.say, re.split(r"(, |/)", name))), number(value)) for name, value in amounts]
+        return [
+            (self.comma.join(self.slashed(part) for part in name.split(", ")), number(value)) for name, value in amounts
+        ]
+
+    def listed(self, values: dict[str, float]) -> str:
+        return self.comma.join(f"{name} {number(value)}" for name, value in values.items()) if len(values) > 1 else ""
+
+    def slashed(self, name: str) -> str:
+        return "/".join(map(self.say, name.split("/")))
 
     def findings(self) -> list[dict[str, Any]]:
         rows = []
@@ -209,7 +217,7 @@ class _View:
             name, _, label = column.partition("/")
             tag, equals, value = label.partition("=")
             if name == "held_out_loss" and equals:
-                lines = by_tag.setdefault(f"{self.say(name)}, {self.say(tag)}", [])
+                lines = by_tag.setdefault(self.comma.join(map(self.say, (name, tag))), [])
                 lines.append(Line(value, curve.points(column), len(lines), "dots"))
         return [(title, lines[:PALETTE]) for title, lines in by_tag.items()]
 
@@ -230,7 +238,9 @@ class _View:
             shown = points if len(points) < MANY_POINTS else averaged(points)
             lines.append(Line(self.title(run, stage), shown, len(lines) % PALETTE))
         several = {name: lines for name, lines in groups.items() if len(lines) > 1} if len(self.runs) > 1 else {}
-        return [self.drawn(f"{self.say('loss')}, {name}", lines, (), WIDE) for name, lines in several.items()]
+        return [
+            self.drawn(self.comma.join((self.say("loss"), name)), lines, (), WIDE) for name, lines in several.items()
+        ]
 
     def drawn(self, title: str, lines: list[Line], marks: tuple[float, ...], width: int = NARROW) -> dict[str, Any]:
         legend = [
@@ -250,7 +260,3 @@ def _ends(points: Points) -> str:
     """The first and the last value."""
     values = [number(value) for _, value in (points[0], points[-1])]
     return " → ".join(values if len(points) > 1 else values[:1])
-
-
-def _listed(values: dict[str, float]) -> str:
-    return ", ".join(f"{name} {number(value)}" for name, value in values.items()) if len(values) > 1 else ""

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from danlu.report.preferences import HEAD, preference_rows
-from danlu.report.words import Language, number, percent, say, tag_label
+from danlu.report.words import Language, colon, comma, number, percent, say, tag_label
 
 _BLANKS = re.compile(r"\A\s+\Z|\A\s{4,}|\s{24,}|\s{4,}\Z")
 """Of an answer: nothing but blanks, many at an end, or more than code is indented by."""
@@ -25,7 +25,7 @@ class Table:
     """`names` leading columns hold words, the others numbers."""
 
     title: str
-    head: list[str]
+    head: list[Any]
     rows: list[list[Any]]
     names: int = 1
     note: str = ""
@@ -53,7 +53,11 @@ def tiles(scores: Scores, language: Language) -> list[Tile]:
     for name in dict.fromkeys(name for tasks in scores.values() for name in tasks.get(BITS, {})):
         values = {model: tasks[BITS][name][BITS] for model, tasks in scores.items() if name in tasks.get(BITS, {})}
         found.append(
-            _trail(f"{say('bits_per_byte_held_out', language)}, {say(name, language)}", values, lambda v: f"{v:.3f}")
+            _trail(
+                comma(language).join(say(key, language) for key in ("bits_per_byte_held_out", name)),
+                values,
+                lambda v: f"{v:.3f}",
+            )
         )
     shown = (
         (EXACT, "accuracy", "exact_match"),
@@ -171,7 +175,7 @@ def _exact_match(scores: Scores, language: Language) -> Table:
         rows.append([say(kind, language), say(tongue, language), number(n), *cells])
     head = [
         *_head(["kind", "language", "n"], language),
-        *(f"{model} ({say(t['form'], language)})" for model, t in models),
+        *(Markup("{} <small>{}</small>").format(model, say(task["form"], language)) for model, task in models),
     ]
     return Table(say("exact_match", language), head, rows, 2, say("how_interval", language))
 
@@ -251,7 +255,7 @@ def _overlap(scores: Scores, language: Language) -> Table:
             rows.append([model, say(tongue, language), *figures, number(part["n"])])
             signatures.append(part["signature"])
     head = ["model", "language", "bleu", "rouge1", "rouge2", "rougeL", "n"]
-    note = f"{say('signature', language)}: {' · '.join(dict.fromkeys(signatures))}"
+    note = f"{say('signature', language)}{colon(language)}{' · '.join(dict.fromkeys(signatures))}"
     return Table(say("overlap", language), _head(head, language), rows, 2, note)
 
 
