@@ -8,6 +8,8 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,13 @@ import tiny
 import torch
 from signalled import signalled
 
-from danlu.ledger.checkpoints import checkpoint_folder, list_checkpoints
+from danlu.ledger.checkpoints import checkpoint_folder, lacking_weights, list_checkpoints
 from danlu.ledger.errors import Stopped, UserError
+from danlu.ledger.files import sha256_file
 from danlu.ledger.manifest import read_manifest
 from danlu.ledger.metrics import read_metrics
 from danlu.train.objectives.next_token import NextToken
+from danlu.train.retention import best_first
 from danlu.train.settings import RampStage, SaveSettings, TrainSettings
 
 FAST = {"batch": 8, "learning_rate": 1e-2, "rows": 4}
@@ -54,6 +58,17 @@ def back_to(whole: Path, out: Path, step: int) -> Path:
         if path > checkpoint_folder(out, step):
             shutil.rmtree(path)
     return out
+
+
+@contextmanager
+def trainer_of(checkpoint: Path) -> Iterator[dict[str, Any]]:
+    """A checkpoint's trainer.json, to be changed as if it had been written so."""
+    file, manifest = checkpoint / "state" / "trainer.json", checkpoint / "manifest.json"
+    content, listed = json.loads(file.read_text()), json.loads(manifest.read_text())
+    yield content
+    file.write_text(json.dumps(content))
+    listed["files"]["state/trainer.json"] = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
+    manifest.write_text(json.dumps(listed))
 
 
 @pytest.mark.parametrize("step", [3, 6, 9])
@@ -130,10 +145,8 @@ def test_wherever_a_signal_comes_no_more_is_computed_and_nothing_is_lost(
 
 def test_healthy_passes_over_a_sick_checkpoint(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = back_to(whole, tmp_path / "run", 9)
-    file = checkpoint_folder(out, 9) / "state" / "trainer.json"
-    content = json.loads(file.read_text())
-    content["health"]["record"].update(healthy=False, why="the loss scale is 0")
-    file.write_text(json.dumps(content))
+    with trainer_of(checkpoint_folder(out, 9)) as content:
+        content["health"]["record"].update(healthy=False, why="the loss scale is 0")
     tiny.run(out, settings(resume="healthy", skip=[(48, 56)]))
     said = capsys.readouterr().err
     assert "step-000000006" in said and "passed over step-000000009: the loss scale is 0" in said
@@ -158,10 +171,8 @@ def test_a_named_checkpoint_and_never(whole: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["model", "tokenizer", "template", "data", "objective"])
 def test_a_checkpoint_of_another_run_is_refused(whole: Path, tmp_path: Path, name: str) -> None:
     out = back_to(whole, tmp_path / "run", 9)
-    file = checkpoint_folder(out, 9) / "state" / "trainer.json"
-    content = json.loads(file.read_text())
-    content["fingerprints"][name] = "other"
-    file.write_text(json.dumps(content))
+    with trainer_of(checkpoint_folder(out, 9)) as content:
+        content["fingerprints"][name] = "other"
     with pytest.raises(UserError, match=f"of another {name}"):
         tiny.run(out, settings())
 
@@ -174,6 +185,47 @@ def test_a_damaged_checkpoint_is_named(whole: Path, tmp_path: Path) -> None:
     file.write_bytes(content)
     with pytest.raises(UserError, match=r"optimizer\.safetensors: damaged"):
         tiny.run(out, settings())
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut short"])
+def test_weights_that_are_gone_are_written_again_from_the_state(
+    whole: Path, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = back_to(whole, tmp_path / "run", 12)
+    before, file = losses(out), checkpoint_folder(out, 12) / "model.safetensors"
+    held = file.read_bytes()
+    file.write_bytes(held[:100])
+    if damage == "gone":
+        file.unlink()
+    assert lacking_weights(out) == "step-000000012 lacks model.safetensors"
+    assert tiny.run(out, settings()) == checkpoint_folder(out, 12)
+    assert "written again from its state: model.safetensors" in capsys.readouterr().err
+    assert file.read_bytes() == held and losses(out) == before and not lacking_weights(out)
+    assert not (out / "abandoned").exists()
+
+
+def test_a_checkpoint_whose_state_is_gone_is_passed_over(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = back_to(whole, tmp_path / "run", 12)
+    (checkpoint_folder(out, 12) / "state" / "optimizer.safetensors").unlink()
+    tiny.run(out, settings())
+    said = capsys.readouterr().err
+    assert "step-000000012, which lacks state/optimizer.safetensors" in said and "going on from" in said
+    assert losses(out) == losses(whole)
+    assert not lacking_weights(out) and (out / "abandoned" / "step-000000012").is_dir()
+    for path in list_checkpoints(out):
+        (path / "state" / "parameters.safetensors").unlink()
+    tiny.run(out, settings())
+    assert losses(out) == losses(whole), "from its beginning"
+    assert [path.name for path in list_checkpoints(out)] == [path.name for path in list_checkpoints(whole)]
+
+
+def test_the_best_is_a_whole_one(whole: Path, tmp_path: Path) -> None:
+    out = back_to(whole, tmp_path / "run", 12)
+    best = best_first(out)[0]
+    (best / "model.safetensors").unlink()
+    assert best not in best_first(out)
 
 
 def test_data_that_changed_is_refused(whole: Path, tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from danlu.ledger.errors import UserError
-from danlu.ledger.manifest import read_manifest
+from danlu.ledger.manifest import NAME, read_manifest
 
 FOLDER = "checkpoints"
+STATE = "state"
+"""In a checkpoint: the folder of that from which a run goes on."""
 EPOCH = "@epoch="
 STAGES = ("kto", "simpo", "dpo", "orpo", "sft", "pretrain")
 """Where a run's model is, the last first; a reward model is named by its own folder."""
@@ -21,6 +23,33 @@ def checkpoint_folder(out: Path, step: int) -> Path:
 def list_checkpoints(out: Path) -> list[Path]:
     """A training stage's checkpoints, the oldest first."""
     return sorted(path for path in (out / FOLDER).glob("step-*") if path.is_dir())
+
+
+def lacking(checkpoint: Path) -> list[str]:
+    """The files of its manifest that a checkpoint does not have in their size; no content is read."""
+    manifest = read_manifest(checkpoint)
+    if manifest is None:
+        return [NAME]
+    sizes = {name: written["bytes"] for name, written in manifest.get("files", {}).items()}
+    return [name for name, size in sizes.items() if not _has(checkpoint / name, size)]
+
+
+def has_state(checkpoint: Path) -> bool:
+    """Whether all is there from which a run goes on."""
+    return (checkpoint / STATE).is_dir() and not any(
+        name == NAME or name.startswith(f"{STATE}/") for name in lacking(checkpoint)
+    )
+
+
+def lacking_weights(out: Path) -> str:
+    """In words what is gone of the checkpoints that a finished training stage is taken by; empty when all is there."""
+    found = list_checkpoints(out)
+    if not found:
+        return "its checkpoints are gone"
+    for path in dict.fromkeys([_ended_with(out, found), found[-1]]):
+        if gone := lacking(path):
+            return f"{path.name} lacks {gone[0]}" + (f" and {len(gone) - 1} more files" if gone[1:] else "")
+    return ""
 
 
 def resolve_checkpoint(path: Path) -> Path:
@@ -52,6 +81,10 @@ def _ended_with(stage: Path, found: list[Path]) -> Path:
     ended = read_manifest(stage) or {}
     best = checkpoint_folder(stage, 0).with_name(str(ended.get("best")))
     return best if best in found and ended.get("checkpoint") == found[-1].name else found[-1]
+
+
+def _has(file: Path, size: int) -> bool:
+    return file.is_file() and file.stat().st_size == size
 
 
 def _end_of_epoch(stage: Path, epoch: str) -> Path:

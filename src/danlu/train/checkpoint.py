@@ -12,7 +12,7 @@ step-000000100/
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from danlu.ledger.checkpoints import checkpoint_folder
+from danlu.ledger.checkpoints import STATE, checkpoint_folder
 from danlu.ledger.errors import UserError
 from danlu.ledger.files import atomic_folder, read_json, require_space, sha256_file
 from danlu.ledger.manifest import read_manifest, write_manifest
@@ -44,7 +44,6 @@ from danlu.train.tune_settings import LoRA, trained_parameters
 if TYPE_CHECKING:
     from danlu.tokens.tokenizer import Tokenizer
 
-STATE = "state"
 PARAMETERS, OPTIMIZER, TRAINER = (
     f"{STATE}/parameters.safetensors",
     f"{STATE}/optimizer.safetensors",
@@ -187,13 +186,15 @@ def read_trainer(path: Path) -> dict[str, Any]:
     return read_json(file, "delete this checkpoint; the one before it is gone on from")
 
 
-def verify(path: Path) -> None:
-    """Raises UserError naming the first file that is not as it was written."""
+def verify(path: Path, but: Collection[str] = ()) -> None:
+    """Raises UserError naming the first file, of those in `but` aside, that is not as it was written."""
     manifest = read_manifest(path)
     if manifest is None:
         raise UserError("not a checkpoint: no manifest.json", where=str(path), do="name a step-… folder of a run")
     for name, written in manifest["files"].items():
         file = path / name
+        if name in but:
+            continue
         if not file.is_file() or file.stat().st_size != written["bytes"] or sha256_file(file) != written["sha256"]:
             raise UserError("damaged: not as it was written", where=str(file), do="resume from an older checkpoint")
 

@@ -155,12 +155,11 @@ class Run:
         """Trains from where `settings.resume` says to the end of the plan."""
         self._prepare()
         self._resume()
-        title = f"{self.task.objective.name} {self.out.name}"
         with (
             Journal(
                 self.out, self.task.objective, self.settings, self.config, self.at.step, self.world
             ) as self.journal,
-            progress(title, self.plan.budget - self.at.consumed, "examples")
+            progress(f"{self.task.objective.name} {self.out.name}", self.plan.budget - self.at.consumed, "examples")
             if self.world.main
             else nullcontext() as bar,
             self.saving,
@@ -323,8 +322,7 @@ class Run:
         }
 
     def _resume(self) -> None:
-        choice = resume.choose(self.settings.resume, self.out)
-        if choice is None:
+        if (choice := resume.choose(self.settings.resume, self.out)) is None:
             return
         resume.check(choice, self.fingerprints)
         state = choice.trainer
@@ -338,6 +336,8 @@ class Run:
         self.world.wait()
         if self.world.main:
             print(resume.told(choice, self.settings.model_dump(mode="json"), self.out), file=sys.stderr, flush=True)
+        if choice.lost:
+            self._save(weights_only=False)
 
     def _prepare(self) -> None:
         """Refuses to begin where the data is outside its limits or the checkpoints of the whole run cannot fit."""

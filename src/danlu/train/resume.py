@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from danlu.ledger.checkpoints import list_checkpoints
+from danlu.ledger.checkpoints import has_state, lacking, list_checkpoints
+from danlu.ledger.differences import differences
 from danlu.ledger.errors import UserError
 from danlu.train import retention
-from danlu.train.checkpoint import TRAINER, read_trainer, verify
+from danlu.train.checkpoint import read_trainer, verify
 
 _ADVICE = {
     "model": "name a checkpoint of this shape, or give the recipe the checkpoint's shape",
@@ -28,6 +29,8 @@ class Choice:
     path: Path
     trainer: dict[str, Any]
     why: str
+    lost: tuple[str, ...] = ()
+    """Files beside the state that are gone, and that are written again from it."""
 
 
 def choose(resume: str, out: Path) -> Choice | None:
@@ -35,11 +38,11 @@ def choose(resume: str, out: Path) -> Choice | None:
 
     Raises UserError for a folder without state, for `never` over existing checkpoints, and where none is healthy.
     """
-    found = [path for path in reversed(list_checkpoints(out)) if (path / TRAINER).is_file()]
+    found = [path for path in reversed(list_checkpoints(out)) if has_state(path)]
     if resume not in ("never", "auto", "healthy"):
         newest = read_trainer(found[0]) if found else None
         if newest and newest["settings"]["resume"] == resume:
-            return Choice(found[0], newest, f"where the run that began from {resume} stopped")
+            return _own(found[0], f"where the run that began from {resume} stopped")
         path = Path(resume)
         return Choice(path, read_trainer(path), "as told")
     if resume == "never" and list_checkpoints(out):
@@ -51,20 +54,25 @@ def choose(resume: str, out: Path) -> Choice | None:
     if not found:
         return None
     if resume == "auto":
-        return Choice(found[0], read_trainer(found[0]), "the newest")
+        return _own(found[0], "the newest")
     passed_over: list[str] = []
     for path in found:
         trainer = read_trainer(path)
         health = trainer["health"]["record"]
         if health["healthy"]:
             why = "".join(f"\n  passed over {line}" for line in passed_over)
-            return Choice(path, trainer, f"the newest healthy one ({health['why']}){why}")
+            return _own(path, f"the newest healthy one ({health['why']}){why}")
         passed_over.append(f"{path.name}: {health['why']}")
     raise UserError(
         "no checkpoint is healthy:\n  " + "\n  ".join(passed_over),
         where=str(out),
         do="name one (resume=PATH), or start anew into another folder (out=...)",
     )
+
+
+def _own(path: Path, why: str) -> Choice:
+    """A checkpoint of this run, whose weights may be gone."""
+    return Choice(path, read_trainer(path), why, tuple(lacking(path)))
 
 
 def check(choice: Choice, fingerprints: Mapping[str, str]) -> None:
@@ -75,16 +83,16 @@ def check(choice: Choice, fingerprints: Mapping[str, str]) -> None:
     for name, mine in fingerprints.items():
         if saved[name] != mine:
             raise UserError(f"this checkpoint is of another {name}", where=str(choice.path), do=_ADVICE[name])
-    verify(choice.path)
+    verify(choice.path, but=choice.lost)
 
 
 def told(choice: Choice, settings: Mapping[str, Any], out: Path) -> str:
     """Says where the run goes on, after moving checkpoints of a line that is left out of the way."""
     moved = retention.set_aside(out, choice.trainer["step"])
-    saved = choice.trainer["settings"]
-    differ = [name for name in settings if name != "resume" and saved.get(name) != settings[name]]
-    changed = ", ".join(f"{name}: {saved.get(name)} → {settings[name]}" for name in differ)
+    differ = differences(choice.trainer["settings"], settings)
+    changed = ", ".join(f"{name}: {values}" for name, values in differ.items() if name != "resume")
     lines = [f"going on from {choice.path}, {choice.why}"]
+    lines += [f"  written again from its state: {', '.join(choice.lost)}"] if choice.lost else []
     lines += [f"  {len(moved)} later checkpoints were moved to {out / 'abandoned'}"] if moved else []
     lines += [f"  changed since: {changed}"] if changed else []
     return "\n".join(lines)

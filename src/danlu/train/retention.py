@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
-from danlu.ledger.checkpoints import FOLDER, list_checkpoints
+from danlu.ledger.checkpoints import FOLDER, has_state, lacking, list_checkpoints
 from danlu.ledger.manifest import read_manifest
 from danlu.train.settings import SaveSettings
 
@@ -26,8 +27,8 @@ def prune(out: Path, settings: SaveSettings) -> None:
 
 
 def best_first(out: Path) -> list[Path]:
-    """The checkpoints, that of the lowest held-out loss first; of equal ones the oldest."""
-    losses = {path: _held_out(read_manifest(path) or {}) for path in list_checkpoints(out)}
+    """The whole checkpoints, that of the lowest held-out loss first; of equal ones the oldest."""
+    losses = {path: _held_out(read_manifest(path) or {}) for path in list_checkpoints(out) if not lacking(path)}
     return sorted(losses, key=lambda path: losses[path])
 
 
@@ -39,23 +40,23 @@ def delete(path: Path) -> None:
 
 
 def sweep(out: Path) -> None:
-    """Removes what a killed run left half-written or half-deleted beside its checkpoints."""
+    """Removes what a killed run left half-written or half-deleted beside its checkpoints.
+
+    Those from which no run can go on, as files are gone or cut short, move to `out`/abandoned, which is told.
+    """
     for rest in (out / FOLDER).glob(".step-*"):
         shutil.rmtree(rest)
+    for path in list_checkpoints(out):
+        if (gone := lacking(path)) and not has_state(path):
+            print(f"passed over {path}, which lacks {gone[0]}: now in {_abandon(path)}", file=sys.stderr, flush=True)
 
 
 def set_aside(out: Path, step: int) -> list[Path]:
     """Moves checkpoints after `step` to `out`/abandoned, so that none of a line that was left is taken for the
     newest.
     """
-    moved = []
-    for path in list_checkpoints(out):
-        if int(path.name.removeprefix("step-")) > step:
-            folder = out / "abandoned"
-            folder.mkdir(exist_ok=True)
-            number = sum(1 for _ in folder.glob(f"{path.name}*"))
-            moved.append(path.rename(folder / (f"{path.name}-{number}" if number else path.name)))
-    return moved
+    later = [path for path in list_checkpoints(out) if int(path.name.removeprefix("step-")) > step]
+    return [_abandon(path) for path in later]
 
 
 def most_at_once(settings: SaveSettings, steps: int, epochs: float) -> int:
@@ -63,6 +64,13 @@ def most_at_once(settings: SaveSettings, steps: int, epochs: float) -> int:
     saves = 1 + (math.ceil(steps / settings.every) if settings.every else 0)
     kept = settings.keep_last + settings.keep_best + 1
     return min(saves, kept) + (math.floor(epochs) if settings.every_epoch else 0)
+
+
+def _abandon(path: Path) -> Path:
+    folder = path.parents[1] / "abandoned"
+    folder.mkdir(exist_ok=True)
+    number = sum(1 for _ in folder.glob(f"{path.name}*"))
+    return path.rename(folder / (f"{path.name}-{number}" if number else path.name))
 
 
 def _held_out(manifest: dict[str, Any]) -> float:
