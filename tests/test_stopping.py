@@ -75,8 +75,48 @@ def test_a_list_whose_tasks_are_all_in_hand_is_the_last(asked: signal.Signals, t
     assert process.stdout is not None and process.stdout.readline() == "in hand\n"
     process.send_signal(asked)
     said, told = process.communicate(timeout=30)
-    assert (process.returncode, said) == (130, "")
+    assert (process.returncode, said) == (128 + asked, "")
     assert "danlu: first: 1 of 1 tasks done; stopped; the same command goes on from there\n" in told
     assert (tmp_path / "first").exists() and not (tmp_path / "second").exists()
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert again.stdout == "ended\n", "the first task is not done again"
+
+
+ENDS_SLOWLY = """
+import atexit, sys, time
+from pathlib import Path
+from danlu import cli
+from danlu.ledger.errors import Stopped
+from danlu.ledger.signals import graceful_stop
+
+@atexit.register
+def last():
+    print("ending", flush=True)
+    time.sleep(60)
+
+@cli.app.command()
+def works() -> None:
+    with graceful_stop() as stop:
+        print("working", flush=True)
+        while not stop.requested:
+            time.sleep(0.01)
+        raise Stopped("saved")
+
+sys.argv = ["danlu", "works"]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("again", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+def test_asked_again_while_python_ends_it_ends_without_a_word(asked: signal.Signals, again: signal.Signals) -> None:
+    """What libraries do at the end, imports and all, was broken off with a traceback."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDS_SLOWLY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "working\n"
+    process.send_signal(asked)
+    assert process.stdout.readline() == "ending\n"
+    process.send_signal(again)
+    _, told = process.communicate(timeout=30)
+    assert (process.returncode, told) == (-again, "danlu: saved\n")

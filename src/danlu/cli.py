@@ -142,12 +142,8 @@ def clean(
 
 
 tokenizer_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
-_stage_command(
-    "tokenizer",
-    "Trains or loads the tokenizer.",
-    "danlu.tokens.settings:TokenizerSettings tokenizer.",
-    beside=tokenizer_app,
-)
+_TOKENIZER = "danlu.tokens.settings:TokenizerSettings tokenizer."
+_stage_command("tokenizer", "Trains or loads the tokenizer.", _TOKENIZER, beside=tokenizer_app)
 _stage_command("pack", "Turns records into token shards.", f"{_DATA} pretrain.data.")
 for _name, _command in TRAINING_COMMANDS.items():
     _stage_command(_name, _command.meaning, f"{_DATA} {_name}.data.", f"{_command.settings} {_name}.train.")
@@ -337,6 +333,7 @@ def schema() -> None:
 def main() -> None:
     """Runs the command line; a user's mistake is told without a traceback."""
     from danlu.ledger.errors import Stopped, UserError
+    from danlu.ledger.signals import STOPPING
 
     # Threads of torch that wait awake starve each other beside another busy program (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -345,16 +342,17 @@ def main() -> None:
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         app()
-    except UserError as error:
+    except (UserError, Stopped) as error:
         print(f"danlu: {error}", file=sys.stderr)
-        sys.exit(2)
-    except Stopped as stopped:
-        print(f"danlu: {stopped}", file=sys.stderr)
-        sys.exit(130)
-    except SystemExit as ended:
-        if ended.code in (130, 143):  # Ctrl-C, of which typer makes an exit, and SIGTERM
+        sys.exit(128 + error.asked if isinstance(error, Stopped) else 2)
+    except (SystemExit, KeyboardInterrupt) as ended:
+        code = getattr(ended, "code", 130)  # typer makes an exit of the first Ctrl-C
+        if code in (130, 143):
             print("danlu: interrupted; the same command goes on from what was finished", file=sys.stderr)
-        raise
+        sys.exit(code)
+    finally:
+        for number in STOPPING:  # whoever asks again while Python ends does not wait for it
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _end(number: int, _: object) -> None:

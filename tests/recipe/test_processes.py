@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,17 +51,19 @@ def test_a_request_to_stop_reaches_each_once(tmp_path: Path) -> None:
     assert run_together([sys.executable, "-c", STOPS, str(tmp_path)], 2, calm=(0, 130)) == [130, 130]
 
 
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
 def test_a_request_to_stop_before_training_has_begun_is_no_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def ask(command: list[str], *_: object, **__: object) -> list[int]:
-        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-        return run_together([sys.executable, "-c", "import time; time.sleep(30)"], 2, calm=(0, 130))
+    def ask(command: list[str], *_: object, **more: Any) -> list[int]:
+        threading.Timer(0.3, os.kill, (os.getpid(), asked)).start()
+        return run_together([sys.executable, "-c", "import time; time.sleep(30)"], 2, **more)
 
     monkeypatch.setattr("danlu.recipe.stages.run_together", ask)
     monkeypatch.setattr("danlu.recipe.stages.write_job", lambda job, out: out)
-    with pytest.raises(Stopped, match="the same command goes on"):
+    with pytest.raises(Stopped, match="the same command goes on") as stopped:
         train(None, tmp_path, 2)  # type: ignore[arg-type]  # the job is not looked at before it is written
+    assert stopped.value.asked == asked
 
 
 def test_none_is_left_where_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 
 class UserError(Exception):
     """A mistake that the user can mend; shown without a traceback.
@@ -25,4 +27,8 @@ def _rebuild(what: str, where: str | None, do: str | None) -> UserError:
 
 
 class Stopped(Exception):
-    """The user asked to stop and all work was saved; the message says how to go on."""
+    """The user asked to stop and all work was saved; the message says how to go on. `asked` is the signal's number."""
+
+    def __init__(self, told: str, asked: int = signal.SIGINT) -> None:
+        self.asked = asked
+        super().__init__(told)

@@ -17,9 +17,10 @@ TOLD = "stopped; the same command goes on from there"
 
 @dataclass
 class Stop:
-    """`requested` turns true at the first Ctrl-C or SIGTERM."""
+    """`requested` turns true at the first Ctrl-C or SIGTERM; `asked` is its number."""
 
     requested: bool = False
+    asked: int = signal.SIGINT
 
 
 @contextmanager
@@ -28,12 +29,16 @@ def graceful_stop() -> Iterator[Stop]:
     ends the program at once.
 
     Raises Stopped at its end where a stop was requested, so that nothing is begun after it, even when all the work was
-    in hand already and is done.
+    in hand already and is done. Stopped from within it gets the signal that asked.
     """
     with caught(STOPPING) as stop:
-        yield stop
+        try:
+            yield stop
+        except Stopped as stopped:
+            stopped.asked = stop.asked if stop.requested else stopped.asked
+            raise
     if stop.requested:
-        raise Stopped(TOLD)
+        raise Stopped(TOLD, stop.asked)
 
 
 @contextmanager
@@ -49,7 +54,7 @@ def caught(signals: Sequence[signal.Signals]) -> Iterator[Stop]:
     before = {number: signal.getsignal(number) for number in signals}
 
     def request(number: int, frame: FrameType | None) -> None:
-        stop.requested = True
+        stop.requested, stop.asked = True, number
         for other in before:
             signal.signal(other, signal.SIG_DFL)
 

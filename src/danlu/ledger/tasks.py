@@ -153,7 +153,7 @@ def record_tasks(
                 finished[index] = result
                 bar.advance(1)
     except Stopped as stopped:
-        raise Stopped(f"{title}: {len(finished)} of {len(tasks)} tasks done; {stopped}") from None
+        raise Stopped(f"{title}: {len(finished)} of {len(tasks)} tasks done; {stopped}", stopped.asked) from None
     return [finished[index] for index in range(len(tasks))]
 
 

@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from danlu.ledger.signals import STOPPING, Stop
+
 GRACE = 5.0
 """Seconds in which the others may end by themselves once one has failed, and again once they were asked to."""
 LOOKING = 0.05  # seconds between looks
@@ -19,13 +21,15 @@ PARENT = "DANLU_PARENT"
 """The environment variable that holds the number of the process which started these."""
 
 
-def run_together(command: Sequence[str], count: int, calm: Collection[int] = (0,)) -> list[int]:
+def run_together(
+    command: Sequence[str], count: int, calm: Collection[int] = (0,), stop: Stop | None = None
+) -> list[int]:
     """Runs `command` as `count` processes that find one another, and gives their exit codes.
 
     They are told by RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun does, and by `PARENT` whose
     end is theirs (`danlu.ledger.parent`). SIGINT and SIGTERM are handed on to each once, as SIGTERM: where nobody
-    catches that yet, Python ends without a word. Where one ends otherwise than
-    with a code of `calm`, those that do not end by themselves are ended.
+    catches that yet, Python ends without a word; `stop` is told of the first. Where one ends otherwise than with a code
+    of `calm`, those that do not end by themselves are ended.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -39,7 +43,7 @@ def run_together(command: Sequence[str], count: int, calm: Collection[int] = (0,
         for rank in range(count)
     ]
     try:
-        with _handing_on(started):
+        with _handing_on(started, stop or Stop()):
             _wait(started, calm)
     finally:
         for process in started:
@@ -67,12 +71,13 @@ def _wait(started: Sequence[subprocess.Popen[Any]], calm: Collection[int]) -> No
 
 
 @contextmanager
-def _handing_on(started: Sequence[subprocess.Popen[Any]]) -> Iterator[None]:
-    def hand_on(*_: object) -> None:
+def _handing_on(started: Sequence[subprocess.Popen[Any]], stop: Stop) -> Iterator[None]:
+    def hand_on(number: int, _: object) -> None:
+        stop.requested, stop.asked = True, stop.asked if stop.requested else number
         for process in started:
             process.terminate()
 
-    caught = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    caught = STOPPING if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.signal(number, hand_on) for number in caught}
     try:
         yield

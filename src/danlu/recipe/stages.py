@@ -14,6 +14,7 @@ from danlu.ledger.checkpoints import resolve_checkpoint
 from danlu.ledger.counts import Counts
 from danlu.ledger.errors import Stopped, UserError
 from danlu.ledger.manifest import write_manifest
+from danlu.ledger.signals import Stop
 from danlu.recipe.job import AGAIN, STOPPED, TrainingJob, run_job, write_job
 from danlu.recipe.processes import run_together
 from danlu.tokens.settings import StageName
@@ -113,7 +114,8 @@ def train(job: TrainingJob, out: Path, processes: int | None = None) -> None:
         run_job(job, out)
         return
     command = [sys.executable, "-m", "danlu.recipe.job", str(path)]
-    while AGAIN in (codes := run_together(command, count, calm=(0, STOPPED))):
+    stop = Stop()
+    while AGAIN in (codes := run_together(command, count, calm=(0, STOPPED), stop=stop)):
         Console(stderr=True, highlight=False).print("starting again with a smaller micro-batch, the same global batch")
     if any(code not in (0, STOPPED, -signal.SIGTERM) for code in codes):
         raise UserError(
@@ -122,7 +124,7 @@ def train(job: TrainingJob, out: Path, processes: int | None = None) -> None:
             do="what the processes said stands above; -9 is most often want of memory",
         )
     if any(codes):
-        raise Stopped("stopped; the same command goes on from what was saved")
+        raise Stopped("stopped; the same command goes on from what was saved", stop.asked)
 
 
 def evaluate(settings: EvaluateSettings, models: Mapping[str, Path], out: Path) -> dict[str, Any]:
