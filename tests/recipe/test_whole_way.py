@@ -107,10 +107,24 @@ def test_inspect_shows_counts_and_rows(out: Path, tmp_path: Path, capsys: pytest
         inspect_recipe(recipe, "sfr", None, None)
 
 
-def test_a_plan_spends_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_a_plan_spends_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
     print_plan(load_recipe(SMALL, [f"out={tmp_path / 'planned'}"]))
-    assert "pretrain" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    for word in ("pack/pretrain", "tokenizer", "parameters", "checkpoints", "tokens seen", "conversations"):
+        assert word in said, "no word is cut"
+    assert "…" not in said and max(map(len, said.splitlines())) <= int(columns)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_without_training_tells_nothing_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = [f"{name}=null" for name in ("tokenizer", "model", "pretrain", "sft", "dpo", "evaluate")]
+    print_plan(load_recipe(SMALL, [f"out={tmp_path / 'planned'}", *nothing]))
+    said = capsys.readouterr().out
+    assert "clean" in said and "training" not in said and "GFLOP" not in said
 
 
 def test_a_plan_tells_the_mix(out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from danlu.config import check
 from danlu.ledger.counts import Counts
@@ -59,24 +59,29 @@ def print_plan(recipe: Recipe) -> None:
     """Prints each stage's state and, for training, tokens, memory, disk and time on this machine."""
     console = Console()
     stages = {stage.name: stage for stage in build_stages(recipe)}
-    table = Table("stage", "state", "input", "tokens", "parameters", "memory", "checkpoints", "time", title=recipe.name)
-    rate, mixes = matmul_rate(), dict[str, Mix]()
+    table = Table(*_whole("stage", "state"), "input", title=recipe.name)
+    figures = _whole("stage", "tokens", "parameters", "memory", "checkpoints", "time")
+    taken = Table(*figures, title="What training takes")
+    rate, mixes = matmul_rate() if recipe.training() else 0.0, dict[str, Mix]()
     for name, stage in stages.items():
-        row = [name, state(stage), _input(stage)]
+        table.add_row(name, state(stage), _input(stage))
         section = recipe.training().get(name)
         if section is not None:
             mixes[name] = mix_of(section, stages[f"pack/{name}"])
             cost = estimate(recipe, name, section, mixes[name], rate)
             about = "" if cost.measured else "≈ "
-            row += [
+            taken.add_row(
+                name,
                 f"{about}{brief(cost.tokens)}",
                 brief(cost.parameters),
                 f"{cost.memory / 2**30:.1f} GiB",
                 f"{cost.disk / 1e9:.1f} GB",
                 duration(cost.seconds),
-            ]
-        table.add_row(*row)
+            )
     console.print(table)
+    if not mixes:
+        return
+    console.print(taken)
     console.print(_mix_table(mixes))
     console.print(
         f"Times assume {USEFUL_SHARE:.0%} of the {rate / 1e9:.0f} GFLOP/s that a matrix product reached here just now; "
@@ -120,13 +125,19 @@ def estimate(recipe: Recipe, name: str, section: TrainingStage, mix: Mix, rate: 
 
 def _mix_table(mixes: dict[str, Mix]) -> Table:
     """By source: tokens, their share of the mix, how often they come, and what that makes."""
-    table = Table("stage", "source", "tokens", "share", "epochs", "tokens seen", title="What training sees")
+    figures = _whole("tokens", "share", "epochs", "tokens seen")
+    table = Table(*_whole("stage"), Column("source", overflow="fold"), *figures, title="What training sees")
     for stage, mix in mixes.items():
         about = "" if mix.measured else "≈ "
         for name, of in mix.portions.items():
             known = [f"{about}{brief(of.tokens)}", f"{of.share:.1%}", f"{of.epochs:.3g}", f"{about}{brief(of.seen)}"]
             table.add_row(stage, name, *(known if of.tokens else ["not there yet"]))
     return table
+
+
+def _whole(*heads: str) -> list[Column]:
+    """Columns whose words are never cut, however narrow the terminal is."""
+    return [Column(head, no_wrap=True) for head in heads]
 
 
 def matmul_rate() -> float:
