@@ -43,7 +43,7 @@ def post(server: Live, path: str = "chat/completions", **body: Any) -> httpx.Res
         ("chat/completions", {"messages": []}, "messages"),
         ("chat/completions", {"messages": "hi"}, "messages"),
         ("chat/completions", {"messages": [{"role": "king", "content": "x"}]}, "messages.0.role"),
-        ("chat/completions", {"messages": [{"role": "user", "content": 3}]}, "messages.0.content.str"),
+        ("chat/completions", {"messages": [{"role": "user", "content": 3}]}, "messages.0.content"),
         ("chat/completions", {"messages": ASK, "temperature": "hot"}, "temperature"),
         ("chat/completions", {"messages": ASK, "temperature": 2.5}, "temperature"),
         ("chat/completions", {"messages": ASK, "n": 17}, "n"),
@@ -58,13 +58,32 @@ def post(server: Live, path: str = "chat/completions", **body: Any) -> httpx.Res
         ("completions", {"prompt": [-1]}, "prompt"),
         ("completions", {"prompt": [100_000]}, "prompt"),
         ("completions", {"prompt": ""}, "prompt"),
+        ("completions", {"prompt": "x", "seed": 10**400, "stop": 5}, "stop"),
     ],
 )
 def test_wrong_requests_are_400_and_name_the_field(server: Live, path: str, body: dict[str, Any], param: str) -> None:
     response = post(server, path, **body)
     error = response.json()["error"]
     assert response.status_code == 400 and error["type"] == "invalid_request_error"
-    assert error["param"].startswith(param) and error["message"]
+    assert error["param"] == param and error["message"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [
+        ([], "prompt: is an empty list: give text or token ids"),
+        ([-1], "prompt: token ids are whole numbers from 0 on, but one is -1"),
+        ([1, 1.5], "prompt: token ids are whole numbers from 0 on, but one is 1.5"),
+        (["问"] * 17, "prompt: 17 prompts; a request may have 16"),
+        (["问", 1], "prompt: prompt 1 of the list should be text or token ids, but is 1"),
+        ([[1], []], "prompt: prompt 1 of the list should be text or token ids, but is []"),
+        (None, "prompt: should be text, token ids, or a list of either, but is null"),
+    ],
+)
+def test_what_is_wrong_with_a_prompt_is_said(server: Live, prompt: object, told: str) -> None:
+    response = post(server, "completions", prompt=prompt)
+    assert response.status_code == 400
+    assert (response.json()["error"]["message"], response.json()["error"]["param"]) == (told, "prompt")
 
 
 def test_what_is_no_json(server: Live) -> None:

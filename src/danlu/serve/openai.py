@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import from_json
 
 from danlu.infer.settings import SamplingSettings
 from danlu.serve.errors import ApiError
@@ -51,8 +53,9 @@ class SamplingRequest(BaseModel, ABC):
             return cls.model_validate_json(body)
         except ValidationError as error:
             first = error.errors()[0]
-            param = ".".join(str(part) for part in first["loc"] if isinstance(part, str | int)) or None
-            raise ApiError(400, f"{param}: {first['msg']}" if param else first["msg"], param=param) from None
+            param = _param(from_json(body), first["loc"]) if first["type"] != "json_invalid" else None
+            told = first["msg"].removeprefix("Value error, ")
+            raise ApiError(400, f"{param}: {told}" if param else told, param=param) from None
 
     @property
     def ignored(self) -> list[str]:
@@ -79,6 +82,20 @@ class SamplingRequest(BaseModel, ABC):
     @abstractmethod
     def alternatives(self) -> int | None:
         """How many likeliest tokens are wanted beside each chosen one; None: no log-probabilities."""
+
+
+def _param(body: Any, loc: tuple[str | int, ...]) -> str | None:
+    """A field's name, without those of the types that were tried for it."""
+    names: list[str] = []
+    for step in loc:
+        if isinstance(body, dict) and (step in body or step == loc[-1]):
+            body = body.get(step)
+        elif isinstance(body, list) and isinstance(step, int):
+            body = body[step]
+        else:
+            continue
+        names.append(str(step))
+    return ".".join(names) or None
 
 
 _SAMPLED = {
@@ -127,14 +144,35 @@ class ChatRequest(SamplingRequest):
         return self.top_logprobs or 0 if self.logprobs else None
 
 
-Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Prompt = str | list[int] | list[str] | list[list[int]]
 
 
 class CompletionRequest(SamplingRequest):
     """POST /v1/completions."""
 
-    prompt: str | Tokens | Annotated[list[str] | list[Tokens], Field(min_length=1, max_length=MAX_CHOICES)]
+    prompt: Prompt
     logprobs: int | None = Field(None, ge=0, le=20)
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _text_or_tokens(cls, given: Any) -> Any:
+        """Refuses what is no prompt in words of its own: those of a union are about one of its types."""
+        if isinstance(given, str) or _are_tokens(given):
+            return given
+        if not isinstance(given, list):
+            raise ValueError(f"should be text, token ids, or a list of either, but is {_brief(given)}")
+        if not given:
+            raise ValueError("is an empty list: give text or token ids")
+        if all(map(_is_number, given)):
+            wrong = next(one for one in given if not _is_token(one))
+            raise ValueError(f"token ids are whole numbers from 0 on, but one is {_brief(wrong)}")
+        if len(given) > MAX_CHOICES:
+            raise ValueError(f"{len(given)} prompts; a request may have {MAX_CHOICES}")
+        fits = _are_tokens if isinstance(given[0], list) else _is_text
+        for number, one in enumerate(given):
+            if not fits(one):
+                raise ValueError(f"prompt {number} of the list should be text or token ids, but is {_brief(one)}")
+        return given
 
     def alternatives(self) -> int | None:
         return self.logprobs
@@ -144,3 +182,23 @@ class CompletionRequest(SamplingRequest):
         if isinstance(self.prompt, str) or isinstance(self.prompt[0], int):
             return [self.prompt]
         return list(self.prompt)
+
+
+def _is_number(one: Any) -> bool:
+    return isinstance(one, int | float)
+
+
+def _is_token(one: Any) -> bool:
+    return type(one) is int and one >= 0
+
+
+def _are_tokens(given: Any) -> bool:
+    return isinstance(given, list) and given != [] and all(map(_is_token, given))
+
+
+def _is_text(one: Any) -> bool:
+    return isinstance(one, str)
+
+
+def _brief(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)[:80]
