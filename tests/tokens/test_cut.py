@@ -65,6 +65,54 @@ def test_what_is_left_is_the_conversation_without_its_oldest_turns(
     assert left.text_bytes == fitting[0].text_bytes
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    contents=st.lists(TEXT, min_size=4, max_size=10).filter(lambda contents: len(contents) % 2 == 0),
+    system=st.booleans(),
+    source=st.sampled_from([CHATML, LLAMA3, LLAMA2]),
+    data=st.data(),
+)
+def test_every_window_is_the_conversation_of_its_turns(
+    qwen_and_llama: Tokenizer, contents: list[str], system: bool, source: str, data: st.DataObject
+) -> None:
+    template = Template(qwen_and_llama.with_chat_template(source))
+    first = [SYSTEM] if system else []
+
+    def of(start: int, end: int) -> Encoded:
+        return template.encode(Conversation([*first, *said(*contents[start:end]).messages]))[0]
+
+    pairs = [(start, end) for end in range(2, len(contents) + 1, 2) for start in range(0, end, 2)]
+    longest_turn = max(len(of(start, start + 2)) for start in range(0, len(contents), 2))
+    length = data.draw(st.integers(longest_turn, max(longest_turn, len(of(0, len(contents))))))
+    found = cut([of(0, len(contents))], length, "drop", 8, qwen_and_llama.token_bytes, "windows")
+    end = len(contents)
+    for window in reversed(found.documents):
+        start = next(
+            start
+            for start, stop in pairs
+            if stop == end and (same(window, whole := of(start, stop)) or same(window, without_newline(whole)))
+        )
+        assert len(window) <= length
+        assert start == 0 or len(of(start - 2, end)) - (source == CHATML) > length, "an older turn had room"
+        end = start
+    assert end == 0, "every turn is in one window"
+
+
+def without_newline(encoded: Encoded) -> Encoded:
+    """Without what follows its last stop token."""
+    pieces = encoded.piece_starts[:-1] if encoded.piece_kinds[-1] == Kind.BETWEEN else encoded.piece_starts
+    end = int(encoded.piece_starts[-1]) if len(pieces) < len(encoded.piece_starts) else len(encoded.tokens)
+    return Encoded(
+        tokens=encoded.tokens[:end],
+        weights=encoded.weights[:end],
+        piece_starts=pieces,
+        piece_kinds=encoded.piece_kinds[: len(pieces)],
+        piece_roles=encoded.piece_roles[: len(pieces)],
+        piece_turns=encoded.piece_turns[: len(pieces)],
+        text_bytes=encoded.text_bytes,
+    )
+
+
 @settings(deadline=None, max_examples=50)
 @given(
     prompt=TEXT,

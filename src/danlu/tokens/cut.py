@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -54,7 +55,7 @@ def cut(
     stays with weight 0, for a cut answer must not teach to stop, and what followed goes.
 
     With `oldest_turns` "windows" the turns that go from a conversation make windows of their own, cut likewise, so that
-    every answer is in one of them.
+    every answer is in one of them and each ends after an answer.
     """
     if oldest_turns == "windows" and len(documents) == 1 and len(documents[0]) > length:
         return _windows(documents[0], length, overlong, answer_budget, token_bytes)
@@ -104,6 +105,15 @@ class View:
     def leave(self, turns: int) -> None:
         """Leave out turns 1 to `turns`."""
         self.pieces = [piece for piece in self.pieces if not 1 <= self.turns[piece] <= turns]
+
+    def keep(self, turns: int) -> None:
+        """Keep turns up to `turns`, as far as anything is trained: after the last of that, no header of a later turn
+        but its stop token and what follows that. Nothing is kept where nothing is trained.
+        """
+        kept = [piece for piece in self.pieces if self.turns[piece] <= turns]
+        end = max((at + 1 for at, piece in enumerate(kept) if self.trained[piece]), default=0)
+        after = takewhile(lambda piece: self.kinds[piece] in (Kind.STOP, Kind.BETWEEN), kept[end:])
+        self.pieces = [*kept[:end], *after] if end else []
 
     def ended(self, length: int) -> Encoded:
         """The Encoded of the pieces that are in; what follows the last stop token only where it fits."""
@@ -155,10 +165,10 @@ def _windows(document: Encoded, length: int, overlong: Overlong, answer_budget: 
         found, reasons = [*one.documents, *found], [*reasons, one.reason]
         if not oldest:
             break
-        view.pieces = [piece for piece in view.pieces if view.turns[piece] <= oldest]
-        rest = view.taken(view.whole())
-        if not any(view.trained[piece] for piece in view.pieces):
+        view.keep(oldest)
+        if not view.pieces:
             break
+        rest = view.taken(view.whole())
     if len(found) < 2:
         return Cut(found, next(filter(None, reasons), None))
     gravest = [reason for reason in reasons if reason not in (None, TURNS_LEFT_OUT)]
