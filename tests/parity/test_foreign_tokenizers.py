@@ -181,6 +181,25 @@ def test_named_templates_show_the_system_message(baichuan: tuple[Path, Any], nam
         template.render([*ASK, {"role": "tool", "content": "1"}])
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_pages_row_is_stanfords_prompt_for_an_input(baichuan: tuple[Path, Any], language: str) -> None:
+    published = (
+        "Below is an instruction that describes a task, paired with an input that provides further context. "
+        "Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
+    )
+    page = (Path(__file__).parents[2] / "docs" / language / "families.md").read_text("utf-8")
+    row = json.loads(page.partition("```json\n")[2].partition("```")[0])
+    template = Template(Tokenizer.load(baichuan[0]), choice="alpaca")
+    shown = published.format(instruction="Translate to English.", input="你好")
+    assert template.render(row["messages"][:-1], generation=True) == shown
+    (encoded,) = template.encode(Conversation(row["messages"]))
+    assert template.tokenizer.decode(encoded.tokens.tolist()).strip() == shown + "Hello"
+    joined: list[Message] = [{"role": "user", "content": "Translate to English.\n你好"}]
+    asked = template.render(joined, generation=True)
+    assert asked.endswith("### Instruction:\nTranslate to English.\n你好\n\n### Response:"), "as the page says"
+
+
 def test_plain_text_templates_begin_as_the_tokenizer_does(tmp_path: Path) -> None:
     write_internlm2_tokenizer(tmp_path)
     tokenizer = Tokenizer.load(tmp_path)

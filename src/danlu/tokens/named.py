@@ -43,6 +43,8 @@ _ALPACA_SYSTEM = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request."
 )
 
+# Stanford's second prompt, for rows with an `input`, stands under "### Input:" after another sentence. Here a row's
+# input is the end of the question: a chat message has no place for it, and a model is to be asked as it was trained.
 ALPACA = (
     "{%- if not messages or messages[0].role != 'system' %}\n    {{- '" + _ALPACA_SYSTEM + "' }}\n{%- endif %}\n"
 ) + _turns("message.content", "'\\n\\n### Instruction:\\n' + message.content + '\\n\\n'", "'### Response:'")
