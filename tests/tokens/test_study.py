@@ -140,6 +140,6 @@ def test_the_command_compares_folders_and_files(odd_one: Tokenizer, tmp_path: Pa
     assert "zh · text" in done.output
     assert (tmp_path / "p.html").is_file()
     plain = CliRunner().invoke(app, ["tokenizer", "inspect", folders[0], "--language", "zh"])
-    assert "zh · generated" in plain.output
-    assert "en · generated" in plain.output
+    assert "中文 · 生成文本" in plain.output
+    assert "英文 · 生成文本" in plain.output
     assert "每词元字节数" in plain.output

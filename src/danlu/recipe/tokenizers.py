@@ -13,7 +13,7 @@ from danlu.ledger.checkpoints import resolve_checkpoint
 from danlu.ledger.counts import Counts
 from danlu.ledger.errors import UserError
 from danlu.report.scores import Table
-from danlu.report.tokenizers import sections, write_page
+from danlu.report.tokenizers import NOT_GIVEN, sections, write_page
 from danlu.report.words import Language
 from danlu.text.files import source_name
 from danlu.text.ops.language import language_of, measure
@@ -68,7 +68,7 @@ def _given(texts: list[Path]) -> Iterator[tuple[str, str, str]]:
 def _generated() -> Iterator[tuple[str, str, str]]:
     world = make_world(GENERATED)
     for language in LANGUAGES:
-        yield from ((language, "generated", made.text) for made in make_documents(GENERATED, world, language))
+        yield from ((language, NOT_GIVEN, made.text) for made in make_documents(GENERATED, world, language))
 
 
 def _names(paths: list[Path]) -> list[str]:

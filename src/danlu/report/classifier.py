@@ -62,7 +62,8 @@ class _Tables:
             plain = [percent(found.precision), percent(found.recall), percent(found.f1), f"{area:.4f}"]
             rows.append([label, f"{np.count_nonzero(truth == place):,}", *plain, *shown])
         head = ("label", "texts_held_out", "precision", "recall", "f1", "average_precision")
-        best_head = [f"{self.say('threshold')} ≥ {percent(self.precision)}", self.say("precision"), self.say("recall")]
+        chosen = self.say("threshold_for").format(precision=percent(self.precision))
+        best_head = [chosen, self.say("precision"), self.say("recall")]
         return Table(self.say("by_label"), [*map(self.say, head), *best_head], rows, note=self.say("by_label_note"))
 
     def thresholds(self, place: int) -> Table:

@@ -86,7 +86,7 @@ class _View:
         }
         return {
             "title": " · ".join(run.name for run in self.runs),
-            "place": " · ".join(str(run.path) for run in self.runs),
+            "place": str(self.runs[0].path) if len(self.runs) == 1 else "",
             "say": self.say,
             "sections": [name for name, present in shown.items() if present],
             "runs": views,

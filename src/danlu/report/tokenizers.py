@@ -11,10 +11,13 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from danlu.ledger.files import atomic_file
+from danlu.report.reasons import language_name
 from danlu.report.scores import Table
 from danlu.report.words import Language, number, say
 from danlu.tokens.study import EDGES, HABITS, ODD, Study, visible
 
+NOT_GIVEN = "generated"
+"""What text is called that nobody gave."""
 _HABITS = {"mixed": "mixed_scripts"}
 
 
@@ -77,7 +80,9 @@ class _Tables:
         rows = []
         for language, source in sorted(kinds):
             cells = [study.densities.get((language, source)) for study in self.studies]
-            rows.append([f"{language} · {source}", *(f"{cell.bytes_per_token:.3f}" if cell else "–" for cell in cells)])
+            origin = say(NOT_GIVEN, self.language) if source == NOT_GIVEN else source
+            name = f"{language_name(language, self.language)} · {origin}"
+            rows.append([name, *(f"{cell.bytes_per_token:.3f}" if cell else "–" for cell in cells)])
         return self._table("density", "text", rows, note="density_note")
 
     def habits(self, kind: str) -> Table:

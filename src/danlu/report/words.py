@@ -52,9 +52,12 @@ WORDS: dict[str, tuple[str, str]] = {
     "recall": ("recall", "召回率"),
     "f1": ("F1", "F1"),
     "average_precision": ("average precision", "平均精确率"),
-    "threshold": ("threshold", "阈值"),
+    "threshold_for": ("threshold for precision ≥ {precision}", "精确率 ≥ {precision} 的阈值"),
+    "score": ("score", "得分"),
+    "origin": ("origin", "出处"),
     "found": ("found", "找到"),
     "taken_for": ("taken for", "误判为"),
+    "generated": ("generated", "生成文本"),
     "density": ("Bytes per token", "每词元字节数"),
     "density_note": (
         "UTF-8 bytes that a token stands for; more is shorter sequences of the same text.",
