@@ -12,6 +12,7 @@ from danlu.model.settings import ModelSettings
 from danlu.recipe.doctor import plan_for
 from danlu.recipe.job import TrainingJob, run_job
 from danlu.recipe.memory import planned
+from danlu.recipe.plan import print_plan
 from danlu.recipe.settings import Recipe, load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -99,3 +100,23 @@ def test_the_pages_say_what_is_counted(language: str) -> None:
         assert int(length.replace(",", "")) == least.training()[stage].data.length
         found = [planned(recipe(name), stage, size * GIB) for size in (11, 24, 48)]
         assert most == [str(one.rows) if one.fits else "–" for one in found], name
+
+
+def planned_rows(told: str) -> dict[str, list[str]]:
+    """The table of what training takes, by stage."""
+    table = told.partition("What training takes")[2].partition("What training sees")[0]
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines() if line.startswith("│")]
+    return {name: rest for name, *rest in cells}
+
+
+def test_a_dry_run_says_what_steps_take_before_the_text_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = Path(__file__).with_name("small.yaml")
+    print_plan(load_recipe(small, [f"out={tmp_path / 'out'}", "sft.train.steps=null"]))
+    told = planned_rows(capsys.readouterr().out)
+    assert told["pretrain"][0] == "≈ 4.1k", "4 steps of 8 rows of 128 tokens"
+    assert told["dpo"][0] == "≈ 6.14k", "3 steps of 4 pairs, each twice 256 tokens"
+    assert told["pretrain"][4].startswith("≈ ")
+    assert (told["sft"][0], told["sft"][4]) == ("not there yet", "")
+    assert all(row[2].endswith("MiB") and not row[2].startswith("0") and row[3][0] != "0" for row in told.values())

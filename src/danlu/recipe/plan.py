@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from rich.console import Console
 from rich.table import Column, Table
@@ -24,11 +25,12 @@ from danlu.text.settings import SourceSettings
 from danlu.text.survey import text_bytes
 from danlu.tokens.mixing import Portion, portions
 from danlu.tokens.pack import folder_names
-from danlu.tokens.settings import DataSettings
+from danlu.tokens.settings import DataSettings, StageName
 from danlu.train.tune_settings import trained_share
 
 BYTES_A_TOKEN = 3.9  # zh and en text under a 151k vocabulary, measured on the shared corpora
 USEFUL_SHARE = 0.4  # of the measured matrix product that a small model's training reaches
+NOT_THERE = "not there yet"
 PASSES = {"dpo": 4 / 3}
 """Over the packed tokens, both answers of a pair among them: a forward pass of the reference is a third. In kto half of
 the tokens are only looked at, which comes to one pass.
@@ -47,12 +49,14 @@ class Mix:
 class Cost:
     """What one training stage is expected to take."""
 
-    tokens: float
-    measured: bool
+    tokens: float | None
+    """None: they depend on text that is not there yet."""
+    about: str
+    """What stands before the number: nothing where it was counted."""
     parameters: int
     memory: float
     disk: float
-    seconds: float
+    seconds: float | None
 
 
 def print_plan(recipe: Recipe) -> None:
@@ -69,14 +73,13 @@ def print_plan(recipe: Recipe) -> None:
         if section is not None:
             mixes[name] = mix_of(section, stages[f"pack/{name}"])
             cost = estimate(recipe, name, section, mixes[name], rate)
-            about = "" if cost.measured else "≈ "
             taken.add_row(
                 name,
-                f"{about}{brief(cost.tokens)}",
+                NOT_THERE if cost.tokens is None else f"{cost.about}{brief(cost.tokens)}",
                 brief(cost.parameters),
-                f"{cost.memory / 2**30:.1f} GiB",
-                f"{cost.disk / 1e9:.1f} GB",
-                duration(cost.seconds),
+                f"{cost.memory / 2**30:.1f} GiB" if cost.memory >= 2**29 else f"{cost.memory / 2**20:.0f} MiB",
+                f"{brief(cost.disk)}B",
+                "" if cost.seconds is None else f"{cost.about}{duration(cost.seconds)}",
             )
     console.print(table)
     if not mixes:
@@ -86,8 +89,8 @@ def print_plan(recipe: Recipe) -> None:
     console.print(
         f"Times assume {USEFUL_SHARE:.0%} of the {rate / 1e9:.0f} GFLOP/s that a matrix product reached here just now; "
         "tokens marked ≈ are the text's size, as the files' sizes let expect it, over "
-        f"{BYTES_A_TOKEN} bytes; memory is that of a step on one device here. `danlu doctor` says it part by part, "
-        "for other GPUs too (--gpu), and measures the heaviest batch."
+        f"{BYTES_A_TOKEN} bytes, or what `steps` steps have room for; memory is that of a step on one "
+        "device here. `danlu doctor` says it part by part, for other GPUs too (--gpu), and measures the heaviest batch."
     )
 
 
@@ -110,17 +113,30 @@ def estimate(recipe: Recipe, name: str, section: TrainingStage, mix: Mix, rate: 
     from danlu.train.checkpoint import expected_bytes
 
     shape, train = starting_shape(recipe, name), section.train
-    seen = sum(portion.seen for portion in mix.portions.values())
+    tokens, about = expected_tokens(section, mix, section.data.unit(cast(StageName, name)))
     length = section.data.length
     # Of a frozen weight no gradient is made; recomputation is a forward pass more.
     passes = (2 + trained_share(train.tune, shape)) / 3 * PASSES.get(name, 1.0) + train.recompute / 3
-    flops = training_flops(shape, [length]) / length * seen * passes
+    flops = training_flops(shape, [length]) / length * passes
     memory = planned(recipe, name, gpu_here()).memory.total
     kept = section.train.save.keep_last + section.train.save.keep_best
     if section.train.save.every_epoch:
         kept += round(section.train.epochs)
     disk = expected_bytes(shape, train) * kept
-    return Cost(seen, mix.measured, parameters(shape), memory, disk, flops / (rate * USEFUL_SHARE))
+    seconds = None if tokens is None else tokens * flops / (rate * USEFUL_SHARE)
+    return Cost(tokens, about, parameters(shape), memory, disk, seconds)
+
+
+def expected_tokens(section: TrainingStage, mix: Mix, unit: str) -> tuple[float | None, str]:
+    """Tokens that training sees, and ≈ unless they were counted: by the text's size, or by `steps`, which end it before
+    the text does or are known before the text is there."""
+    train, portions = section.train, mix.portions.values()
+    seen = sum(of.seen for of in portions) if all(of.tokens for of in portions) else None
+    room = section.data.length * (2 if unit == "pair" else 1)
+    most = train.steps * train.batch * room if train.steps else None
+    if most is not None and (seen is None or most < seen):
+        return most, "≈ "
+    return seen, "" if mix.measured else "≈ "
 
 
 def _mix_table(mixes: dict[str, Mix]) -> Table:
@@ -131,7 +147,7 @@ def _mix_table(mixes: dict[str, Mix]) -> Table:
         about = "" if mix.measured else "≈ "
         for name, of in mix.portions.items():
             known = [f"{about}{brief(of.tokens)}", f"{of.share:.1%}", f"{of.epochs:.3g}", f"{about}{brief(of.seen)}"]
-            table.add_row(stage, name, *(known if of.tokens else ["not there yet"]))
+            table.add_row(stage, name, *(known if of.tokens else [NOT_THERE]))
     return table
 
 
