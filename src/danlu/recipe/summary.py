@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from danlu.ledger.checkpoints import list_checkpoints
 from danlu.ledger.files import read_json
 from danlu.recipe.settings import Recipe
+from danlu.report.reasons import language_name
+from danlu.report.words import Language, colon, comma, say, tag_label
 
 WORDS = {
     "en": {
@@ -45,29 +47,35 @@ def print_summary(recipe: Recipe, page: Path, console: Console) -> None:
     if results.is_file():
         scores: dict[str, dict[str, Any]] = read_json(results)
         by = {tag for section in recipe.training().values() for tag in section.train.by}
-        columns = {model: _scores(tasks, words, by) for model, tasks in scores.items()}
-        table = Table(words["model"], *columns, title=words["title"], title_justify="left")
+        columns = {model: _scores(tasks, recipe.language, by) for model, tasks in scores.items()}
+        first = Column(words["model"], overflow="fold")
+        table = Table(first, *columns, title=words["title"], title_justify="left")
         for name in dict.fromkeys(name for column in columns.values() for name in column):
             table.add_row(name, *(column.get(name, "–") for column in columns.values()))
         console.print(table)
-    console.print(f"{words['report']}: {page}")
+    told = {"report": str(page)}
     trained = [name for name in recipe.training() if name != "reward" and list_checkpoints(recipe.out / name)]
     if trained:
         model = recipe.out / trained[-1]
-        console.print(f"{words['chat']}: danlu chat {model}")
-        console.print(f"{words['serve']}: danlu serve {model}")
+        told |= {"chat": f"danlu chat {model}", "serve": f"danlu serve {model}"}
+    for name, value in told.items():
+        console.print(f"{words[name]}{colon(recipe.language)}{value}", markup=False, soft_wrap=True)
 
 
-def _scores(tasks: dict[str, Any], words: dict[str, str], by: set[str]) -> dict[str, str]:
+def _scores(tasks: dict[str, Any], language: Language, by: set[str]) -> dict[str, str]:
     """A model's headline numbers by name; `by` are the tags by which it was asked to tell losses."""
-    found = {}
-    for name, bits in tasks.get("bits_per_byte", {}).items():
+    found, words = {}, WORDS[language]
+    for key, bits in tasks.get("bits_per_byte", {}).items():
+        name = say(key, language)
         found[words["bits"].format(name=name)] = f"{bits['bits_per_byte']:.3f}"
         tags = {label: part for label, part in bits.get("tag", {}).items() if label.partition("=")[0] in by}
-        found |= {words["bits"].format(name=f"{name}, {tag}"): f"{of['bits_per_byte']:.3f}" for tag, of in tags.items()}
-    for kind, languages in tasks.get("exact_match", {}).get("kind", {}).items():
-        for language, part in languages.items():
-            name = words["exact"].format(kind=kind, language=language)
+        found |= {
+            words["bits"].format(name=name + comma(language) + tag_label(tag, language)): f"{of['bits_per_byte']:.3f}"
+            for tag, of in tags.items()
+        }
+    for kind, tongues in tasks.get("exact_match", {}).get("kind", {}).items():
+        for tongue, part in tongues.items():
+            name = words["exact"].format(kind=say(kind, language), language=language_name(tongue, language))
             found[name] = f"{part['accuracy']:.1%} ± {part['stderr']:.1%}"
     for task, part in tasks.items():
         if "accuracy" in part and "chance" in part:

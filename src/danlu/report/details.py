@@ -30,7 +30,7 @@ _PLACE = re.compile(r"(?P<place>.*?:\d+|\S+) \((?P<detail>.*)\)", re.DOTALL)
 _PATTERNS: list[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern, re.DOTALL), wording)
     for pattern, wording in (
-        (r"byte (?P<a>\d+) is (?P<b>0x\w+)", "第 {a} 字节是 {b}"),
+        (r"byte (?P<a>\d+) is (?P<b>0x\w+)", "偏移 {a} 处的字节是 {b}"),
         (r"(?P<one>byte .+); this looks like UTF-16: save it as UTF-8", "{one}；像是 UTF-16，请另存为 UTF-8"),
         (
             r"(?P<one>byte .+); in GB18030 it reads “(?P<b>.*)”: save it as UTF-8",

@@ -226,7 +226,7 @@ class View:
         rows = [
             [
                 reason_in(reason, self.language),
-                " · ".join(beginning(place_in(place, self.language), 160) for place in where[reason][:WHERE]),
+                Markup("<br>").join(beginning(place_in(place, self.language), 160) for place in where[reason][:WHERE]),
                 number(n),
             ]
             for reason, n in counts.most_common(40)
