@@ -58,7 +58,7 @@ def test_loss_by_tag(tmp_path: Path, reciting_model: Path, capsys: pytest.Captur
         assert 0 < results["tag"][tag]["documents"] < results["documents"]
     shown = capsys.readouterr().out
     page = (out / "report" / "index.html").read_text("utf-8")
-    assert "地区=四川" in page and "留出集损失, 地区" in page
+    assert "地区=四川" in page and "留出集损失，地区" in page
     assert "四川" in shown
     changed = {one.stage.name: one.state for one in run_recipe(recipe_of(tmp_path, reciting_model, evaluate_every=2))}
     assert changed["sft"] == "unchanged", "by what losses are told changes no weights"
