@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from danlu.recipe.graph import PARKED, Stage, run_stages, state
+from danlu.recipe.graph import PARKED, Stage, notices, run_stages, state
 
 
 class Kitchen:
@@ -129,11 +130,18 @@ def test_what_is_gone_is_made_again_only_for_who_needs_it(tmp_path: Path) -> Non
 
     def run(only_soup: bool = False, **settings: int) -> list[str]:
         soup, cake = kitchen.stages(**settings)
-        soup = replace(soup, whole=lambda: bool(there))
+        soup = replace(soup, lacks=lambda: "" if there else "it was eaten")
         return [outcome.state for outcome in run_stages([soup] if only_soup else [soup, replace(cake, needs=(soup,))])]
 
     assert run() == ["finished", "finished"]
     assert run() == ["unchanged", "unchanged"], "nobody asks"
+    soup, cake = kitchen.stages()
+    soup = replace(soup, lacks=lambda: "it was eaten")
+    assert [*notices([soup, replace(cake, needs=(soup,))])] == [
+        "soup: it was eaten; nothing that is to be done needs it"
+    ]
+    soup = replace(soup, product=True)
+    assert [*notices([soup, replace(cake, needs=(soup,))])] == ["soup: it was eaten; it is made again"]
     assert run(sugar=2) == ["continued", "finished"]
     assert run(only_soup=True) == ["continued"]
     there.append(True)
@@ -149,3 +157,66 @@ def test_free_settings_do_not_count(tmp_path: Path) -> None:
         stage(pot={"size": 1, "kind": "iron"}, spoon=1).key() == stage(pot={"size": 2, "kind": "iron"}, spoon=2).key()
     )
     assert stage(pot={"size": 1, "kind": "iron"}).key() != stage(pot={"size": 1, "kind": "clay"}).key()
+
+
+def test_an_unfinished_stage_goes_on_with_open_settings(tmp_path: Path) -> None:
+    out = tmp_path / "soup"
+
+    def stage(run: Callable[[], object] = lambda: None, **settings: object) -> Stage:
+        return Stage("soup", out, {"pot": "iron", "salt": 1, **settings}, run, open=("salt",), instead="soup=warm")
+
+    def burn() -> None:
+        raise RuntimeError
+
+    def cut_short() -> None:
+        with pytest.raises(RuntimeError):
+            list(run_stages([stage(burn)]))
+
+    cut_short()
+    more = stage(salt=2)
+    assert [*notices([more])] == [
+        f"soup goes on from what is there, though salt changed 1 → 2; to begin anew move {out} away"
+    ]
+    assert [outcome.state for outcome in run_stages([more])] == ["continued"]
+    assert not [*notices([more])]
+    (anew,) = notices([stage(salt=3)])
+    place = tmp_path / PARKED / f"soup-{more.key()[:12]}"
+    assert (
+        anew == f"soup starts anew, as salt changed 2 → 3; what was there is kept in {place}; soup=warm goes on instead"
+    )
+    (outcome,) = run_stages([stage(salt=3)])
+    assert (outcome.state, outcome.parked) == ("finished", place)
+    (anew,) = notices([stage(pot="clay", salt=3)])
+    assert 'pot changed "iron" → "clay"' in anew and "instead" not in anew
+
+
+def test_what_is_begun_anew_is_said_before_with_why(tmp_path: Path) -> None:
+    source = tmp_path / "水.txt"
+    source.write_text("cold")
+    kitchen = Kitchen(tmp_path / "out")
+    assert not [*notices(kitchen.stages(sources=(source,)))], "nothing is there"
+    list(run_stages(kitchen.stages(sources=(source,))))
+    source.write_text("boiling")
+    soup, cake = notices(kitchen.stages(sources=(source,), sugar=2))
+    assert soup.startswith(f"soup starts anew, as {source} changed; what was there is kept in {tmp_path}")
+    assert cake.startswith("bake/cake starts anew, as sugar changed 1 → 2, soup changed; ")
+    record = tmp_path / "out" / "soup" / "stage.json"
+    record.write_text('{"key": "k", "finished": true, "seconds": 1.0, "files": []}')
+    (soup, _) = notices(kitchen.stages(sources=(source,)))
+    assert "an older danlu made it" in soup
+
+
+def test_a_moved_run_stays_what_it_is(tmp_path: Path) -> None:
+    def stages(out: Path) -> list[Stage]:
+        soup = Stage("soup", out / "soup", {"salt": 1}, lambda: None)
+        reads = {"from": [{"path": str(out / "soup")}, str(out), f"{out}-2"]}
+        return [soup, Stage("bake/cake", out / "bake" / "cake", reads, lambda: None, (soup,))]
+
+    list(run_stages(stages(tmp_path / "here")))
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    assert [outcome.state for outcome in run_stages(stages(tmp_path / "there"))] == ["unchanged", "finished"]
+    assert stages(tmp_path / "there")[1].basis().settings["from"] == [
+        {"path": "out:/soup"},
+        "out:",
+        f"{tmp_path}/there-2",
+    ]

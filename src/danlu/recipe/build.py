@@ -8,9 +8,10 @@ from typing import Any
 
 from danlu.config import Settings
 from danlu.evaluate.settings import EvaluateSettings
-from danlu.ledger.checkpoints import EPOCH, resolve_checkpoint
+from danlu.ledger.checkpoints import EPOCH, has_state, lacking_weights, list_checkpoints, resolve_checkpoint
 from danlu.ledger.counts import Counts
 from danlu.ledger.errors import UserError
+from danlu.ledger.manifest import read_manifest
 from danlu.recipe import stages
 from danlu.recipe.graph import Stage
 from danlu.recipe.job import TrainingJob
@@ -24,10 +25,18 @@ from danlu.tokens.index import TOKEN_SETS, token_sets_there
 from danlu.tokens.settings import StageName
 
 COLUMNS = ".columns"  # what cleaning measured: it stays when results of other settings are parked
-FREE = tuple(
-    f"train.{name}" for name in ("resume", "rows", "recompute", "compile", "by", "limits", "max_bad_steps", "trackers")
+ENCODING = ("data.workers", "data.task_bytes")
+FREE = (
+    *ENCODING,
+    *(f"train.{name}" for name in ("resume", "rows", "recompute", "compile", "sharding", "max_bad_steps", "limits")),
+    *(f"train.{name}" for name in ("by", "evaluate_every", "trackers")),
+    *(f"train.save.{name}" for name in ("every", "keep_last", "keep_best", "weights_only")),
 )
-"""Settings of training that a run may change on its way; rounding aside, the same weights come out."""
+"""Settings of training that leave the weights as they are, rounding aside. `save.every_epoch` and `save.load_best` are
+not among them, as they say which weights there are for later stages.
+"""
+STRUCTURE = "tune"
+"""The one `train` setting that must agree with the checkpoint from which an unfinished run goes on."""
 ORDER = ("sample", STAND_IN, "clean", "tokenizer", *TRAINING, "evaluate")
 
 
@@ -93,6 +102,7 @@ class _Builder:
             "clean",
             settings,
             lambda out: stages.clean(settings, out, recipe.out / COLUMNS, recipe.language),
+            free=("workers", "executor", "cluster"),
             needs=[owner for folder in folders if (owner := self._owner(folder))],
             files=[path for path in (*folders, *lists) if not self._inside(path)],
         )
@@ -124,11 +134,11 @@ class _Builder:
         store, epochs = recipe.token_sets or recipe.out.parent / TOKEN_SETS, section.train.epochs
         self._add(
             packed,
-            {"data": data, "epochs": epochs},
+            {"data": data},
             lambda out: stages.pack(data, name, tokenizer, out, store, epochs, terminator=terminator),
             needs=needs,
-            free=("data.workers", "data.task_bytes"),
-            whole=lambda: token_sets_there(recipe.out / packed),
+            free=ENCODING,
+            lacks=lambda: _lacking_sets(recipe.out / packed, epochs),
         )
         start = recipe.start_of(name)
         job = TrainingJob(
@@ -143,13 +153,19 @@ class _Builder:
         )
         owner = self._owner(Path(start.partition(EPOCH)[0])) if start else None
         needs += [owner] if owner else []
+        folder, resume = recipe.out / name, section.train.resume
+        named = [f"train.{field}" for field in type(section.train).model_fields if field != STRUCTURE]
         self._add(
             name,
             job,
             lambda out: stages.train(job, out, recipe.processes),
             needs=[packed, *needs],
             free=FREE,
-            goes_on=section.train.resume not in ("auto", "never"),
+            open=tuple(named) if resume == "auto" else (),
+            goes_on=resume not in ("auto", "never"),
+            instead=f"{name}.train.resume=healthy" if any(map(has_state, list_checkpoints(folder))) else "",
+            lacks=lambda: lacking_weights(folder),
+            product=name not in {recipe.stage_before(other) for other in recipe.training()},
         )
 
     def _add_evaluation(self, settings: EvaluateSettings) -> None:
@@ -174,6 +190,7 @@ class _Builder:
             lambda out: stages.evaluate(resolved, measured, out),
             needs=[*folders, *(owner for path in files if (owner := self._owner(path)))],
             files=[path for path in files if not self._inside(path)],
+            free=("batch",),
         )
 
     def _add(
@@ -184,10 +201,9 @@ class _Builder:
         *,
         needs: list[str] | None = None,
         files: list[Path] | None = None,
-        free: tuple[str, ...] = (),
-        goes_on: bool = False,
-        whole: Callable[[], bool] = lambda: True,
+        **more: Any,
     ) -> None:
+        """`more` are further fields of Stage."""
         plain = _plain(settings)
         sources = _sources(settings)
         owners = {source.path: self._owner(Path(source.path)) for source in sources}
@@ -201,9 +217,7 @@ class _Builder:
             lambda: run(out),
             needs=tuple(self.stages[needed] for needed in names),
             sources=(*outside, *(files or [])),
-            free=free,
-            goes_on=goes_on,
-            whole=whole,
+            **more,
         )
 
     def _resolved(self, user: str, sources: Sequence[SourceSettings]) -> list[SourceSettings]:
@@ -266,10 +280,21 @@ def _files(source: SourceSettings) -> list[Path]:
         return []
 
 
-def _plain(settings: Settings | dict[str, Any]) -> dict[str, Any]:
+def _lacking_sets(packed: Path, epochs: float) -> str:
+    """What is not there of what packing makes; what it says of the mix is of so many epochs."""
+    if not token_sets_there(packed):
+        return "its token sets are not here"
+    packed_for = (read_manifest(packed) or {}).get("epochs", epochs)
+    return "" if packed_for == epochs else f"its counts are for {packed_for:g} epochs, not for {epochs:g}"
+
+
+def _plain(settings: Any) -> Any:
+    """As JSON has it."""
     if isinstance(settings, Settings):
         return settings.model_dump(mode="json")
-    return {key: _plain(value) if isinstance(value, Settings) else value for key, value in settings.items()}
+    if isinstance(settings, dict):
+        return {key: _plain(value) for key, value in settings.items()}
+    return [_plain(value) for value in settings] if isinstance(settings, list) else settings
 
 
 def _sources(settings: Any) -> list[SourceSettings]:

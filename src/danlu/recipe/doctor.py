@@ -12,6 +12,7 @@ from danlu.ledger.progress import duration
 from danlu.recipe.advice import advice
 from danlu.recipe.build import build_stages
 from danlu.recipe.doctor_words import WORDS, check_name
+from danlu.recipe.graph import notices
 from danlu.recipe.job import TrainingJob, training_stream
 from danlu.recipe.memory import gpu_here, planned, print_memory, trained_shape
 from danlu.recipe.missing import missing
@@ -42,6 +43,8 @@ def examine(recipe: Recipe) -> bool:
         return True
     print_memory(recipe, gpu_here(), console)
     run_recipe(recipe, until="pack")
+    for notice in notices(build_stages(recipe)):
+        console.print(f"○ {notice}", markup=False, soft_wrap=True)
     jobs = [check(TrainingJob, stage.settings) for stage in build_stages(recipe) if stage.name in recipe.training()]
     _comment(recipe, {job.stage: training_stream(job).epoch for job in jobs}, console)
     passed = [_examine(job, recipe, console) for job in jobs]

@@ -89,6 +89,7 @@ def _training(folder: Path, life: Life) -> list[Training]:
     from danlu.tokens.pack import open_stream
 
     job = check(TrainingJob, read_json(folder / FILE))
+    job = job.model_copy(update={"packed": folder.parent / "pack" / job.stage})  # the run may have moved since
     stream = training_stream(job)
     places = set(stream.places_of(life.hash))
     if places:

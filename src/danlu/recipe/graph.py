@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from danlu.ledger.files import atomic_file, fingerprint, make_folder, read_json
+from danlu.recipe.changes import Basis, Change, Files, changes, few, named_below, without
 
 RECORD = "stage.json"
 PARKED = ".parked"
-Files = list[list[tuple[str, int, int]]]
-"""For each source its files: name, size, time of change."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +22,11 @@ class Stage:
 
     `run` fills `folder`, and can be killed and called again. `settings` (JSON-like) and `sources` (files and folders
     outside the run) are what it depends on besides the stages that it `needs`; those named in `free` change how it
-    works and not what comes out. A stage that `goes_on` was told to take up what its folder holds, whatever changed.
-    `whole` says whether what it made outside its folder is still there. Sources of which nothing is left count as they
-    were when the stage ran: what is packed on one machine trains on another to which its text never came.
+    works and not what comes out, and where only those in `open` changed an unfinished stage goes on. A stage that
+    `goes_on` was told to take up what its folder holds, whatever changed; one that would be begun anew for settings in
+    `open` can be told so by the setting `instead`. `lacks` says in words what is gone of what it made; a `product` is
+    made for its own sake and not for later stages only. Sources of which nothing is left count as they were when the
+    stage ran: what is packed on one machine trains on another to which its text never came.
     """
 
     name: str
@@ -35,19 +36,32 @@ class Stage:
     needs: tuple[Stage, ...] = ()
     sources: tuple[Path, ...] = ()
     free: tuple[str, ...] = ()
+    open: tuple[str, ...] = ()
     goes_on: bool = False
-    whole: Callable[[], bool] = lambda: True
+    instead: str = ""
+    lacks: Callable[[], str] = lambda: ""
+    product: bool = False
+
+    @property
+    def root(self) -> Path:
+        """The run's folder."""
+        return self.folder.parents[self.name.count("/")]
 
     def key(self) -> str:
         """Equal keys mean that the stage would do the same work on the same input."""
-        settings = _without(self.settings, self.free)
-        return fingerprint([self.name, settings, self.files(), [stage.key() for stage in self.needs]])
+        basis = self.basis()
+        return fingerprint([self.name, basis.settings, basis.files, basis.needs])
+
+    def basis(self) -> Basis:
+        """What its results stand on; what lies in the run's folder is named from there."""
+        settings = named_below(self.root, without(self.settings, self.free))
+        return Basis(settings, self.files(), {stage.name: stage.key() for stage in self.needs})
 
     def files(self) -> Files:
         """What `sources` hold; where nothing is there, what they held when the stage ran."""
         found = [_identity(path) for path in self.sources]
         record = None if any(found) else read_record(self.folder)
-        return record.files if record and record.files else found
+        return record.basis.files if record and record.basis and record.basis.files else found
 
     def without_sources(self) -> bool:
         """Whether it stands on files that are not here."""
@@ -70,49 +84,71 @@ class Record:
 
     key: str
     finished: bool
-    seconds: float = 0.0
-    files: Files = field(default_factory=list)
+    seconds: float
+    basis: Basis | None
+    """None where an older danlu wrote it."""
 
 
-def state(stage: Stage) -> str:
-    """`unchanged`, `unfinished`, `parked`, `stale` or `new`: what `run_stages` will find."""
+def state(stage: Stage, among: Sequence[Stage] = ()) -> str:
+    """`unchanged`, `unfinished`, `parked`, `stale` or `new`: what `run_stages` of the stages `among` will find."""
     record = read_record(stage.folder)
     key = stage.key()
     if record and record.key == key:
-        return "unchanged" if record.finished else "unfinished"
+        return "unchanged" if record.finished and not _missed(stage, among) else "unfinished"
     if record and stage.goes_on:
         return "unfinished"
     if _parked(stage, key).is_dir():
         return "parked"
+    if record and not record.finished and _only_open(stage, _changes(stage, record)):
+        return "unfinished"
     return "stale" if stage.folder.exists() else "new"
 
 
-def run_stages(stages: list[Stage]) -> Iterator[Outcome]:
+def run_stages(stages: Sequence[Stage]) -> Iterator[Outcome]:
     """Brings every stage up to date, in order, and tells of each once it is."""
     for stage in stages:
-        found, key, files = state(stage), stage.key(), stage.files()
-        if found == "unchanged" and not _missed(stage, stages):
+        found, key, basis = state(stage, stages), stage.key(), stage.basis()
+        if found == "unchanged":
             yield Outcome(stage, "unchanged")
             continue
         parked = _park(stage) if found in ("stale", "parked") and stage.folder.exists() else None
         if found == "parked":
             _parked(stage, key).rename(stage.folder)
-            restored = read_record(stage.folder)
-            if restored and restored.finished:
+            if state(stage, stages) == "unchanged":
                 yield Outcome(stage, "restored", parked=parked)
                 continue
         make_folder(stage.folder)
         before = read_record(stage.folder)
         spent = before.seconds if before else 0.0
-        _write_record(stage.folder, Record(key, False, spent, files))
+        _write_record(stage.folder, Record(key, False, spent, basis))
         start = time.monotonic()
         try:
             stage.run()
         finally:
             spent += time.monotonic() - start
-            _write_record(stage.folder, Record(key, False, spent, files))
-        _write_record(stage.folder, Record(key, True, spent, files))
+            _write_record(stage.folder, Record(key, False, spent, basis))
+        _write_record(stage.folder, Record(key, True, spent, basis))
         yield Outcome(stage, "continued" if before else "finished", spent, parked)
+
+
+def notices(stages: Sequence[Stage]) -> Iterator[str]:
+    """What `run_stages` will do to results that are there, said before the work: which stages are begun anew and which
+    go on although something changed, and why.
+    """
+    for stage in stages:
+        record, found = read_record(stage.folder), state(stage, stages)
+        why = _changes(stage, record) if record else []
+        if found == "stale":
+            told = _listed(why) if record else "nothing says from what it was made"
+            kept = f"what was there is kept in {_free_place(stage, record)}"
+            instead = f"; {stage.instead} goes on instead" if stage.instead and _only_open(stage, why) else ""
+            yield f"{stage.name} starts anew, as {told}; {kept}{instead}"
+        elif found == "unfinished" and why:
+            anew = f"; to begin anew move {stage.folder} away" if not stage.goes_on else ""
+            yield f"{stage.name} goes on from what is there, though {_listed(why)}{anew}"
+        elif record and record.finished and found in ("unchanged", "unfinished") and (gone := stage.lacks()):
+            what = "it is made again" if found == "unfinished" else "nothing that is to be done needs it"
+            yield f"{stage.name}: {gone}; {what}"
 
 
 def with_needs(stage: Stage) -> list[Stage]:
@@ -120,12 +156,26 @@ def with_needs(stage: Stage) -> list[Stage]:
     return [stage, *(inner for needed in stage.needs for inner in with_needs(needed))]
 
 
-def _missed(stage: Stage, stages: list[Stage]) -> bool:
+def _missed(stage: Stage, among: Sequence[Stage]) -> bool:
     """Whether a finished stage lacks a part of what it made, and a stage that will run, or who asked, needs it."""
-    if stage.whole():
+    if not stage.lacks():
         return False
-    users = [other for other in stages if stage.name in [needed.name for needed in with_needs(other)[1:]]]
-    return not users or any(state(user) != "unchanged" for user in users)
+    users = [other for other in among if stage.name in [needed.name for needed in with_needs(other)[1:]]]
+    return stage.product or not users or any(state(user, among) != "unchanged" for user in users)
+
+
+def _changes(stage: Stage, record: Record) -> list[Change]:
+    if record.basis is None:
+        return [Change("", "an older danlu made it and did not note from what")]
+    return changes(record.basis, stage.basis())
+
+
+def _only_open(stage: Stage, found: list[Change]) -> bool:
+    return all(change.within(stage.open) for change in found)
+
+
+def _listed(found: list[Change]) -> str:
+    return few([change.words for change in found])
 
 
 def read_record(folder: Path) -> Record | None:
@@ -134,7 +184,8 @@ def read_record(folder: Path) -> Record | None:
     if not path.is_file():
         return None
     content = read_json(path)
-    return Record(content["key"], content["finished"], content["seconds"], content.get("files", []))
+    basis = Basis(**content["basis"]) if "basis" in content else None
+    return Record(content["key"], content["finished"], content["seconds"], basis)
 
 
 def _write_record(folder: Path, record: Record) -> None:
@@ -142,35 +193,26 @@ def _write_record(folder: Path, record: Record) -> None:
         json.dump({**asdict(record), "seconds": round(record.seconds, 1)}, handle, ensure_ascii=False)
 
 
-def _park(stage: Stage) -> Path | None:
+def _park(stage: Stage) -> Path:
     """Moves results of other settings aside: they cost time, and going back to those settings brings them back."""
-    record = read_record(stage.folder)
-    target = _parked(stage, record.key if record else "unknown")
+    target = _free_place(stage, read_record(stage.folder))
     target.parent.mkdir(parents=True, exist_ok=True)
+    return stage.folder.rename(target)
+
+
+def _free_place(stage: Stage, record: Record | None) -> Path:
+    """Where what its folder holds is kept once it is parked."""
+    target = _parked(stage, record.key if record else "unknown")
     while target.exists():
         target = target.with_name(target.name + "+")
-    stage.folder.rename(target)
     return target
 
 
-def _without(settings: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """The settings but those of dotted `names`."""
-    left = dict(settings)
-    for name in names:
-        head, _, rest = name.partition(".")
-        if rest and head in left:
-            left[head] = _without(left[head], (rest,))
-        elif not rest:
-            left.pop(head, None)
-    return left
-
-
 def _parked(stage: Stage, key: str) -> Path:
-    root = stage.folder.parents[stage.name.count("/")]
-    return root / PARKED / f"{stage.name.replace('/', '-')}-{key[:12]}"
+    return stage.root / PARKED / f"{stage.name.replace('/', '-')}-{key[:12]}"
 
 
-def _identity(path: Path) -> list[tuple[str, int, int]]:
+def _identity(path: Path) -> list[list[Any]]:
     """The files at `path` by name, size and time of change; a name that is not there counts as nothing."""
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]

@@ -17,7 +17,7 @@ from danlu.ledger.manifest import read_manifest
 from danlu.ledger.progress import brief, duration
 from danlu.model.settings import parameters, training_flops
 from danlu.recipe.build import build_stages
-from danlu.recipe.graph import Stage, state
+from danlu.recipe.graph import Stage, notices, state
 from danlu.recipe.settings import Recipe, TrainingStage
 from danlu.recipe.starts import starting_shape
 from danlu.text.files import source_files
@@ -68,7 +68,7 @@ def print_plan(recipe: Recipe) -> None:
     taken = Table(*figures, title="What training takes")
     rate, mixes = matmul_rate() if recipe.training() else 0.0, dict[str, Mix]()
     for name, stage in stages.items():
-        table.add_row(name, state(stage), _input(stage))
+        table.add_row(name, state(stage, [*stages.values()]), _input(stage))
         section = recipe.training().get(name)
         if section is not None:
             mixes[name] = mix_of(section, stages[f"pack/{name}"])
@@ -82,6 +82,8 @@ def print_plan(recipe: Recipe) -> None:
                 "" if cost.seconds is None else f"{cost.about}{duration(cost.seconds)}",
             )
     console.print(table)
+    for notice in notices([*stages.values()]):
+        console.print(notice, markup=False, soft_wrap=True)
     if not mixes:
         return
     console.print(taken)

@@ -15,7 +15,7 @@ from danlu.ledger.manifest import name_run
 from danlu.ledger.progress import duration
 from danlu.recipe import stages
 from danlu.recipe.build import build_stages
-from danlu.recipe.graph import Outcome, Stage, run_stages, state, with_needs
+from danlu.recipe.graph import Outcome, Stage, notices, run_stages, state, with_needs
 from danlu.recipe.memory import require_room
 from danlu.recipe.rows import rows_read
 from danlu.recipe.settings import Recipe
@@ -32,6 +32,8 @@ def run_recipe(recipe: Recipe, until: str | None = None) -> list[Outcome]:
     wanted = _wanted(build_stages(recipe), until)
     _require_fit(recipe, wanted)
     with sole_user(recipe.out):
+        for notice in notices(wanted):
+            console.print(notice, markup=False, soft_wrap=True)
         renamed, outcomes = name_run(recipe.out, recipe.name), []
         for outcome in run_stages(wanted):
             console.print(_line(outcome, recipe.language), markup=False, soft_wrap=True)
@@ -56,7 +58,7 @@ def evaluate_models(recipe: Recipe, models: list[Path]) -> None:
 
 def _require_fit(recipe: Recipe, wanted: list[Stage]) -> None:
     """Raises UserError now, and not hours later, where a stage that is to be trained cannot be."""
-    due = [stage.name for stage in wanted if stage.name in recipe.training() and state(stage) != "unchanged"]
+    due = [stage.name for stage in wanted if stage.name in recipe.training() and state(stage, wanted) != "unchanged"]
     if problem := next(unfit(recipe, due), None):
         raise problem
     for name in due:
