@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -69,10 +70,13 @@ def test_a_full_disk_is_explained(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
 
-def test_require_space(tmp_path: Path) -> None:
+def test_require_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     require_space(tmp_path / "not" / "yet", 1)
     with pytest.raises(UserError, match="are free"):
         require_space(tmp_path, 10**18, "a checkpoint")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=900))
+    with pytest.raises(UserError, match=r"a checkpoint needs 12\.3kB and 900B are free"):
+        require_space(tmp_path, 12_345, "a checkpoint")
 
 
 def test_fingerprint_ignores_key_order() -> None:

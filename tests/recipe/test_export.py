@@ -190,7 +190,7 @@ def test_mistakes_leave_nothing(folders: dict[str, Path], tmp_path: Path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
         for form in (None, "f16"):
-            with pytest.raises(UserError, match=r"0\.00 GB are free"):
+            with pytest.raises(UserError, match=r"needs [\d.]+[kMG]B and 100kB are free"):
                 export_model(folders["qwen2"], out, "bf16", gguf=form)
     with monkeypatch.context() as patch:
         patch.setattr(gguf.GGUFWriter, "write_tensor_data", fails_as_numpy_does)

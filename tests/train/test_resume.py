@@ -23,6 +23,7 @@ from danlu.ledger.errors import Stopped, UserError
 from danlu.ledger.files import sha256_file
 from danlu.ledger.manifest import read_manifest
 from danlu.ledger.metrics import read_metrics
+from danlu.train.checkpoint import verify
 from danlu.train.objectives.next_token import NextToken
 from danlu.train.retention import best_first
 from danlu.train.settings import RampStage, SaveSettings, TrainSettings
@@ -185,6 +186,14 @@ def test_a_damaged_checkpoint_is_named(whole: Path, tmp_path: Path) -> None:
     file.write_bytes(content)
     with pytest.raises(UserError, match=r"optimizer\.safetensors: damaged"):
         tiny.run(out, settings())
+    file.unlink()
+    with pytest.raises(
+        UserError, match=r"optimizer\.safetensors: missing, .*\n.*delete this checkpoint; the one before"
+    ):
+        verify(checkpoint_folder(out, 9))
+    (checkpoint_folder(out, 9) / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"no manifest.json\n.*delete this checkpoint"):
+        verify(checkpoint_folder(out, 9))
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut short"])
@@ -256,7 +265,7 @@ def test_weights_alone(tmp_path: Path) -> None:
 def test_a_full_disk_is_refused_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
-    with pytest.raises(UserError, match=r"keeps \d+ checkpoints of .* needs .* GB and 0.00 GB are free"):
+    with pytest.raises(UserError, match=r"keeps \d+ checkpoints of .* needs .*B and 100kB are free"):
         tiny.run(tmp_path / "run", settings())
     assert not list_checkpoints(tmp_path / "run")
 

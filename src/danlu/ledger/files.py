@@ -17,6 +17,7 @@ from typing import IO, Any
 from pydantic import BaseModel
 
 from danlu.ledger.errors import UserError
+from danlu.ledger.progress import brief
 
 LOCK = ".lock"
 _UNWRITABLE = (
@@ -165,7 +166,7 @@ def require_space(folder: Path, nbytes: int, purpose: str = "this") -> None:
     free = shutil.disk_usage(at).free
     if free < nbytes:
         raise UserError(
-            f"{purpose} needs {nbytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free",
+            f"{purpose} needs {brief(nbytes)}B and {brief(free)}B are free",
             where=str(folder),
             do="free some space, write to another disk, or keep fewer checkpoints",
         )

@@ -49,6 +49,7 @@ PARAMETERS, OPTIMIZER, TRAINER = (
     f"{STATE}/optimizer.safetensors",
     f"{STATE}/trainer.json",
 )
+GO_BACK = "delete this checkpoint; the one before it is gone on from"
 ADAPTER = ".adapters."  # in the names of an adapter's parameters
 WRITERS = 3  # weights, parameters and moments are the large files
 
@@ -183,20 +184,23 @@ def read_trainer(path: Path) -> dict[str, Any]:
     file = path / TRAINER
     if not file.is_file():
         raise UserError("no state to resume from", where=str(path), do="name a checkpoint saved without weights_only")
-    return read_json(file, "delete this checkpoint; the one before it is gone on from")
+    return read_json(file, GO_BACK)
 
 
 def verify(path: Path, but: Collection[str] = ()) -> None:
     """Raises UserError naming the first file, of those in `but` aside, that is not as it was written."""
     manifest = read_manifest(path)
     if manifest is None:
-        raise UserError("not a checkpoint: no manifest.json", where=str(path), do="name a step-… folder of a run")
+        do = GO_BACK if path.name.startswith("step-") else "name a step-… folder of a run"
+        raise UserError("not a checkpoint: no manifest.json", where=str(path), do=do)
     for name, written in manifest["files"].items():
         file = path / name
         if name in but:
             continue
-        if not file.is_file() or file.stat().st_size != written["bytes"] or sha256_file(file) != written["sha256"]:
-            raise UserError("damaged: not as it was written", where=str(file), do="resume from an older checkpoint")
+        if not file.is_file():
+            raise UserError("missing, though the checkpoint was written with it", where=str(file), do=GO_BACK)
+        if file.stat().st_size != written["bytes"] or sha256_file(file) != written["sha256"]:
+            raise UserError("damaged: not as it was written", where=str(file), do=GO_BACK)
 
 
 def restore(path: Path, blank: Decoder, masters: Masters, optimizer: Optimizer, updates: int) -> None:

@@ -14,7 +14,7 @@ from danlu.ledger.checkpoints import checkpoint_folder
 from danlu.ledger.errors import Stopped, UserError
 from danlu.ledger.files import fingerprint, require_space
 from danlu.ledger.manifest import write_manifest
-from danlu.ledger.progress import Bar, progress
+from danlu.ledger.progress import Bar, brief, progress
 from danlu.ledger.signals import Stop, graceful_stop
 from danlu.model.adapt import AdapterShape, copy_structure
 from danlu.model.adapter_folder import Base
@@ -350,7 +350,7 @@ class Run:
         epochs = self.plan.budget / self.stream.epoch
         count = retention.most_at_once(self.settings.save, self.plan.steps, epochs)
         each = checkpoint.expected_bytes(self.shape, self.settings)
-        require_space(self.out, count * each, f"a run that keeps {count} checkpoints of {each / 1e9:.2f} GB")
+        require_space(self.out, count * each, f"a run that keeps {count} checkpoints of {brief(each)}B")
 
     def _finish(self) -> Path:
         if self.at.step and not self.stepper.optimizer.updates:
