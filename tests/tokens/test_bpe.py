@@ -103,7 +103,12 @@ def test_the_same_text_gives_the_same_tokenizer_in_another_process(trained: Toke
 def test_too_little_text_says_what_was_reached(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gave only \d+ of 5,000 tokens") as raised:
         train_tokenizer(TokenizerTrainSettings(vocab_size=5000), corpus(20), tmp_path / "t")
-    assert "vocab_size" in str(raised.value)
+    assert "set tokenizer.train.vocab_size to" in str(raised.value) and "give more text" in str(raised.value)
+    with pytest.raises(UserError, match=r"gave only 275 of 300") as raised:
+        train_tokenizer(TokenizerTrainSettings(vocab_size=300, max_bytes=10), corpus(20), tmp_path / "t")
+    assert str(raised.value).endswith("→ raise tokenizer.train.max_bytes (now 10), or lower min_frequency"), (
+        "300 is least"
+    )
     assert not (tmp_path / "t").exists()
     with pytest.raises(UserError, match="no text"):
         train_tokenizer(TokenizerTrainSettings(), iter([]), tmp_path / "t")

@@ -117,6 +117,12 @@ def test_a_folder_without_a_readable_tokenizer_is_refused(tmp_path: Path, conten
         Tokenizer.load(tmp_path)
 
 
+def test_a_file_that_is_no_tokenizer_is_no_folder_to_copy_into(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}")
+    with pytest.raises(UserError, match=r"rows.jsonl: not a tokenizer\s+→ name its folder, or a tokenizer.json"):
+        Tokenizer.load(tmp_path / "rows.jsonl")
+
+
 @pytest.mark.parametrize("family", ["qwen2", "llama", "mistral"])
 def test_a_model_without_its_tokenizer_is_told_as_such(family: str, tmp_path: Path) -> None:
     """transformers would make an empty one of config.json alone."""

@@ -17,6 +17,7 @@ Unit = Literal["window", "document", "conversation", "pair", "labelled"]
 """What a batch counts; a labelled example is one answer that was found good or bad."""
 MOST_BYTES = (1 << 31) - 1
 """No pair of neighbours can be seen more often than there are bytes, and tokenizers counts pairs in 32 bits."""
+LEAST = 300  # entries of a vocabulary
 
 
 class TokenizerTrainSettings(Settings):
@@ -31,7 +32,7 @@ class TokenizerTrainSettings(Settings):
         default=[], description="Text to learn from; when left out, what pretraining reads."
     )
     vocab_size: int = Field(
-        default=32_000, ge=300, description="Entries to learn, the 256 bytes and all special tokens among them."
+        default=32_000, ge=LEAST, description="Entries to learn, the 256 bytes and all special tokens among them."
     )
     symbols: list[str] = Field(
         default=[], description="Texts that are always one token wherever they stand, such as <think>; not special."

@@ -287,6 +287,10 @@ def _converted(path: Path) -> tokenizers.Tokenizer:
     """What transformers makes of an older folder (vocab.json and merges.txt, tokenizer.model)."""
     if not path.is_dir() or not any(file for name in _VOCABULARIES for file in path.glob(name)):
         do = "copy tokenizer.json, tokenizer.model or vocab.json and merges.txt of the model into it"
+        if path.is_file():
+            raise UserError(
+                "not a tokenizer", where=str(path), do="name its folder, or a tokenizer.json or .model file"
+            )
         raise UserError("no tokenizer here", where=str(path), do=do)
     from transformers import AutoTokenizer
 

@@ -13,7 +13,7 @@ from danlu.ledger.files import atomic_folder
 from danlu.tokens.bpe import train_byte_bpe
 from danlu.tokens.jinja import CHATML
 from danlu.tokens.sentencepiece import UNKNOWN, backend_of, train_sentencepiece
-from danlu.tokens.settings import TokenizerTrainSettings
+from danlu.tokens.settings import LEAST, TokenizerTrainSettings
 from danlu.tokens.tokenizer import Tokenizer
 
 END_OF_TEXT, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -47,10 +47,13 @@ def _byte_bpe(settings: TokenizerTrainSettings, given: _Capped) -> Backend:
     reached = backend.get_vocab_size(with_added_tokens=False) + len(settings.symbols)
     if reached < settings.vocab_size:
         merges = reached - 256 - len(special) - len(settings.symbols)
+        ways = [f"set tokenizer.train.vocab_size to {reached} or less"] if reached >= LEAST else []
+        ways.append(f"raise tokenizer.train.max_bytes (now {settings.max_bytes:,})" if given.full else "give more text")
+        ways += ["lower min_frequency"] if settings.min_frequency > 1 else []
         raise UserError(
             f"the text ({given.taken:,} bytes) gave only {reached:,} of {settings.vocab_size:,} tokens: 256 bytes, "
             f"{len(special)} special tokens and {merges:,} merges seen {settings.min_frequency} times",
-            do=f"set tokenizer.train.vocab_size to {reached} or less, give more text, or lower min_frequency",
+            do=", or ".join(ways),
         )
     missing = -backend.get_vocab_size() % settings.multiple_of
     more = _special(settings.reserved + missing)[len(special) :]
@@ -101,6 +104,11 @@ class _Capped:
             encoded = text.encode("utf-8", "replace")[: self._limit - self.taken]
             self.taken += len(encoded)
             yield encoded.decode("utf-8", "ignore")
+
+    @property
+    def full(self) -> bool:
+        """Whether the limit was reached."""
+        return self.taken >= self._limit
 
     def require_text(self) -> None:
         """Raises UserError where there was none."""
