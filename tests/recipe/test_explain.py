@@ -149,3 +149,9 @@ def test_unknown_ids_name_the_nearest_and_other_folders_are_refused(run: Path, t
         explain(tmp_path, "web.jsonl:1")
     with pytest.raises(UserError, match="no such folder"):
         explain(tmp_path / "nowhere", "web.jsonl:1")
+
+
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_nothing_is_no_piece_of_every_text(run: Path, nothing: str) -> None:
+    with pytest.raises(UserError, match="no record is named"):
+        explain(run, nothing)

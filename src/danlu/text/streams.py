@@ -71,7 +71,7 @@ def decode(content: bytes) -> str:
 
 
 def _likely(content: bytes) -> str:
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content:  # later lines have no byte order mark
         return "; this looks like UTF-16: save it as UTF-8"
     try:
         text = content.decode("gb18030")

@@ -77,6 +77,8 @@ def find_records(trail: Trail, wanted: str) -> list[Found]:
 
     Raises UserError with the nearest known ones where there is none.
     """
+    if not wanted.strip():
+        raise UserError("no record is named", do="name FILE:LINE, a content hash, or a piece of the text")
     found = _at_origin(trail, wanted)
     if not found and _HASH.fullmatch(wanted.lower()):
         found = _with_hash(trail, int(wanted, 16))

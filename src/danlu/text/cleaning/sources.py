@@ -43,6 +43,8 @@ def survey_sources(settings: CleanSettings, columns: Path, run: Callable[[list[T
 
     Raises UserError for sources with one name, and for those in which nothing can be read.
     """
+    if not settings.sources:
+        raise UserError("there is nothing to clean: no source is named", do="write clean.sources: [{path: …}]")
     left_out = Counts()
     sources = [(source, source.kind or kind_of(source)) for source in settings.sources]
     _check_names(sources)
@@ -122,8 +124,8 @@ def kind_of(source: CleanSource) -> Kind:
     """What a source's first readable row holds. Raises UserError where that is nothing, or two things."""
     if source.format == "code":
         return "document"
-    empty = True
-    for file in source_files(source, None, Counts()):
+    empty, files = True, source_files(source, None, Counts())
+    for file in files:
         for row in read_rows(file, lambda problem, where: None, document=source.document):
             empty, found = False, kinds(row.fields)
             if len(found) > 1:
@@ -134,6 +136,8 @@ def kind_of(source: CleanSource) -> Kind:
                 )
             if found:
                 return found[0]
+    if not any(file.stat().st_size for file in files):
+        raise UserError("empty: there is not a byte here", where=source.path, do="name a file that has rows")
     if empty:
         raise UserError(
             "no row can be read here",
