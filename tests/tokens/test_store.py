@@ -110,6 +110,17 @@ def test_only_what_changes_tokens_encodes_again(tmp_path: Path, byte_tokenizer: 
     assert encoded() == 2, "another system prompt is another template"
 
 
+def test_it_says_what_was_encoded(tmp_path: Path, byte_tokenizer: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = rows(tmp_path / "one.jsonl"), rows(tmp_path / "two.jsonl", 50)
+    for sources in ([one], [one, two]):
+        pack(data(*sources), byte_tokenizer, "sft", tmp_path / f"{len(sources)}", store=tmp_path / "store")
+    told = [line for line in capsys.readouterr().err.splitlines() if " encoded" in line]
+    assert told[0].startswith(f"pack: 1 of 1 source encoded; {tmp_path / 'store'} holds 1 token set, ")
+    assert told[1].startswith(
+        f"pack: 1 of 2 sources encoded, the others were there; {tmp_path / 'store'} holds 2 token sets, "
+    )
+
+
 def test_windows_and_documents_are_one_set(tmp_path: Path, byte_tokenizer: Path, encoded: Count) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"text": f"第 {n} 篇 " * 20}) + "\n" for n in range(20)))

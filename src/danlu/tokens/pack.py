@@ -201,8 +201,9 @@ class _Packing:
             console.print("pack: the chat template writes the date, so what is encoded serves today only")
         held = self.store.stored()
         console.print(
-            f"pack: {new} of {sources} sources encoded, the others were there; {self.store.folder} holds {len(held)} "
-            f"token sets, {brief(sum(one.bytes for one in held))}B (danlu sets {self.store.folder})"
+            f"pack: {new} of {sources} source{'s' * (sources != 1)} encoded"
+            f"{', the others were there' if new < sources else ''}; {self.store.folder} holds {len(held)} token "
+            f"set{'s' * (len(held) != 1)}, {brief(sum(one.bytes for one in held))}B (danlu sets {self.store.folder})"
         )
 
     def _write(self, key: str, origins: list[Origin], stored: dict[str, dict[str, Any]]) -> dict[str, Any]:
