@@ -144,6 +144,7 @@ SPOKEN = st.lists(st.sampled_from(_PIECES.split("|")) | st.text(max_size=2), max
 @given(SPOKEN, st.booleans())
 @example("嗯...好的", False)
 @example("that, um, I, um, I um know", True)
+@example("https://a.b`呃`", False)
 def test_twice_is_once_and_numbers_and_code_stay(text: str, opening: bool) -> None:
     once = smooth_text(text, STEP, opening)
     assert smooth_text(once, STEP, opening) == once

@@ -20,7 +20,7 @@ from danlu.text.steps.dialogue import SmoothStep
 
 NOISES = ("fillers", "repeats", "punctuation", "slips")
 _WITHHELD = "\ue000"  # stands for what may not change; it is no character of any script
-_KEPT = r"```.*?(?:```|\Z)|`[^`\n]+`|https?://[^\s\u3000-\u9fff]+|《[^》\n]{1,40}》|\$[^$\n]+\$|" + _WITHHELD
+_KEPT = r"```.*?(?:```|\Z)|`[^`\n]+`|https?://[^\s`\u3000-\u9fff]+|《[^》\n]{1,40}》|\$[^$\n]+\$|" + _WITHHELD
 _WORD = r"[A-Za-z0-9_'’-]"
 _ABOUT_SLIPS = re.compile(
     "错别字|错字|改错|病句|拼写|语法|纠错|纠正|改正|更正|校对|typo|spell|grammar|proofread|correct", re.IGNORECASE

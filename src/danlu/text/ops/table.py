@@ -71,7 +71,7 @@ OPERATORS = {
         version=3,
     ),
     "decontaminate": Operator(gather=decontaminate.gather, judge=decontaminate.judge, edit=decontaminate.edit),
-    "smooth": Operator(change=smooth.smooth, measure=smooth.measure, version=2),
+    "smooth": Operator(change=smooth.smooth, measure=smooth.measure, version=3),
     "history": Operator(change=history.cut, measure=history.measure),
     "history_tokens": Operator(score=history.score, gather=history.gather, edit=history.edit),
     "turns": Operator(change=turns.change, measure=turns.measure, judge=turns.judge),
