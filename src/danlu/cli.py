@@ -382,12 +382,13 @@ def _named(target: str) -> Any:
 
 def _print_settings(cls: type[Settings], prefix: str) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     from danlu.config import describe
 
-    table = Table("key", "type", "default", "meaning", title="Settings", title_justify="left", show_lines=False)
+    columns = [Column(name, overflow="fold") for name in ("key", "type", "default", "meaning")]  # keys are copied
+    table = Table(*columns, title="Settings", title_justify="left", show_lines=False)
     for row in describe(cls, prefix):
         table.add_row(*map(Text, row))
     Console().print(table)

@@ -223,10 +223,12 @@ def test_help_lists_settings_with_defaults(command: str) -> None:
         capture_output=True,
         text=True,
         check=True,
-        env={"COLUMNS": "200", "PATH": "/usr/bin"},
+        env={"COLUMNS": "80", "PATH": "/usr/bin"},
     )
     assert "default" in ended.stdout
     assert "meaning" in ended.stdout
+    keys = [line.split("│")[1] for line in ended.stdout.partition("Settings")[2].splitlines() if line.startswith("│")]
+    assert keys and not any("…" in key for key in keys), "a key that is cut cannot be written"
 
 
 @pytest.mark.parametrize(
