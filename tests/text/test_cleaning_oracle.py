@@ -37,7 +37,8 @@ ANY_STEP = STEP | st.builds(lambda step, only: {**step, "languages": only}, STEP
 def one_loop(texts: list[str], steps: list[Any]) -> tuple[list[str], dict[int, str]]:
     """The texts kept, and by number the step and reason that dropped the others."""
     shares = next((step for step in steps if isinstance(step, LanguageStep)), LanguageStep())
-    alive: dict[int, Record] = {n: Document(text) for n, text in enumerate(texts) if text.strip()}
+    seen_of = [text.replace("\u200b", "").strip() for text in texts]  # of WORDS the one that does not show
+    alive: dict[int, Record] = {n: Document(text) for n, text in enumerate(texts) if seen_of[n]}
     languages: dict[int, str] = {}
     dropped: dict[int, str] = {}
     first_need = next((n for n, s in enumerate(steps) if s.op == "language" or len(s.languages) < 4), None)
