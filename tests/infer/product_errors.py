@@ -26,6 +26,9 @@ MANY: list[Ranks] = [{("gate", "up"): 200}, {("gate",): 33, ("up",): 90}]
 ONE: list[Ranks] = [{("o",): 3}, {}, {("o",): 21}]
 
 NORMED: dict[str, tuple[int, int, dict[str, int], list[Ranks], list[int | None], str | None]] = {
+    "one row, no adapters": (1100, 2, QKV, [], [None], None),
+    "one row, a gate, no adapters": (1100, 2, GATE, [], [None], "silu"),
+    "one row, a shallow gate, no adapters": (300, 0, GATE, [], [None], "silu"),
     "one row, the first": (96, 0, QKV, TWO, [0], None),
     "one row, the second, parts": (96, 3, QKV, TWO, [1], None),
     "one row, none": (96, 2, QKV, TWO, [None], None),
@@ -71,7 +74,7 @@ def adapted_slot(width: int, inside: dict[str, int], ranks: list[Ranks]) -> tupl
             for covers, rank in own.items()
         ]
         adapters.append(LoRA(pairs).to(DEVICE) if pairs else None)
-    slot.adapters = Several(slot, adapters, slot.weight.dtype)
+    slot.adapters = Several(slot, adapters, slot.weight.dtype) if ranks else None
     return slot, adapters
 
 
