@@ -58,7 +58,8 @@ def normed_product(
     if here:
         width = len(projection.weight) // (1 if activation is None else 2)
         out = x_BD.new_empty(rows, width)
-        _run_product(normed_BD, projection, out, width, gated=activation is not None, adapted=adapted)
+        deep = _TILES[rows == 1][1]
+        _run_product(normed_BD, projection, out, width, deep, gated=activation is not None, adapted=adapted)
         return x_BD, out
     if rows == 1 and free and activation == "silu" and isinstance(projection.quantised, Int4OnGPU | Int8):
         return x_BD, projection.quantised.gated(normed_BD)
@@ -77,9 +78,12 @@ def partial_products(x_BD: Tensor, projection: Projection, pick_BN: Tensor | Non
         return _product_elsewhere(x_BD, projection, pick_BN, adapted)[None]
     weight = projection.weight
     columns, deep = _TILES[rows == 1]
-    splits = max(1, min(4 * PROGRAMS * columns // len(weight), triton.cdiv(weight.shape[1], deep)))
+    most, depth = max(1, 4 * PROGRAMS * columns // len(weight)), weight.shape[1]
+    if rows == 1 and deep < depth <= most * deep:
+        deep *= 2  # half the parts for the next product to add up: at the 1B shape 2.9% of a step on an H200
+    splits = min(most, triton.cdiv(depth, deep))
     out = x_BD.new_empty(splits, rows, len(weight), dtype=torch.float32)
-    _run_product(x_BD, projection, out, len(weight), splits=splits, adapted=adapted)
+    _run_product(x_BD, projection, out, len(weight), deep, splits, adapted=adapted)
     return out
 
 
@@ -106,7 +110,8 @@ def _normed_row_product(
     width = len(projection.weight) // (2 if gated else 1)
     sum_1D, out = torch.empty_like(x_1D), x_1D.new_empty(1, width)
     parts, count = (x_1D, 0) if parts_S1D is None else (parts_S1D, len(parts_S1D))
-    _run_row_product(x_1D, projection, out, width, 1, gated, norm=norm, parts=parts, count=count, total=sum_1D)
+    deep = _TILES[True][1] // (2 if gated else 1)  # with fewer registers all of a gate's programs are at work at once
+    _run_row_product(x_1D, projection, out, width, deep, 1, gated, norm=norm, parts=parts, count=count, total=sum_1D)
     return sum_1D, out
 
 
@@ -115,13 +120,14 @@ def _run_product(
     projection: Projection,
     out: Tensor,
     columns: int,
+    deep: int,
     splits: int = 1,
     gated: bool = False,
     adapted: Adapted | None = None,
 ) -> None:
     if len(x_BD) == 1:
-        return _run_row_product(x_BD, projection, out, columns, splits, gated, adapted)
-    (rows, depth), (wide, deep), bias = x_BD.shape, _TILES[False], projection.bias
+        return _run_row_product(x_BD, projection, out, columns, deep, splits, gated, adapted)
+    (rows, depth), wide, bias = x_BD.shape, _TILES[False][0], projection.bias
     low, up, ranks, low_deep = _spread(adapted, _RANKS[False])
     _product[(triton.cdiv(columns, wide), splits)](
         x_BD, projection.weight, bias if bias is not None else x_BD, low, up, out, rows, columns, depth,
@@ -136,6 +142,7 @@ def _run_row_product(
     projection: Projection,
     out: Tensor,
     columns: int,
+    deep: int,
     splits: int,
     gated: bool,
     adapted: Adapted | None = None,
@@ -144,9 +151,7 @@ def _run_row_product(
     count: int = 0,
     total: Tensor | None = None,
 ) -> None:
-    (wide, deep), depth, bias = _TILES[True], x_1D.shape[1], projection.bias
-    if gated and norm is not None:
-        deep //= 2  # registers: all programs of a small gate are at work at once
+    wide, depth, bias = _TILES[True][0], x_1D.shape[1], projection.bias
     low, up, ranks, low_deep = _spread(adapted, _RANKS[True])
     _row_product[(triton.cdiv(columns, wide), splits)](
         x_1D, parts, norm.weight if norm else None, total, projection.weight, bias, low, up, out, columns, depth,
