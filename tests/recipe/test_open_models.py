@@ -186,6 +186,8 @@ def test_the_best_checkpoint_is_the_model_of_an_ended_run(tmp_path: Path) -> Non
     assert resolve_checkpoint(tmp_path) == last, "it went on after it had ended"
     with pytest.raises(ValueError, match="keep_best"):
         TrainSettings(save=SaveSettings(load_best=True))
+    with pytest.raises(UserError, match=r"save.keep_best compares held-out losses, and data.held_out is 0"):
+        load_recipe(RECIPES / "lora_small.yaml", ["sft.data.held_out=0"])
 
 
 def advised(name: str, data: Path, examples: int, *more: str) -> set[str]:

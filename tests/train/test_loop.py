@@ -19,6 +19,7 @@ from danlu.ledger.errors import UserError
 from danlu.ledger.manifest import read_manifest
 from danlu.ledger.metrics import read_metrics, read_schema
 from danlu.tokens.settings import LossLimits
+from danlu.tokens.stream import Step
 from danlu.train.loop import train
 from danlu.train.meter import PHASES
 from danlu.train.objectives.next_token import NextToken
@@ -88,6 +89,18 @@ def test_weights_that_are_no_numbers_are_named_at_the_first_step(tmp_path: Path,
     ) as told:
         train(settings, NextToken(), broken, tiny.tokenizer(), None, stream, {}, tmp_path / "run", device="cpu")
     assert "copy or download" in str(told.value) and len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 1
+
+
+def test_batches_of_which_all_was_dropped_repeat_nothing_that_was_due(tmp_path: Path) -> None:
+    class Dropped(NextToken):
+        def normaliser(self, step: Step) -> float:
+            return 0.0 if step.consumed in (24, 32) else super().normaliser(step)
+
+    out = tmp_path / "run"
+    tiny.run(out, TrainSettings(**FAST, evaluate_every=2), objective=Dropped())
+    rows = read_metrics(out / "metrics.jsonl")
+    assert [row["step"] for row in rows if row.get("source") == "all"] == [2, 4]
+    assert [row["consumed"] for row in rows if "loss" in row] == [8, 16, 40, 48]
 
 
 def test_metrics_have_a_schema_and_the_manifest_the_outcome(tmp_path: Path) -> None:

@@ -256,6 +256,42 @@ def test_which_checkpoints_stay(tmp_path: Path) -> None:
     assert [step for step, manifest in kept.items() if manifest and manifest["keep"]] == [12, 24]
 
 
+def test_the_best_are_among_those_that_were_measured(tmp_path: Path) -> None:
+    """A checkpoint between two evaluations has a loss of its own, and not the one before's."""
+    out = tmp_path / "run"
+    tiny.run(out, settings(save=SaveSettings(every=2, keep_last=1, keep_best=2), evaluate_every=5, learning_rate=0.3))
+    held_out = {row["step"]: row["held_out_loss"] for row in read_metrics(out / "metrics.jsonl") if "source" in row}
+    assert set(held_out) == {2, 4, 5, 6, 8, 10, 12}
+    kept = {int(path.name[5:]): read_manifest(path) for path in list_checkpoints(out)}
+    assert {step: manifest and manifest["held_out_loss"] for step, manifest in kept.items()} == {
+        step: held_out[step] for step in {*sorted(set(held_out) - {5}, key=lambda step: held_out[step])[:2], 12}
+    }
+
+
+def test_a_loss_that_was_not_measured_is_none(tmp_path: Path, whole: Path) -> None:
+    """`whole` saves every three steps and measures every four."""
+    found = {path.name: read_manifest(path) for path in list_checkpoints(whole)}
+    measured = [name for name, manifest in found.items() if manifest and manifest["held_out_loss"] is not None]
+    assert len(found) == 4 and measured == ["step-000000012"]
+    assert [path.name for path in best_first(whole)] == measured
+
+
+def test_a_run_that_begins_anew_does_not_stand_behind_weights_without_state(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are of later steps: what it saves would be pruned as the oldest, and they be taken for the newest."""
+    out, save = tmp_path / "run", SaveSettings(every=2, keep_last=2, weights_only=True)
+    tiny.run(out, settings(save=save))
+    (out / "manifest.json").unlink()
+    with pytest.raises(Stopped, match="the same command goes on from there") as stopped:
+        tiny.run(out, settings(save=save), objective=signalled(NextToken(), 16))
+    assert str(list_checkpoints(out)[-1]) in str(stopped.value)
+    assert "2 checkpoints without state were moved" in capsys.readouterr().err
+    assert sorted(path.name for path in (out / "abandoned").iterdir()) == ["step-000000010", "step-000000012"]
+    tiny.run(out, settings(save=save))
+    assert "going on from" in capsys.readouterr().err
+
+
 def test_weights_alone(tmp_path: Path) -> None:
     out = tmp_path / "run"
     last = tiny.run(out, settings(save=SaveSettings(weights_only=True)))

@@ -41,6 +41,15 @@ class TrainingStage(Settings):
     data: DataSettings = Field(description="What is read, and how it becomes rows.")
     train: TrainSettings = Field(default=TrainSettings(), description="How it is trained.")
 
+    @model_validator(mode="after")
+    def _compares_what_is_held_out(self) -> Self:
+        if self.train.save.keep_best and not self.data.held_out:
+            raise ValueError(
+                "train.save.keep_best compares held-out losses, and data.held_out is 0: hold some out, or set "
+                "keep_best to 0."
+            )
+        return self
+
 
 class RewardStage(TrainingStage):
     """A reward model on pairs."""

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -34,6 +34,7 @@ from danlu.train.network import block_matrices, build, in_its_shapes
 from danlu.train.next_setting import next_setting
 from danlu.train.objectives.base import Objective
 from danlu.train.optim import Optimizer
+from danlu.train.position import Position
 from danlu.train.precision import DTYPES, LossScale
 from danlu.train.randomness import deterministic, generator_states, seed_step, set_generator_states
 from danlu.train.settings import TrainSettings
@@ -83,22 +84,6 @@ def train(
     task = Task(objective, decoder, tokenizer, template, stream, held_out, out, cache or out / "reference")
     with deterministic(settings.deterministic), graceful_stop() as stop:
         return Run(settings, task, world, dict(config or settings.model_dump(mode="json")), seed, stop).go()
-
-
-@dataclass
-class Position:
-    """Where a run is."""
-
-    step: int = 0
-    consumed: int = 0
-    tokens: int = 0
-    held_out_loss: float | None = None
-    reasons: Counter[str] = field(default_factory=Counter)
-    """Examples cut or dropped so far, by reason."""
-    epoch_ended: bool = False
-    """In the last step."""
-    unmeasured: bool = False
-    """Whether the held-out loss of the last step is due: the run was asked to stop before."""
 
 
 class Run:
@@ -187,13 +172,15 @@ class Run:
         )
         with Prefetcher(steps) as prefetched:
             while (step := self._next(prefetched)) is not None:
-                before = self.at.consumed
+                before, taken = self.at.consumed, self.at.step
                 stopped = self._take(step)
                 if bar is not None:
                     bar.advance(self.at.consumed - before, **self.journal.shown)
                 self.at.epoch_ended = before // self.stream.epoch < self.at.consumed // self.stream.epoch
-                done = self.at.consumed >= self.plan.budget
-                self.at.unmeasured = done or _due(self.settings.evaluate_every, self.at.step)
+                if self.at.step == taken and not (self._ended() or self._kept()):
+                    continue  # every example was dropped: what is due at this step was done
+                compared = self.settings.save.keep_best > 0 and self._saves()
+                self.at.unmeasured = self._ended() or compared or _due(self.settings.evaluate_every, self.at.step)
                 self._evaluate_and_save(stopped)
 
     def _next(self, prefetched: Prefetcher) -> Step | None:
@@ -213,6 +200,7 @@ class Run:
         outcome = self.stepper.take(step, rate, self.settings.clip)
         first, self.at.consumed = self.at.consumed, step.consumed
         self.at.step += 1
+        self.at.held_out_loss = None
         self.at.tokens += step.tokens
         self.at.reasons.update(step.reasons)
         metrics = self.task.objective.report(outcome.sums, self.task.objective.normaliser(step), step.text_bytes)
@@ -244,12 +232,17 @@ class Run:
     def _evaluate_and_save(self, stopped: bool = False) -> None:
         if stopped:
             self._leave()
-        save, done = self.settings.save, self.at.consumed >= self.plan.budget
         with self.stepper.meter.phase("saving"):
             if self.at.unmeasured:
                 self._evaluate()
-            if done or self._kept() or _due(save.every, self.at.step):
-                self._save(save.weights_only)
+            if self._saves():
+                self._save(self.settings.save.weights_only)
+
+    def _ended(self) -> bool:
+        return self.at.consumed >= self.plan.budget
+
+    def _saves(self) -> bool:
+        return self._ended() or self._kept() or _due(self.settings.save.every, self.at.step)
 
     def _kept(self) -> bool:
         return self.at.epoch_ended and self.settings.save.every_epoch
@@ -323,6 +316,9 @@ class Run:
 
     def _resume(self) -> None:
         if (choice := resume.choose(self.settings.resume, self.out)) is None:
+            self.world.wait()  # all have looked before any is moved
+            if self.world.main and (told := resume.begun_anew(self.out)):
+                print(told, file=sys.stderr, flush=True)
             return
         resume.check(choice, self.fingerprints)
         state = choice.trainer
@@ -365,7 +361,7 @@ class Run:
                 "there was nothing to train on", where=str(self.out), do="look at `skip` and the pack stage's counts"
             )
         if self.world.main:
-            speed = self._speed()
+            speed, best = self._speed(), retention.best_first(self.out)
             write_manifest(
                 self.out,
                 {
@@ -377,7 +373,7 @@ class Run:
                     "cut_or_dropped": dict(self.at.reasons),
                     "checkpoint": self.last.name,
                     "speed": speed,
-                    "best": retention.best_first(self.out)[0].name if self.settings.save.load_best else None,
+                    "best": best[0].name if best and self.settings.save.load_best else None,
                     "fingerprints": self.fingerprints,
                     "settings": self.settings.model_dump(mode="json"),
                 },

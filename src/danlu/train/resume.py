@@ -96,3 +96,13 @@ def told(choice: Choice, settings: Mapping[str, Any], out: Path) -> str:
     lines += [f"  {len(moved)} later checkpoints were moved to {out / 'abandoned'}"] if moved else []
     lines += [f"  changed since: {changed}"] if changed else []
     return "\n".join(lines)
+
+
+def begun_anew(out: Path) -> str | None:
+    """Moves checkpoints without a state, which the ones of a run that begins anew would stand behind, out of the way;
+    says so.
+    """
+    moved = retention.set_aside(out, 0)
+    return (
+        f"beginning anew: {len(moved)} checkpoints without state were moved to {out / 'abandoned'}" if moved else None
+    )

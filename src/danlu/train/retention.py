@@ -6,7 +6,6 @@ import math
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 from danlu.ledger.checkpoints import FOLDER, has_state, lacking, list_checkpoints
 from danlu.ledger.manifest import read_manifest
@@ -27,9 +26,10 @@ def prune(out: Path, settings: SaveSettings) -> None:
 
 
 def best_first(out: Path) -> list[Path]:
-    """The whole checkpoints, that of the lowest held-out loss first; of equal ones the oldest."""
-    losses = {path: _held_out(read_manifest(path) or {}) for path in list_checkpoints(out) if not lacking(path)}
-    return sorted(losses, key=lambda path: losses[path])
+    """The whole checkpoints whose held-out loss was measured, the lowest first; of equal ones the oldest."""
+    manifests = {path: read_manifest(path) or {} for path in list_checkpoints(out) if not lacking(path)}
+    losses = {path: float(of["held_out_loss"]) for path, of in manifests.items() if of.get("held_out_loss") is not None}
+    return sorted((path for path in losses if math.isfinite(losses[path])), key=lambda path: losses[path])
 
 
 def delete(path: Path) -> None:
@@ -71,8 +71,3 @@ def _abandon(path: Path) -> Path:
     folder.mkdir(exist_ok=True)
     number = sum(1 for _ in folder.glob(f"{path.name}*"))
     return path.rename(folder / (f"{path.name}-{number}" if number else path.name))
-
-
-def _held_out(manifest: dict[str, Any]) -> float:
-    loss = manifest.get("held_out_loss")
-    return math.inf if loss is None else float(loss)

@@ -29,7 +29,10 @@ class SaveSettings(Settings):
     )
     keep_last: int = Field(default=2, ge=1, description="How many of the newest checkpoints stay.")
     keep_best: int = Field(
-        default=0, ge=0, description="How many checkpoints with the lowest held-out loss stay besides."
+        default=0,
+        ge=0,
+        description="How many checkpoints with the lowest held-out loss stay besides; each is then measured as it is "
+        "saved.",
     )
     load_best: bool = Field(
         default=False,
@@ -176,8 +179,6 @@ class TrainSettings(Settings):
                 "optimizer: muon orthogonalises whole matrices, and an adapter trains the factors of one: set "
                 "optimizer: adamw, or tune: {method: full}."
             )
-        if self.save.keep_best and self.save.every and not self.evaluate_every:
-            raise ValueError("save.keep_best needs held-out losses: set evaluate_every.")
         if self.save.load_best and not self.save.keep_best:
             raise ValueError("save.load_best needs the best checkpoint to stay: set save.keep_best to 1 or more.")
         return self
