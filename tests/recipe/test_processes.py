@@ -13,8 +13,13 @@ from typing import Any
 import pytest
 
 from danlu.ledger.errors import Stopped
+from danlu.recipe import job
+from danlu.recipe.job import TrainingJob
 from danlu.recipe.processes import run_together
 from danlu.recipe.stages import train
+from danlu.text.settings import SourceSettings
+from danlu.tokens.settings import DataSettings
+from danlu.train.settings import TrainSettings
 
 TELLS = "import os, pathlib, sys; pathlib.Path(sys.argv[1], os.environ['RANK']).write_text(' '.join(os.environ[n] for n"
 TELLS += " in ('LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')))"
@@ -69,3 +74,26 @@ def test_a_request_to_stop_before_training_has_begun_is_no_failure(
 def test_none_is_left_where_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("danlu.recipe.processes.GRACE", 0.2)
     assert run_together([sys.executable, "-c", FAILS], 2) == [-signal.SIGKILL, 7]
+
+
+def test_of_several_that_stop_together_one_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise Stopped("stopped after step 5")
+
+    content = TrainingJob(
+        stage="sft",
+        train=TrainSettings(),
+        data=DataSettings(sources=[SourceSettings(path="rows.jsonl")]),
+        packed=tmp_path,
+        tokenizer=tmp_path,
+    )
+    monkeypatch.setattr(job, "run_job", stopped)
+    monkeypatch.setattr(sys, "argv", ["job", str(job.write_job(content, tmp_path))])
+    for rank in ("0", "1", "2"):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(SystemExit) as ended:
+            job.main()
+        assert ended.value.code == job.STOPPED
+    assert capsys.readouterr().err == "danlu: stopped after step 5\n"

@@ -174,7 +174,7 @@ def test_out_of_memory_halves_the_micro_batch_and_repeats_the_step(
         for name in ("run", "usual")
     ]
     assert losses[0] == losses[1]
-    with pytest.raises(UserError, match=r"1 rows does not fit(.|\n)*recompute=true"):
+    with pytest.raises(UserError, match=r"not even a micro-batch of 1 row fits(.|\n)*→ set train.recompute=true"):
         go(tmp_path / "never", heavy(NextToken(), 0), rows=2)
 
 

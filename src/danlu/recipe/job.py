@@ -171,10 +171,12 @@ def main() -> None:
         # Processes that lost their parent may still be saving here.
         with sole_user(path.parent) if os.environ.get("RANK", "0") == "0" else nullcontext():
             run_job(job, path.parent)
-    except (UserError, Stopped) as error:
+    except Stopped as stopped:
+        if os.environ.get("RANK", "0") == "0":  # all stop after the same step
+            print(f"danlu: {stopped}", file=sys.stderr, flush=True)
+        sys.exit(STOPPED)
+    except UserError as error:
         print(f"danlu: {error}", file=sys.stderr, flush=True)
-        if isinstance(error, Stopped):
-            sys.exit(STOPPED)
         if isinstance(error, StartAgain):
             resume = "auto" if job.train.resume == "never" else job.train.resume
             changed = job.train.model_copy(update={"rows": error.rows, "resume": resume})

@@ -35,9 +35,9 @@ def fewer_rows(error: DoesNotFit, rows: int, least: int, step: int, world: World
         ) from error
     if rows <= least:
         raise UserError(
-            f"a micro-batch of {rows} rows does not fit into the memory of the GPU",
+            f"not even a micro-batch of {'1 row' if rows == 1 else f'{rows} rows'} fits into the memory of the GPU",
             where=f"step {step}",
-            do="set train.rows lower, train.recompute=true, or data.length lower",
+            do="set train.recompute=true, data.length lower, or another train.tune",
         ) from error
     if world.main:
         print(
