@@ -37,6 +37,36 @@ def test_doctor_needs_neither_data_nor_model_nor_gpu(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
+    ("gpu", "more", "said"),
+    [
+        (16, [], "✗ pretrain: not even the smallest micro-batch fits: set pretrain.train.tune to an adapter"),
+        (24, [], "→ pretrain: set pretrain.train.recompute=true, the better here; micro-batches of up to 26 × 1,024"),
+        (24, ["language=zh"], "→ pretrain：设 pretrain.train.recompute=true，在此更合适；微批最多 26 × 1,024 个 token"),
+        (24, ["pretrain.train.recompute=true"], "→ pretrain: recompute: true, as set; micro-batches of up to 26 × "),
+        (
+            80,
+            [],
+            "→ pretrain: recompute: false, as set; micro-batches of up to 19 × 1,024 tokens, the logits of 3,892 ",
+        ),
+        (80, ["pretrain.train.recompute=true"], "→ pretrain: set pretrain.train.recompute=false, the better here"),
+    ],
+)
+def test_doctor_picks_what_a_gpu_holds(
+    gpu: int, more: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows, recomputation and the chunk of the loss: 1.25 times the operations pay where else a micro-batch is small;
+    151,936 logits in bf16 fill a sixtieth of the GPU.
+    """
+    plan_for(recipe("mini_qwen_1b/pretrain", "language=en", *more), gpu)
+    printed = capsys.readouterr().out
+    assert said in printed
+    chunk, rows = gpu * GIB // 60 // (151_936 * 2), 26 if gpu == 24 else 19
+    held = -(-rows * 1024 // -(-rows * 1024 // chunk))
+    assert gpu == 16 or "recompute=false" in said or f"{held:,}" in printed
+    assert ("1,152" in printed) == (gpu > 16), "the global batch stays"
+
+
+@pytest.mark.parametrize(
     ("language", "said"),
     [
         ("en", "○ sft.train.tune.rank: rank 8 where 64 is usual for QLoRA: 0.125 times the parameters and moments."),

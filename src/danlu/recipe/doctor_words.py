@@ -23,6 +23,13 @@ WORDS: dict[Literal["en", "zh"], dict[str, str]] = {
         "rows": "{rows} × {length:,} tokens",
         "too many": "{rows} does not fit",
         "most": "{rows}, the most",
+        "pick": "→ {stage}: {way}; micro-batches of up to {size}{logits}; a step keeps its {batch:,} examples",
+        "keep": "recompute: {value}, as set",
+        "set": "set {stage}.train.recompute={value}, the better here",
+        "at once": ", the logits of {tokens:,} at a time",
+        "none fits": "✗ {stage}: not even the smallest micro-batch fits: set {stage}.train.tune to an adapter, "
+        "{stage}.train.optimizer_states=8bit or {stage}.data.length lower, or share the run out "
+        "({stage}.train.sharding)",
         "paged": "{stage}: the moments, 8 bytes for a trained weight, are paged: they give way to the host",
         "no training": "nothing is missing; this recipe trains nothing, so there is nothing more to check",
         "checks": "{stage}: 2 layers, your texts",
@@ -57,6 +64,12 @@ WORDS: dict[Literal["en", "zh"], dict[str, str]] = {
         "rows": "{rows} × {length:,} 个 token",
         "too many": "{rows}，放不下",
         "most": "{rows}，最多",
+        "pick": "→ {stage}：{way}；微批最多 {size}{logits}；每步仍是 {batch:,} 个样本",
+        "keep": "recompute: {value}，照现在的设置",
+        "set": "设 {stage}.train.recompute={value}，在此更合适",
+        "at once": "，每次算 {tokens:,} 个的 logits",
+        "none fits": "✗ {stage}：最小的微批也放不下：把 {stage}.train.tune 设为适配器，设 "
+        "{stage}.train.optimizer_states=8bit，调低 {stage}.data.length，或用多块 GPU 分担（{stage}.train.sharding）",
         "paged": "{stage}：动量（每个被训练的权重 8 字节）是分页的，显存不够时移到主机内存",
         "no training": "什么都不缺；这份配方不训练，没有更多要检查的",
         "checks": "{stage}：两层，你的文本",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, cast
 
@@ -11,7 +12,7 @@ from rich.table import Table
 from danlu.ledger.errors import UserError
 from danlu.model.settings import ModelSettings
 from danlu.recipe.doctor_words import WORDS
-from danlu.recipe.settings import Recipe
+from danlu.recipe.settings import Recipe, TrainingStage
 from danlu.recipe.starts import starting_shape
 from danlu.tokens.settings import StageName
 from danlu.train.settings import TrainSettings
@@ -27,6 +28,10 @@ class Planned:
     rows: int
     fits: bool
     memory: Memory
+    at_once: int
+    """Tokens whose logits are held at once."""
+    cost: float
+    """The time of a token, in that of its own operations without recomputation."""
 
 
 def gpu_here() -> int | None:
@@ -44,7 +49,7 @@ def planned(recipe: Recipe, name: str, gpu: int | None, recompute: bool | None =
     import torch
 
     from danlu.model.pour import free_bytes
-    from danlu.train.memory import CPU_TOKENS, most_rows, needs, room_of, sharded
+    from danlu.train.memory import CPU_TOKENS, cost_per_token, launching_tokens, most_rows, needs, room_of, sharded
 
     section = recipe.training()[name]
     unit = section.data.unit(cast(StageName, name))
@@ -58,7 +63,8 @@ def planned(recipe: Recipe, name: str, gpu: int | None, recompute: bool | None =
     fitting = min(whole, CPU_TOKENS // length) if gpu is None else found.rows_in(length, room, whole)
     rows = train.rows or max(least, fitting - fitting % least)
     memory = found.of(rows, length)
-    return Planned(rows, memory.total <= room, memory)
+    cost = cost_per_token(train, rows * length, 0 if gpu is None else launching_tokens(shape))
+    return Planned(rows, memory.total <= room, memory, found.at_once(rows * length), cost)
 
 
 def trained_shape(recipe: Recipe, name: str) -> ModelSettings:
@@ -91,7 +97,9 @@ def require_room(recipe: Recipe, name: str) -> None:
 
 
 def print_memory(recipe: Recipe, gpu: int | None, console: Console) -> None:
-    """A table a training stage: memory by part with and without recomputation, and the largest micro-batch of each."""
+    """A table a training stage: memory by part with and without recomputation, and the largest micro-batch of each;
+    then what to take of them.
+    """
     words, processes = WORDS[recipe.language], _processes(recipe)
     place = words["cpu"] if gpu is None else words["gpu"].format(size=gpu / 2**30)
     place = words["one of"].format(place=place, processes=processes) if processes > 1 else place
@@ -108,8 +116,22 @@ def print_memory(recipe: Recipe, gpu: int | None, console: Console) -> None:
         said = (_said(one, section.train, section.data.length, words) for one in both.values())
         table.add_row(words["micro-batch"], *said)
         console.print(table)
+        console.print(_pick(name, section, both, words), soft_wrap=True)
         if section.train.optimizer_states == "paged":
             console.print(words["paged"].format(stage=name))
+
+
+def _pick(stage: str, section: TrainingStage, both: dict[bool, Planned], words: dict[str, str]) -> str:
+    """With recomputation or without, the faster of those that fit, and what a step is then made of."""
+    fitting = [recompute for recompute, one in both.items() if one.fits]
+    if not fitting:
+        return words["none fits"].format(stage=stage)
+    best = min(fitting, key=lambda recompute: both[recompute].cost)
+    way = words["keep" if best == section.train.recompute else "set"].format(stage=stage, value=json.dumps(best))
+    one, length = both[best], section.data.length
+    logits = words["at once"].format(tokens=one.at_once) if one.at_once else ""
+    size = words["rows"].format(rows=one.rows, length=length)
+    return words["pick"].format(stage=stage, way=way, size=size, logits=logits, batch=section.train.batch)
 
 
 def _said(one: Planned, train: TrainSettings, length: int, words: dict[str, str]) -> str:

@@ -24,6 +24,7 @@ from danlu.model.nf4 import BITS as NF4_BITS
 from danlu.model.pour import free_bytes
 from danlu.model.projection import Projection
 from danlu.model.settings import ModelSettings, block_parameters, parameters
+from danlu.tokens.packing import MICRO_BATCH_TOKENS
 from danlu.train.float8 import use_float8
 from danlu.train.parallel import World
 from danlu.train.precision import DTYPES
@@ -39,6 +40,7 @@ CPU_TOKENS = 4096  # of a micro-batch on a CPU: more makes no product faster
 LAUNCHING = 5e-4 * 4e14
 """What a GPU computes, in FLOP, while the host asks for the kernels of one block, forward and backward: a micro-batch
 takes no less, however few its tokens."""
+RECOMPUTING = 1.25  # times a step's time, where activations are computed again
 USABLE = 0.9  # of a GPU's memory; the rest is for fragments and communication
 DRIVER = 3 << 28  # bytes that a GPU's driver and libraries take before the first tensor
 COPIED = 0.8  # of the memory that is free then, a checkpoint's copies may take
@@ -94,15 +96,20 @@ class Needs:
     def of(self, rows: int, length: int) -> Memory:
         """With micro-batches of so many rows of `length` tokens, all of them in the loss."""
         loss, tokens = 0, rows * length
-        if self.row and tokens:
-            chunks = max(self.least, -(-tokens // max(16, self.chunk // self.row)))
-            chunks = 1 if tokens * self.row <= self.whole else chunks
-            loss = -(-tokens // chunks) * self.row + self.head[chunks > 1]
+        if at_once := self.at_once(tokens):
+            loss = at_once * self.row + self.head[at_once < tokens]
         loss += self.ends * tokens
         beyond = max(0, self.block * tokens - loss)  # the loss is over when the first block goes back
         parts = {part.name: getattr(self.fixed, part.name) for part in fields(self.fixed)}
         activations = parts.pop("activations") + self.kept * tokens + self.pair * tokens * length + beyond
         return Memory(**{**parts, "activations": activations, "loss": loss})
+
+    def at_once(self, tokens: int) -> int:
+        """Of a micro-batch's tokens, all of them in the loss, how many have their logits held at once."""
+        if not (self.row and tokens):
+            return 0
+        chunks = max(self.least, -(-tokens // max(16, self.chunk // self.row)))
+        return tokens if tokens * self.row <= self.whole else -(-tokens // chunks)
 
     def rows_in(self, length: int, room: int, most: int) -> int:
         """The most rows of `length` tokens, up to `most`, that `room` bytes hold; 0 where not even one does.
@@ -256,11 +263,23 @@ def fitting_rows(settings: TrainSettings, shape: ModelSettings, stream: Stream, 
         # What this process holds already, such as a frozen base, is counted among the needs.
         room = int((free + torch.cuda.memory_reserved(world.device)) * USABLE)
         fitting = needs(settings, shape, gpu, world.size).rows_in(stream.length, room, whole)
-        floor = int(LAUNCHING * shape.layers / (6 * parameters(shape)))
+        floor = launching_tokens(shape)
     else:
         fitting, floor = CPU_TOKENS // stream.length, 0
     most = world.least(max(stream.least_rows, min(fitting, whole)))
     return stream.fullest_rows(settings.batch, world.size, most, floor)
+
+
+def launching_tokens(shape: ModelSettings) -> int:
+    """What a GPU computes while the host asks for a micro-batch's kernels, in tokens."""
+    return int(LAUNCHING * shape.layers / (6 * parameters(shape)))
+
+
+def cost_per_token(settings: TrainSettings, tokens: int, floor: int) -> float:
+    """The time of a token in micro-batches of so many, which cost as many as `floor` at least, in that of a token's own
+    operations.
+    """
+    return (max(tokens, floor) + MICRO_BATCH_TOKENS) / tokens * (RECOMPUTING if settings.recompute else 1.0)
 
 
 def most_rows(settings: TrainSettings, unit: str) -> int:
