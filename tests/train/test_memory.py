@@ -28,7 +28,7 @@ from danlu.model.parts import initialise
 from danlu.model.settings import ModelSettings, block_parameters, parameters
 from danlu.train import parallel
 from danlu.train.float8 import use_float8
-from danlu.train.memory import COPIED, Memory, Needs, needs, room_of
+from danlu.train.memory import COPIED, Memory, Needs, needs, room_of, sharded
 from danlu.train.network import block_matrices, build
 from danlu.train.optim import Optimizer
 from danlu.train.preference_settings import DPOTrainSettings
@@ -342,3 +342,14 @@ FOUND: dict[bool, Needs] = {
     recompute: needs(TrainSettings(precision="bf16", recompute=recompute), tiny.SHAPE, GPU)
     for recompute in (False, True)
 }
+
+
+@pytest.mark.parametrize(("states", "level"), [("float32", "full"), ("8bit", "optimizer"), ("paged", "optimizer")])
+def test_a_level_of_sharding_that_is_left_open_suits_the_moments(states: str, level: str) -> None:
+    """What `Optimizer` refuses to cut is not chosen to be cut."""
+    small, large = ModelSettings(**WIDE), SEVEN_BILLION
+    settings = TrainSettings(precision="bf16", optimizer_states=states)
+    assert sharded(settings, large, GPU // 2, 8).sharding == level
+    assert sharded(settings, large, GPU // 2, 1).sharding == sharded(settings, small, GPU, 8).sharding == "none"
+    chosen = settings.model_copy(update={"sharding": "gradients"})
+    assert sharded(chosen, large, GPU // 2, 8).sharding == "gradients"

@@ -165,6 +165,8 @@ def test_a_named_checkpoint_and_never(whole: Path, tmp_path: Path) -> None:
     assert not (out / "abandoned").exists(), "the same command goes on from where it stopped"
     with pytest.raises(UserError, match="resume is never"):
         tiny.run(out, settings(resume="never"))
+    with pytest.raises(UserError, match=r"train.resume=heathy: no such folder\n.*auto, healthy"):
+        tiny.run(out, settings(resume="heathy"))
     with pytest.raises(UserError, match="no state to resume from"):
         tiny.run(out, settings(resume=str(tmp_path)))
 

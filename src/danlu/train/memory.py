@@ -324,5 +324,6 @@ def sharded(settings: TrainSettings, shape: ModelSettings, gpu: int | None, worl
         return settings
     level = "none"
     if world_size > 1 and gpu is not None:
-        level = "none" if needs(settings, shape, gpu).of(0, 0).total <= gpu / 2 else "full"
+        cuts = "full" if settings.optimizer_states == "float32" else "optimizer"  # others' moments stay whole
+        level = "none" if needs(settings, shape, gpu).of(0, 0).total <= gpu / 2 else cuts
     return settings.model_copy(update={"sharding": level})

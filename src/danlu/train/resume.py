@@ -44,6 +44,12 @@ def choose(resume: str, out: Path) -> Choice | None:
         if newest and newest["settings"]["resume"] == resume:
             return _own(found[0], f"where the run that began from {resume} stopped")
         path = Path(resume)
+        if not path.is_dir():
+            raise UserError(
+                "no such folder",
+                where=f"train.resume={resume}",
+                do="set auto, healthy, never, or a checkpoint's folder",
+            )
         return Choice(path, read_trainer(path), "as told")
     if resume == "never" and list_checkpoints(out):
         raise UserError(

@@ -124,7 +124,7 @@ class TrainSettings(Settings):
         description="What several processes share out among them: none; optimizer (ZeRO-1: float32 weights and "
         "moments); gradients as well (ZeRO-2); full (ZeRO-3: the weights that are computed with, too). Each needs less "
         "memory than the one before and exchanges more. null: none where all of it fills at most half of a GPU, else "
-        "full. Never changes a result.",
+        "full, or optimizer where optimizer_states is not float32. Never changes a result.",
     )
     deterministic: bool = Field(
         default=False, description="On a GPU: slower algorithms that give the same bits each time."
