@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -52,7 +53,7 @@ class Workers:
     """Processes for several lists of tasks, started with the first list that needs them.
 
     `count` 0 means one a core. With one worker, `alone`, and for a single task before they have started, work stays
-    in this process.
+    in this process; so it does, which is told, where a script of one's own would be run again by each of them.
     """
 
     def __init__(self, count: int = 0) -> None:
@@ -75,6 +76,16 @@ class Workers:
 
     def _results(self, tasks: list[Task]) -> Iterator[tuple[int, Timed]]:
         if self._count == 1 or (len(tasks) <= 1 and self._pool is None):
+            yield from self._here(tasks)
+            return
+        if self._pool is None and (script := _unguarded()):
+            print(
+                f"danlu: one process does all of the work: others would run {script} once more, as they import it\n"
+                '  → put what it does below `if __name__ == "__main__":` to use all cores',
+                file=sys.stderr,
+                flush=True,
+            )
+            self._count = 1
             yield from self._here(tasks)
             return
         if self._pool is None:
@@ -110,6 +121,13 @@ class Workers:
                     yield index, result
         if failed:
             raise failed
+
+
+def _unguarded() -> Path | None:
+    """The script that this process runs, where it does not ask whether it is the main one."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    script = Path(file) if file else None
+    return script if script and script.is_file() and b"__main__" not in script.read_bytes() else None
 
 
 def core_count() -> int:
