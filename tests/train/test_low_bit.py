@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,9 @@ def test_sharded_moments_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("danlu.train.optim.DTensor", torch.nn.Parameter)
     with pytest.raises(UserError, match="cannot be cut into shards"):
         Optimizer(TrainSettings(optimizer_states="8bit"), {"w": torch.nn.Parameter(torch.ones(64, 64))}, {})
+    for states, sharding in product(("8bit", "paged"), ("gradients", "full")):  # before any work, not at its training
+        with pytest.raises(ValueError, match=f"optimizer_states: {states} keeps moments that cannot be cut"):
+            TrainSettings(optimizer_states=states, sharding=sharding)
 
 
 def test_without_bitsandbytes_8_bits_work_and_paged_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

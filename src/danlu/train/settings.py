@@ -179,6 +179,11 @@ class TrainSettings(Settings):
                 "optimizer: muon orthogonalises whole matrices, and an adapter trains the factors of one: set "
                 "optimizer: adamw, or tune: {method: full}."
             )
+        if self.optimizer_states != "float32" and self.sharding in ("gradients", "full"):
+            raise ValueError(
+                f"optimizer_states: {self.optimizer_states} keeps moments that cannot be cut into shards: set "
+                "sharding: none or optimizer, or optimizer_states: float32."
+            )
         if self.save.load_best and not self.save.keep_best:
             raise ValueError("save.load_best needs the best checkpoint to stay: set save.keep_best to 1 or more.")
         return self
