@@ -178,6 +178,34 @@ def test_out_of_memory_halves_the_micro_batch_and_repeats_the_step(
         go(tmp_path / "never", heavy(NextToken(), 0), rows=2)
 
 
+def test_out_of_memory_while_measuring_repeats_that_with_fewer_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And training goes on as such: with dropout, which measuring goes without."""
+
+    class Heavy(NextToken):
+        def compute(self, network: Any, batch: Any, factor: float = 1.0) -> Any:
+            if len(batch.tokens) > 2 and not torch.is_grad_enabled():
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate much.")
+            assert network.training == torch.is_grad_enabled()
+            return super().compute(network, batch, factor)
+
+    settings = TrainSettings(**{**FAST, "rows": 8}, evaluate_every=4, save={"every": 4})
+    tiny.run(tmp_path / "run", settings, objective=Heavy())
+    assert "out of memory in step 4 with 4 rows a micro-batch: going on with 2" in capsys.readouterr().err
+    tiny.run(tmp_path / "usual", settings)
+    found, usual = (
+        [
+            (row["step"], row.get("source"), row.get("loss", row.get("held_out_loss")))
+            for row in read_metrics(tmp_path / name / "metrics.jsonl")
+        ]
+        for name in ("run", "usual")
+    )
+    assert [row[:2] for row in found] == [row[:2] for row in usual]
+    assert [row[2] for row in found] == pytest.approx([row[2] for row in usual], rel=1e-5)
+    assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["step-000000004", "step-000000006"]
+
+
 def test_a_save_that_fails_beside_training_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise UserError("the disk is full", do="make room")

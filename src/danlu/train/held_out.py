@@ -14,7 +14,7 @@ from danlu.tokens.tagged import tagged
 from danlu.train.network import Network
 from danlu.train.objectives.base import Objective
 from danlu.train.parallel import World
-from danlu.train.step import CutShort
+from danlu.train.step import CutShort, DoesNotFit
 
 if TYPE_CHECKING:
     from danlu.tokens.stream import Stream
@@ -44,7 +44,7 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """{source: {held_out_…: value}}, with "all" last; empty without streams. Nothing is trained.
 
-    Raises CutShort where a process is asked to stop.
+    Raises CutShort where a process is asked to stop, and DoesNotFit where one runs out of memory.
     """
     results: dict[str, dict[str, float]] = {}
     everything: Counter[str] = Counter()
@@ -77,7 +77,7 @@ def measure_tags(
     world: World,
     stop: Stop,
 ) -> dict[str, dict[str, float]]:
-    """{tag: {held_out_…: value}} of what `by_tag` gave. Raises CutShort as `measure` does."""
+    """{tag: {held_out_…: value}} of what `by_tag` gave. Raises as `measure` does."""
     results: dict[str, dict[str, float]] = {}
     for tag, streams in tags.items():
         found: Counter[str] = Counter()
@@ -91,9 +91,22 @@ def measure_tags(
 def _sums(
     network: Network, objective: Objective, stream: Stream, batch: int, rows: int, world: World, stop: Stop
 ) -> dict[str, float]:
+    network.eval()
+    try:
+        return _measured(network, objective, stream, batch, rows, world, stop)
+    except torch.OutOfMemoryError:
+        pass
+    finally:
+        network.train()
+    torch.cuda.empty_cache()  # out here the traceback is gone, and with it what was held
+    raise DoesNotFit(agreed=world.size == 1)
+
+
+def _measured(
+    network: Network, objective: Objective, stream: Stream, batch: int, rows: int, world: World, stop: Stop
+) -> dict[str, float]:
     totals = torch.zeros(len(objective.sums), dtype=torch.float64, device=world.device)
     normaliser = text_bytes = 0.0
-    network.eval()
     for step in stream.steps(0, batch, world.rank, world.size, rows):
         normaliser += objective.normaliser(step)
         text_bytes += step.text_bytes
@@ -104,7 +117,6 @@ def _sums(
                 raise CutShort
             _, sums = prepared.compute(network, micro.torch(world.device))
             totals += torch.stack([value.double() for value in sums])
-    network.train()
     named = dict(zip(objective.sums, world.total(totals.tolist()), strict=True))
     return {**named, "normaliser": normaliser, "text_bytes": text_bytes}
 

@@ -150,13 +150,14 @@ class Run:
             self.saving,
         ):
             try:
-                if self.at.unmeasured:
-                    self._evaluate_and_save()
-                while self.at.consumed < self.plan.budget:
+                while self.at.unmeasured or not self._ended():
                     try:
+                        if self.at.unmeasured:
+                            self._evaluate_and_save()
                         self._train(bar)
                     except DoesNotFit as error:
-                        self.rows = fewer_rows(error, self.rows, self.stream.least_rows, self.at.step + 1, self.world)
+                        step = self.at.step + (not self.at.unmeasured)
+                        self.rows = fewer_rows(error, self.rows, self.stream.least_rows, step, self.world)
                 self.saving.wait()
                 if self.world.any(self.stop.requested):  # what would come after the run is not begun either
                     self._leave()
@@ -257,7 +258,7 @@ class Run:
         raise Stopped(f"stopped after step {self.at.step}, saved in {self.last}; the same command goes on from there")
 
     def _evaluate(self) -> None:
-        """Measures the held-out loss. Raises CutShort when asked to stop meanwhile."""
+        """Measures the held-out loss. Raises CutShort when asked to stop meanwhile, and DoesNotFit."""
         stepper = self.stepper
         how = (self.settings.batch, self.rows, self.world, self.stop)
         results = held_out.measure(stepper.network, stepper.objective, self.task.held_out, *how)
