@@ -22,7 +22,7 @@ Column = tuple[str, str, str]
 
 
 def parser(doc: str | None, ways: Iterable[str]) -> argparse.ArgumentParser:
-    """The options that every benchmark has; `--tiny --device cpu` runs the same code in a minute on one core."""
+    """The options that every benchmark has; `--tiny --device cpu` runs the same code in minutes on one core."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("ways", nargs="*", default=list(ways), metavar="WAY", help=f"of: {'; '.join(ways)}")
     made.add_argument("--json", type=Path, help="where the figures are written")
