@@ -30,8 +30,8 @@ def fewer_rows(error: DoesNotFit, rows: int, least: int, step: int, world: World
             "gradients that the other processes wait for, so that the step cannot be repeated here",
             fewer,
             where=f"process {world.rank} of {world.size}",
-            do=f"go on from the last checkpoint with train.rows={fewer}; with sharding none or optimizer the step is "
-            "repeated",
+            do=f"go on from the last checkpoint with train.rows={fewer}; with sharding none or optimizer a step of "
+            "training is repeated",
         ) from error
     if rows <= least:
         raise UserError(
