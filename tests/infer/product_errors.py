@@ -50,6 +50,7 @@ PARTIAL: dict[str, tuple[int, int, list[Ranks], list[int | None]]] = {
     "one row, an adapter that the projection lacks": (90, 40, ONE, [1]),
     "one row, splits": (2100, 40, ONE, [2]),
     "one row, deeper than a tile": (9000, 9, ONE, [2]),
+    "one row, splits of deep tiles": (3000, 1100, ONE, [2]),
     "rows": (90, 40, ONE, [2, 0, None, 1]),
     "rows, splits": (300, 70, ONE, [1, 2, 2, None, 0]),
     "rows, deeper than a tile": (4200, 9, ONE, [2, 0, None]),

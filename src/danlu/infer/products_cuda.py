@@ -79,7 +79,8 @@ def partial_products(x_BD: Tensor, projection: Projection, pick_BN: Tensor | Non
     weight = projection.weight
     columns, deep = _TILES[rows == 1]
     most, depth = max(1, 4 * PROGRAMS * columns // len(weight)), weight.shape[1]
-    if rows == 1 and deep < depth <= most * deep:
+    across = triton.cdiv(len(weight), columns)
+    if rows == 1 and depth <= most * deep and across * triton.cdiv(depth, 2 * deep) >= PROGRAMS:
         deep *= 2  # half the parts for the next product to add up: at the 1B shape 2.9% of a step on an H200
     splits = min(most, triton.cdiv(depth, deep))
     out = x_BD.new_empty(splits, rows, len(weight), dtype=torch.float32)
