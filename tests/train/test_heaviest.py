@@ -44,5 +44,5 @@ def test_rows_are_halved_until_they_fit(tmp_path: Path, capsys: pytest.CaptureFi
     stream, settings = tiny.stream(tmp_path, "document"), TrainSettings(rows=8, compile=False)
     assert heaviest(settings, heavy(NextToken(), 2), tiny.decoder(), stream).rows == 2
     assert "with 8 rows a micro-batch: going on with 4" in capsys.readouterr().err
-    with pytest.raises(UserError, match="a micro-batch of 1 rows does not fit"):
+    with pytest.raises(UserError, match="not even a micro-batch of 1 row fits"):
         heaviest(settings, heavy(NextToken(), 0), tiny.decoder(), stream)
