@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,8 +84,7 @@ def trainings(run: Path, life: Life) -> list[Training]:
 
 
 def _training(folder: Path, life: Life) -> list[Training]:
-    from danlu.recipe.job import TrainingJob, training_stream
-    from danlu.tokens.pack import open_stream
+    from danlu.recipe.job import TrainingJob, held_out_streams, training_stream
 
     job = check(TrainingJob, read_json(folder / FILE))
     job = job.model_copy(update={"packed": folder.parent / "pack" / job.stage})  # the run may have moved since
@@ -94,11 +92,8 @@ def _training(folder: Path, life: Life) -> list[Training]:
     places = set(stream.places_of(life.hash))
     if places:
         return [_seen(job.stage, "train", stream, places, life, _sights(stream, places, folder / METRICS))]
-    with suppress(UserError):  # nothing was held out
-        stream = open_stream(job.packed, job.data, job.stage, split="held_out")
-        if places := set(stream.places_of(life.hash)):
-            return [_seen(job.stage, "held_out", stream, places, life, [])]
-    return []
+    found = [(one, set(one.places_of(life.hash))) for one in held_out_streams(job).values()]
+    return [_seen(job.stage, "held_out", one, places, life, []) for one, places in found if places]
 
 
 def _sights(stream: Stream, places: set[Place], metrics: Path) -> list[Sight]:

@@ -145,16 +145,22 @@ def _decoder(job: TrainingJob, tokenizer: Tokenizer) -> Decoder:
 
 
 def held_out_streams(job: TrainingJob) -> Mapping[str, Stream]:
-    """What was held out of each source, where anything was."""
+    """What was held out of each source, where anything was.
+
+    Raises UserError where a held-out set is missing or damaged, before hours of training lead up to its first use.
+    """
     from danlu.tokens.pack import folder_names, open_stream
+    from danlu.tokens.shards import TokenSet
 
     streams = {}
     for name, source in zip(folder_names(job.data.sources), job.data.sources, strict=True):
-        one = job.data.model_copy(update={"sources": [source.model_copy(update={"name": name})]})
-        try:
-            streams[name] = _with_margin(job, open_stream(job.packed, one, job.stage, split="held_out"))
-        except UserError:  # nothing of this source was held out
+        if not len(TokenSet.open(job.packed / "held_out" / name)):
             continue
+        one = job.data.model_copy(update={"sources": [source.model_copy(update={"name": name})]})
+        stream = open_stream(job.packed, one, job.stage, split="held_out")
+        for token_set in stream.sets:
+            token_set.verify()
+        streams[name] = _with_margin(job, stream)
     return streams
 
 
