@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from danlu.ledger.errors import Stopped
+from danlu.ledger.errors import Stopped, UserError
+from danlu.model.settings import ModelSettings
 from danlu.recipe import job
 from danlu.recipe.job import TrainingJob
 from danlu.recipe.processes import run_together
@@ -37,6 +38,25 @@ import os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 sys.exit(7) if os.environ["RANK"] == "1" else time.sleep(60)
 """
+ERRS = """
+import os, sys, time
+from danlu.ledger.errors import UserError
+from danlu.recipe.processes import tell
+said = sys.argv[1 + int(os.environ["RANK"])]
+if said == "-": time.sleep(60)
+tell(UserError(said, where="a.yaml", do="mend it"))
+os._exit(2)
+"""
+
+
+def a_job(folder: Path) -> TrainingJob:
+    return TrainingJob(
+        stage="sft",
+        train=TrainSettings(),
+        data=DataSettings(sources=[SourceSettings(path="rows.jsonl")]),
+        packed=folder,
+        tokenizer=folder,
+    )
 
 
 def test_each_is_told_its_place(tmp_path: Path) -> None:
@@ -76,21 +96,45 @@ def test_none_is_left_where_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_together([sys.executable, "-c", FAILS], 2) == [-signal.SIGKILL, 7]
 
 
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        (("no room", "no room"), "a.yaml: no room\n  → mend it"),
+        (("-", "no room"), "a.yaml: no room\n  → mend it"),
+        (("no room", "no rows"), "a.yaml: no room\n  → mend it\na.yaml: no rows\n  → mend it"),
+    ],
+    ids=["alike", "one alone", "different"],
+)
+def test_each_error_of_several_processes_is_said_once(
+    said: tuple[str, str], heard: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("danlu.recipe.processes.GRACE", 0.2)
+    with pytest.raises(UserError) as told:
+        run_together([sys.executable, "-c", ERRS, *said], 2)
+    assert str(told.value) == heard and capfd.readouterr().err == ""
+
+
+def test_an_error_of_several_processes_is_that_of_one(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Here the tokenizer that all of them lack; under torchrun each says it by itself."""
+    shape = ModelSettings(vocab_size=64, hidden_size=16, layers=1, heads=1, mlp_size=16)
+    content = a_job(tmp_path).model_copy(update={"model": shape, "tokenizer": tmp_path / "gone"})
+    found = []
+    for processes in (1, 2):
+        with pytest.raises(UserError) as told:
+            train(content, tmp_path / "out", processes)
+        found.append(str(told.value))
+    assert found[0] == found[1] and "gone" in found[0]
+    assert "gone" not in capfd.readouterr().err
+
+
 def test_of_several_that_stop_together_one_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stopped(*_: object) -> None:
         raise Stopped("stopped after step 5")
 
-    content = TrainingJob(
-        stage="sft",
-        train=TrainSettings(),
-        data=DataSettings(sources=[SourceSettings(path="rows.jsonl")]),
-        packed=tmp_path,
-        tokenizer=tmp_path,
-    )
     monkeypatch.setattr(job, "run_job", stopped)
-    monkeypatch.setattr(sys, "argv", ["job", str(job.write_job(content, tmp_path))])
+    monkeypatch.setattr(sys, "argv", ["job", str(job.write_job(a_job(tmp_path), tmp_path))])
     for rank in ("0", "1", "2"):
         monkeypatch.setenv("RANK", rank)
         with pytest.raises(SystemExit) as ended:

@@ -17,7 +17,7 @@ from danlu.ledger.errors import Stopped, UserError
 from danlu.ledger.files import atomic_file, sole_user
 from danlu.ledger.parent import end_with
 from danlu.model.settings import ModelSettings
-from danlu.recipe.processes import PARENT
+from danlu.recipe.processes import PARENT, tell
 from danlu.tokens.settings import DataSettings, StageName
 from danlu.train.preference_settings import TRAIN_SETTINGS, RewardTrainSettings
 from danlu.train.settings import TrainSettings
@@ -182,11 +182,13 @@ def main() -> None:
             print(f"danlu: {stopped}", file=sys.stderr, flush=True)
         sys.exit(STOPPED)
     except UserError as error:
-        print(f"danlu: {error}", file=sys.stderr, flush=True)
         if isinstance(error, StartAgain):
+            print(f"danlu: {error}", file=sys.stderr, flush=True)
             resume = "auto" if job.train.resume == "never" else job.train.resume
             changed = job.train.model_copy(update={"rows": error.rows, "resume": resume})
             write_job(job.model_copy(update={"train": changed}), path.parent)
+        else:
+            tell(error)
         # Others may wait for this process in an exchange, and it for them where its group is taken down in order.
         os._exit(AGAIN if isinstance(error, StartAgain) else 2)
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from danlu.ledger.errors import UserError
+from danlu.ledger.files import atomic_file, read_json
 from danlu.ledger.signals import STOPPING, Stop
 
 GRACE = 5.0
@@ -19,6 +25,8 @@ GRACE = 5.0
 LOOKING = 0.05  # seconds between looks
 PARENT = "DANLU_PARENT"
 """The environment variable that holds the number of the process which started these."""
+ERRORS = "DANLU_ERRORS"
+"""That of the folder in which each of these leaves the error that ended it."""
 
 
 def run_together(
@@ -30,12 +38,37 @@ def run_together(
     end is theirs (`danlu.ledger.parent`). SIGINT and SIGTERM are handed on to each once, as SIGTERM: where nobody
     catches that yet, Python ends without a word; `stop` is told of the first. Where one ends otherwise than with a code
     of `calm`, those that do not end by themselves are ended.
+
+    Raises the UserError that they leave by `tell`, once however many have it, or one that says all that differ.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        codes = _run(command, count, calm, stop, folder)
+        told = {str(error): error for rank in range(count) if (error := _told(Path(folder), rank))}
+    if told:
+        raise next(iter(told.values())) if len(told) == 1 else UserError("\n".join(told))
+    return codes
+
+
+def tell(error: UserError) -> None:
+    """Leaves the error that ends this process to the one that started it with others, or says it on standard error."""
+    if ERRORS not in os.environ:
+        print(f"danlu: {error}", file=sys.stderr, flush=True)
+        return
+    with atomic_file(Path(os.environ[ERRORS]) / os.environ["RANK"]) as handle:
+        json.dump({"what": error.what, "where": error.where, "do": error.do}, handle)
+
+
+def _told(folder: Path, rank: int) -> UserError | None:
+    path = folder / str(rank)
+    return UserError(**read_json(path)) if path.is_file() else None
+
+
+def _run(command: Sequence[str], count: int, calm: Collection[int], stop: Stop | None, errors: str) -> list[int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {**os.environ, "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    shared[PARENT] = str(os.getpid())
+    shared |= {PARENT: str(os.getpid()), ERRORS: errors}
     shared.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     started = [
         # In sessions of their own, so that a terminal's Ctrl-C reaches them once, through this process.
