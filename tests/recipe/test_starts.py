@@ -73,11 +73,10 @@ def test_doctor_examines_stages_whose_weights_are_not_there_yet(
     assert examine(asked), capsys.readouterr().out
     said = capsys.readouterr().out
     assert "sft, heaviest batch" in said and "dpo, heaviest batch" in said
-    assert examine(asked.model_copy(update={"language": "zh", "sft": None}))
+    assert "two processes, sharded, float32" in said and "float16" not in said
+    assert examine(recipe(place, dpo={"precision": "fp16"}, language="zh").model_copy(update={"sft": None}))
     said = capsys.readouterr().out
-    assert all(
-        words in said for words in ("dpo：CPU 上一步所占", "两个进程，分片，bfloat16", "dpo，最重的一批", "激活")
-    )
+    assert all(words in said for words in ("dpo：CPU 上一步所占", "两个进程，分片，float16", "dpo，最重的一批", "激活"))
     assert "heaviest" not in said and "activations" not in said
 
 

@@ -16,6 +16,7 @@ from danlu.train.objectives.dpo import DPO
 from danlu.train.objectives.kto import KTO
 from danlu.train.objectives.next_token import NextToken
 from danlu.train.objectives.reward import Reward
+from danlu.train.precision import LossScale
 from danlu.train.preference_settings import DPOTrainSettings, KTOTrainSettings, RewardTrainSettings
 
 UNTIED = ModelSettings(
@@ -48,6 +49,26 @@ def test_nothing_changes_a_step(tmp_path: Path, shape: ModelSettings, objective:
         print(f"{check.name:45} {check.measured:.1e} (limit {check.limit:.1e})")
     assert len(checks) == 3 * len(WAYS) + 1
     assert all(check.passed for check in checks), [check for check in checks if not check.passed]
+
+
+@pytest.mark.parametrize(
+    ("precision", "formats"),
+    [("float32", ["float64", "float32"]), ("fp16", ["float64", "float32", "float16"])],
+)
+def test_the_format_of_the_run_is_checked(tmp_path: Path, precision: str, formats: list[str]) -> None:
+    checks = run_invariances(tiny.SHAPE, NextToken(), tiny.stream(tmp_path), precision)
+    found = [check.name.rpartition(", ")[2] for check in checks]
+    assert found == formats * len(WAYS) + ["float32"]
+    assert all(check.passed for check in checks), [check for check in checks if not check.passed]
+    assert all(0 < check.limit < 0.1 for check in checks[:-1])
+
+
+def test_a_loss_scale_that_overflows_is_lowered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = Sample.of(tiny.SHAPE, NextToken(), tiny.stream(tmp_path))
+    exact = gradient(sample, PLAIN, torch.float32)
+    usual = distance(gradient(sample, PLAIN, torch.float16), exact)
+    monkeypatch.setattr(LossScale, "START", 2.0**24)
+    assert distance(gradient(sample, PLAIN, torch.float16), exact) < 2 * usual < 0.02
 
 
 class MeanOfMeans(NextToken):

@@ -65,7 +65,7 @@ def _examine(job: TrainingJob, recipe: Recipe, console: Console) -> bool:
 
     words, shape = WORDS[recipe.language], trained_shape(recipe, job.stage)
     stream, objective = training_stream(job), objective_of(job.train)
-    checks = run_invariances(shape, objective, stream)
+    checks = run_invariances(shape, objective, stream, job.train.precision)
     table = Table(words["check"], words["apart"], words["limit"], "", title=words["checks"].format(stage=job.stage))
     for one in checks:
         mark = "✓" if one.passed else f"✗ {words['failed']}"

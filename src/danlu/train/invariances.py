@@ -30,7 +30,7 @@ from danlu.train import checkpoint, parallel
 from danlu.train.meter import Meter
 from danlu.train.network import Network, block_matrices, build
 from danlu.train.objectives.base import Needs, Objective
-from danlu.train.optim import Optimizer
+from danlu.train.optim import Optimizer, clip
 from danlu.train.precision import DTYPES, LossScale
 from danlu.train.settings import TrainSettings
 from danlu.train.step import Stepper
@@ -42,7 +42,7 @@ EXAMPLES = 8
 TOKENS = 24  # of a text: enough for every kind of target, few enough for a minute
 SPARE = 64  # rows of the vocabulary that no text uses
 LIMITS = {torch.float64: 1e-9, torch.float32: 1e-5}
-BF16_SLACK = 1.03  # of the plain way's distance: sums in another order round a little differently
+HALF_SLACK = 1.03  # of the plain way's distance: sums in another order round a little differently
 
 
 @dataclass(frozen=True)
@@ -121,23 +121,26 @@ class PlainNetwork(Network):
         return {"nll": nll, "logp": logp_N, "correct": logits_NV.argmax(-1) == labels_N}
 
 
-def run_invariances(shape: ModelSettings, objective: Objective, stream: Stream) -> list[Check]:
+def run_invariances(shape: ModelSettings, objective: Objective, stream: Stream, precision: str = "bf16") -> list[Check]:
     """All comparisons, for a decoder of `shape` cut down to two layers, random weights and texts of `stream`.
 
-    float64 to 1e-9, float32 to 1e-5 of the gradient norm, bf16 no further from float32 than the plain way in bf16 is;
-    a run that was saved and restored to the bit.
+    float64 to 1e-9, float32 to 1e-5 of the gradient norm; the 16 bits of a `precision` that has them (bf16 for float8)
+    no further from float32 than the plain way in them is; a run that was saved and restored to the bit.
     """
     sample = Sample.of(shape, objective, stream)
+    dtypes = tuple(dict.fromkeys((*LIMITS, DTYPES[precision])))
     spread = [way for way in WAYS if way.processes > 1]
-    found = {(way, dtype): result for way in spread for dtype, result in _in_processes(sample, way).items()}
+    found = {(way, dtype): result for way in spread for dtype, result in _in_processes(sample, way, dtypes).items()}
     checks = []
     exact = {dtype: gradient(sample, PLAIN, dtype) for dtype in LIMITS}
-    rounded = distance(gradient(sample, PLAIN, torch.bfloat16), exact[torch.float32])
+    rounded = {
+        dtype: distance(gradient(sample, PLAIN, dtype), exact[torch.float32]) for dtype in dtypes if dtype not in LIMITS
+    }
     for way in WAYS:
-        for dtype in (*LIMITS, torch.bfloat16):
+        for dtype in dtypes:
             result = found[way, dtype] if way.processes > 1 else gradient(sample, way, dtype)
             measured = distance(result, exact.get(dtype, exact[torch.float32]))
-            limit = LIMITS.get(dtype, BF16_SLACK * rounded)
+            limit = LIMITS[dtype] if dtype in LIMITS else HALF_SLACK * rounded[dtype]
             name = f"{way.name}, {str(dtype).removeprefix('torch.')}"
             checks.append(Check(name, measured <= limit, measured, limit))
     changed = _resumed(sample)
@@ -149,13 +152,24 @@ def gradient(sample: Sample, way: Way, dtype: torch.dtype, world: parallel.World
     world = world or parallel.World(0, 1, torch.device("cpu"))
     stepper, decoder = _stepper(sample, way, dtype, world)
     step = _step(sample, way, world)
-    sums = world.total(stepper.accumulate(step))
+    sums = world.total(_accumulated(stepper, step))
     metrics = sample.objective.report(
         dict(zip(sample.objective.sums, sums, strict=True)), sample.objective.normaliser(step), 0
     )
     made = {name: value.grad for name, value in stepper.masters.parameters.items() if value.grad is not None}
     full = {name: value.double() for name, value in stepper.masters.whole(made)}
     return {"loss": torch.tensor(metrics["loss"]).double(), **unfused_state(decoder, full)}
+
+
+def _accumulated(stepper: Stepper, step: Step) -> list[float]:
+    """Leaves the gradient in the masters, from the greatest loss scale at which it is finite, as a run in fp16 does."""
+    while True:
+        sums = stepper.accumulate(step)
+        norm = clip(stepper.masters.gradients(), None, stepper.scale.value, stepper.masters.norm)
+        if math.isfinite(norm) or stepper.scale.value <= 1.0:
+            return sums
+        stepper.masters.clear_gradients()
+        stepper.scale.update(finite=False)
 
 
 def distance(found: dict[str, Tensor], reference: dict[str, Tensor]) -> float:
@@ -237,21 +251,21 @@ def _resumed(sample: Sample) -> float:
     return max(float((a[name] - b[name]).abs().max()) for a, b in pairs for name in a)
 
 
-def _in_processes(sample: Sample, way: Way) -> dict[torch.dtype, dict[str, Tensor]]:
+def _in_processes(sample: Sample, way: Way, dtypes: tuple[torch.dtype, ...]) -> dict[torch.dtype, dict[str, Tensor]]:
     with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
-        torch.multiprocessing.spawn(_process, (sample, way, port, folder), nprocs=way.processes)
-        return {dtype: load_file(Path(folder) / str(dtype)) for dtype in (*LIMITS, torch.bfloat16)}
+        torch.multiprocessing.spawn(_process, (sample, way, dtypes, port, folder), nprocs=way.processes)
+        return {dtype: load_file(Path(folder) / str(dtype)) for dtype in dtypes}
 
 
-def _process(rank: int, sample: Sample, way: Way, port: int, folder: str) -> None:
+def _process(rank: int, sample: Sample, way: Way, dtypes: tuple[torch.dtype, ...], port: int, folder: str) -> None:
     torch.set_num_threads(max(1, torch.get_num_threads() // way.processes))
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(way.processes)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     world = parallel.join("cpu")
-    for dtype in (*LIMITS, torch.bfloat16):
+    for dtype in dtypes:
         found = gradient(sample, way, dtype, world)
         if world.main:
             save_file({name: tensor.contiguous() for name, tensor in found.items()}, Path(folder) / str(dtype))
