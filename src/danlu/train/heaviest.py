@@ -94,7 +94,7 @@ def heaviest(settings: TrainSettings, objective: Objective, decoder: Decoder, st
         try:
             return _load(stepper, settings, shape, stream, rows)
         except DoesNotFit as error:
-            rows = fewer_rows(error, rows, stream.least_rows, 1, world)
+            rows = fewer_rows(error, rows, stream.least_rows, "step 1", world)
 
 
 def _load(stepper: Stepper, settings: TrainSettings, shape: ModelSettings, stream: Stream, rows: int) -> Load:

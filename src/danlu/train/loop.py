@@ -156,8 +156,8 @@ class Run:
                             self._evaluate_and_save()
                         self._train(bar)
                     except DoesNotFit as error:
-                        step = self.at.step + (not self.at.unmeasured)
-                        self.rows = fewer_rows(error, self.rows, self.stream.least_rows, step, self.world)
+                        place = f"step {self.at.step + (not self.at.unmeasured)}"
+                        self.rows = fewer_rows(error, self.rows, self.stream.least_rows, place, self.world)
                 self.saving.wait()
                 if self.world.any(self.stop.requested):  # what would come after the run is not begun either
                     self._leave()
