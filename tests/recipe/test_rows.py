@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,25 @@ def write(path: Path, texts: list[str], broken: int = 0) -> None:
 
 def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+
+
+def test_what_each_stage_did_is_told_in_the_recipes_language(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "a.jsonl", ["Ship 1 sailed.", "海上的船出发了。"])
+
+    def told(language: str, least: int) -> list[str]:
+        cleaning = {"sources": [{"path": "a.jsonl"}], "steps": [{"op": "length", "min": least}], "workers": 1}
+        run_recipe(recipe_of(tmp_path, clean=cleaning, language=language), until="clean")
+        lines = capsys.readouterr().out.splitlines()
+        return [re.sub(r"\d+s|/.*", "…", line) for line in lines if not line.startswith("  ")]
+
+    assert told("zh", 3) == ["数据报告：…", "✓ clean：完成，用时 …"]
+    assert told("zh", 3) == ["· clean：没有变化", "没有要做的：每个阶段都是最新的"]
+    assert told("en", 3) == ["· clean: unchanged", "nothing to do: every stage is up to date"]
+    assert told("zh", 4)[1:] == ["数据报告：…", "✓ clean：完成，用时 …；其他设置的结果留在 …"]
+    assert told("zh", 3) == ["↺ clean：已恢复；其他设置的结果留在 …"]
+    assert told("en", 4) == ["↺ clean: restored; results of other settings kept in …"]
 
 
 def test_clean_says_what_became_of_each_sources_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,32 @@ from danlu.recipe.settings import Recipe
 from danlu.recipe.starts import unfit
 from danlu.recipe.summary import print_summary
 
+MARKS = {"unchanged": "·", "finished": "✓", "continued": "✓", "restored": "↺"}
+WORDS = {
+    "en": {
+        "stage": "{mark} {stage}: {state}",
+        "unchanged": "unchanged",
+        "finished": "finished",
+        "continued": "continued",
+        "restored": "restored",
+        "without sources": "; the files that it was made from are not here",
+        "took": " in {time}",
+        "parked": "; results of other settings kept in {folder}",
+        "nothing": "nothing to do: every stage is up to date",
+    },
+    "zh": {
+        "stage": "{mark} {stage}：{state}",
+        "unchanged": "没有变化",
+        "finished": "完成",
+        "continued": "接着做完",
+        "restored": "已恢复",
+        "without sources": "；制作它的文件不在这里",
+        "took": "，用时 {time}",
+        "parked": "；其他设置的结果留在 {folder}",
+        "nothing": "没有要做的：每个阶段都是最新的",
+    },
+}
+
 
 def run_recipe(recipe: Recipe, until: str | None = None) -> list[Outcome]:
     """Brings the recipe's stages up to date; with `until` only that stage ("pack": all packing) and what it needs.
@@ -40,7 +66,7 @@ def run_recipe(recipe: Recipe, until: str | None = None) -> list[Outcome]:
             outcomes.append(outcome)
         changed = any(outcome.state != "unchanged" for outcome in outcomes)
         if not changed:
-            console.print("nothing to do: every stage is up to date")
+            console.print(WORDS[recipe.language]["nothing"])
         page = recipe.out / "report" / "index.html"
         if until is None and (changed or renamed or not page.is_file()):
             stages.report([recipe.out], recipe.out / "report", recipe.language)
@@ -77,13 +103,13 @@ def _wanted(all_stages: list[Stage], until: str | None) -> list[Stage]:
 
 
 def _line(outcome: Outcome, language: Literal["en", "zh"]) -> str:
-    marks = {"unchanged": "·", "finished": "✓", "continued": "✓", "restored": "↺"}
-    text = f"{marks[outcome.state]} {outcome.stage.name}: {outcome.state}"
-    if outcome.state == "unchanged" and outcome.stage.without_sources():
-        text += "; the files that it was made from are not here"
+    words, stage = WORDS[language], outcome.stage
+    text = words["stage"].format(mark=MARKS[outcome.state], stage=stage.name, state=words[outcome.state])
+    if outcome.state == "unchanged" and stage.without_sources():
+        text += words["without sources"]
     if outcome.seconds:
-        text += f" in {duration(outcome.seconds)}"
+        text += words["took"].format(time=duration(outcome.seconds))
     if outcome.parked:
-        text += f"; results of other settings kept in {outcome.parked}"
+        text += words["parked"].format(folder=outcome.parked)
     ran = outcome.state in ("finished", "continued")
-    return "\n".join([text, *(rows_read(outcome.stage.folder, language) if ran else ())])
+    return "\n".join([text, *(rows_read(stage.folder, language) if ran else ())])

@@ -45,7 +45,8 @@ def clean(
     from danlu.text.clean import clean as run
 
     run(settings, out, scorers_of(settings), columns)
-    Console(highlight=False).print(f"data report: {write_data_report(out, language)}")
+    told = {"en": "data report: {page}", "zh": "数据报告：{page}"}[language]
+    Console(highlight=False, soft_wrap=True).print(told.format(page=write_data_report(out, language)))
 
 
 def tokenizer(settings: TokenizerSettings, out: Path) -> None:
