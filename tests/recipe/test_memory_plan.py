@@ -16,7 +16,7 @@ from danlu.recipe.plan import print_plan
 from danlu.recipe.settings import Recipe, load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-GIB = 2**30
+GIB, MIB = 2**30, 2**20
 
 
 def recipe(name: str, *more: str) -> Recipe:
@@ -150,3 +150,11 @@ def test_a_dry_run_says_what_steps_take_before_the_text_is_there(
     assert told["pretrain"][4].startswith("≈ ")
     assert (told["sft"][0], told["sft"][4]) == ("not there yet", "")
     assert all(row[2].endswith("MiB") and not row[2].startswith("0") and row[3][0] != "0" for row in told.values())
+
+
+def test_doctor_tells_small_parts_in_small_units(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = recipe("tiny", "language=en")
+    plan_for(asked, 11)
+    said, memory = capsys.readouterr().out, planned(asked, "pretrain", 11).memory
+    assert f"{memory.masters / MIB:.2f} MiB" in said and " 0.00 " not in said
+    assert MIB <= memory.masters < GIB

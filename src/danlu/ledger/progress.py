@@ -53,6 +53,14 @@ def brief(number: float) -> str:
     return f"{number:.3g}"
 
 
+def memory_size(nbytes: int) -> str:
+    """Bytes in the greatest binary unit of which there is one: 512 B, 1.50 KiB, 38.20 MiB, 7.80 GiB."""
+    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if nbytes >= 1 << power:
+            return f"{nbytes / (1 << power):.2f} {unit}"
+    return f"{nbytes} B"
+
+
 def duration(seconds: float) -> str:
     """Seconds as 42s, 3m05s or 2h10m."""
     whole = round(seconds)

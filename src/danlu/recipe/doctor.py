@@ -8,7 +8,7 @@ from rich.table import Table
 from danlu.config import check
 from danlu.ledger.errors import UserError
 from danlu.ledger.manifest import read_manifest
-from danlu.ledger.progress import duration
+from danlu.ledger.progress import duration, memory_size
 from danlu.recipe.advice import advice
 from danlu.recipe.build import build_stages
 from danlu.recipe.doctor_words import WORDS, check_name
@@ -88,8 +88,8 @@ def _examine(job: TrainingJob, recipe: Recipe, console: Console) -> bool:
             stage=job.stage,
             rows=load.rows,
             length=stream.length,
-            peak=load.peak_bytes / 2**30,
-            expected=words["expected"].format(size=load.expected_bytes / 2**30) if load.expected_bytes else "",
+            peak=memory_size(load.peak_bytes),
+            expected=words["expected"].format(size=memory_size(load.expected_bytes)) if load.expected_bytes else "",
             speed=load.tokens_per_second,
             time=duration(seconds),
         )

@@ -42,9 +42,9 @@ WORDS: dict[Literal["en", "zh"], dict[str, str]] = {
         "weights too large": "its weights do not fit",
         "does not fit": "✗ {stage}: {told}: set {stage}.train.recompute=true, {stage}.data.length lower, or another "
         "{stage}.train.tune",
-        "heaviest": "{stage}, heaviest batch ({rows} × {length} tokens, all in the loss): {peak:.2f} GiB at the peak"
+        "heaviest": "{stage}, heaviest batch ({rows} × {length} tokens, all in the loss): {peak} at the peak"
         "{expected}, {speed:,.0f} tokens/s; at that rate the stage takes {time}",
-        "expected": " ({size:.2f} expected)",
+        "expected": " ({size} expected)",
     },
     "zh": {
         "title": "{stage}：{place}上一步所占",
@@ -82,9 +82,9 @@ WORDS: dict[Literal["en", "zh"], dict[str, str]] = {
         "weights too large": "权重放不下",
         "does not fit": "✗ {stage}：{told}：设 {stage}.train.recompute=true，调低 {stage}.data.length，或换一种 "
         "{stage}.train.tune",
-        "heaviest": "{stage}，最重的一批（{rows} × {length} 个 token，全部计入损失）：峰值 {peak:.2f} GiB{expected}，"
+        "heaviest": "{stage}，最重的一批（{rows} × {length} 个 token，全部计入损失）：峰值 {peak}{expected}，"
         "每秒 {speed:,.0f} 个 token；照此速度，这一阶段需要 {time}",
-        "expected": "（预计 {size:.2f}）",
+        "expected": "（预计 {size}）",
     },
 }
 CHECKS_ZH = {

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from danlu.ledger.errors import UserError
+from danlu.ledger.progress import memory_size
 from danlu.model.settings import ModelSettings
 from danlu.recipe.doctor_words import WORDS
 from danlu.recipe.settings import Recipe, TrainingStage
@@ -107,12 +108,12 @@ def print_memory(recipe: Recipe, gpu: int | None, console: Console) -> None:
         both = {recompute: planned(recipe, name, gpu, recompute) for recompute in (False, True)}
         named = {False: "recompute: false", True: "recompute: true"}
         named[section.train.recompute] = words["as set"].format(setting=named[section.train.recompute])
-        table = Table("GiB", *named.values(), title=words["title"].format(stage=name, place=place))
+        table = Table("", *named.values(), title=words["title"].format(stage=name, place=place))
         for part in (field.name for field in fields(both[False].memory)):
             values = [getattr(one.memory, part) for one in both.values()]
             if any(values):
-                table.add_row(words[part], *(f"{value / 2**30:.2f}" for value in values), end_section=part == "loss")
-        table.add_row(words["in all"], *(f"{one.memory.total / 2**30:.2f}" for one in both.values()))
+                table.add_row(words[part], *map(memory_size, values), end_section=part == "loss")
+        table.add_row(words["in all"], *(memory_size(one.memory.total) for one in both.values()))
         said = (_said(one, section.train, section.data.length, words) for one in both.values())
         table.add_row(words["micro-batch"], *said)
         console.print(table)
