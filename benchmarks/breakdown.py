@@ -61,6 +61,9 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def main() -> None:
+    if {"-h", "--help"} & {*sys.argv}:
+        print(__doc__)
+        return
     case, settings = case_and_settings(sys.argv[1:])
     rate, lasting = ceiling(), ceiling(repeats=LASTING)
     with Run(settings, case, steps=6) as run:

@@ -142,6 +142,9 @@ def value_of(text: str) -> Any:
 
 
 def main() -> None:
+    if {"-h", "--help"} & {*sys.argv}:
+        print(__doc__)
+        return
     case, settings = case_and_settings(sys.argv[1:])
     with Run(settings, case) as run:
         steady = [row for _, row in run][WARM:]
