@@ -78,7 +78,7 @@ def speed(**shares: float) -> Speed:
     ("shares", "settings", "setting"),
     [
         ({}, {}, None),
-        ({"data": 0.1}, {}, "out"),
+        ({"data": 0.1}, {}, "token_sets"),
         ({"saving": 0.2, "data": 0.1}, {}, "train.save.every, train.evaluate_every"),
         ({"communication": 0.2}, {"sharding": "full"}, "train.sharding=optimizer"),
         ({"communication": 0.2}, {"sharding": "none"}, "train.batch"),

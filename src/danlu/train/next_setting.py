@@ -59,9 +59,10 @@ def _found(speed: Speed, settings: TrainSettings, shape: ModelSettings, world: W
         )
     if share["data"] > WAITING:
         yield Next(
-            "out",
-            f"{share['data']:.0%} of the time is spent waiting for data: put the run on a local disk, leave it a core",
-            f"{share['data']:.0%} 的时间在等数据：把运行放到本地磁盘，并给它留一个核",
+            "token_sets",
+            f"steps wait for data {share['data']:.0%} of the time: keep the token sets on a local disk, and a CPU core "
+            "free to read them",
+            f"各步有 {share['data']:.0%} 的时间在等数据：把 token 集放在本地磁盘上，并留一个 CPU 核来读",
         )
     if share["communication"] > EXCHANGING:
         less = settings.sharding in ("gradients", "full")
