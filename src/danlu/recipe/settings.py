@@ -91,7 +91,7 @@ class Recipe(Settings):
         default=42, ge=0, description="Seed of initial weights, order and dropout of everything in the run."
     )
     language: Literal["en", "zh"] = Field(
-        default="en", description="Language of the report, the closing summary and what doctor says."
+        default="en", description="Language of the report and of what run and doctor say of the stages."
     )
     processes: int | None = Field(
         default=None, gt=0, description="Training processes on this machine; null: one for each GPU, or one on a CPU."
