@@ -57,7 +57,7 @@ def test_every_stage_leaves_its_proof(out: Path) -> None:
 def test_a_second_run_does_nothing_and_says_so(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert set(states(out).values()) == {"unchanged"}
     printed = capsys.readouterr().out
-    assert "nothing to do" in printed
+    assert "没有要做的：每个阶段都是最新的" in printed
     assert f"danlu chat {out / 'dpo'}" in printed.replace("\n", "")
 
 
