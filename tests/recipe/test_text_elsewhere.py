@@ -74,7 +74,7 @@ def test_packed_here_trained_there(
     monkeypatch.chdir(there)
     found = {one.stage.name: one.state for one in run_recipe(recipe_of())}
     assert [found[name] for name in ("tokenizer", "pack/pretrain", "pack/sft")] == ["unchanged"] * 3
-    assert capsys.readouterr().out.count("the files that it was made from are not here") == 3
+    assert capsys.readouterr().out.count("制作它的文件不在这里") == 3
     assert {stage: losses(stage) for stage in trained} == trained
     asked = json.loads(Path("runs/mine/evaluate/results.json").read_text("utf-8"))["sft"]["side_by_side"]["answers"]
     assert len(asked) == 3
