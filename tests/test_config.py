@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
 from danlu.config import Settings, describe, load_settings, read_yaml, settings_from
+from danlu.infer.settings import ChatSettings
 from danlu.ledger.errors import UserError
 
 
@@ -293,3 +294,8 @@ def test_a_full_width_colon_is_named(tmp_path: Path, text: str, line: int, key: 
         f"{path}:{line}: the colon after `{key}` is full-width (：)\n"
         f"  → write `{key}: `, with a half-width colon and a blank"
     )
+
+
+def test_a_key_without_its_section_is_told_the_section() -> None:
+    with pytest.raises(UserError, match=r"`temperature` is not a setting\n  → did you mean `sampling\.temperature`\?"):
+        settings_from(ChatSettings, ["temperature=0.5"])

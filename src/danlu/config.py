@@ -280,9 +280,11 @@ def _blamed(message: str, at: Place, places: dict[Place, str]) -> str | None:
 
 
 def _known(key: str, here: _Kinds) -> str:
-    """What to do about an unknown key: the nearest of those that may stand here, or the kind that has it."""
+    """What to do about an unknown key: the section or kind that has it, or the nearest of those that may stand here."""
     known = here.keys(here.chosen)
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    fields = [(name, info.annotation) for one in here.chosen for name, info in one.model_fields.items()]
+    below = [f"{name}.{key}" for name, section in fields if key in getattr(section, "model_fields", ())]
+    near = below or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     if near:
         return f"did you mean `{near[0]}`?"
     elsewhere = difflib.get_close_matches(key, here.keys(here.classes), n=1, cutoff=0.7)
