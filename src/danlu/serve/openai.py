@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_core import from_json
+from pydantic_core import ErrorDetails, from_json
 
 from danlu.infer.settings import SamplingSettings
 from danlu.serve.errors import ApiError
@@ -52,7 +52,8 @@ class SamplingRequest(BaseModel, ABC):
         try:
             return cls.model_validate_json(body)
         except ValidationError as error:
-            first = error.errors()[0]
+            errors = error.errors()
+            first = next((one for one in errors if not _of_another_type(one)), errors[0])
             param = _param(from_json(body), first["loc"]) if first["type"] != "json_invalid" else None
             told = first["msg"].removeprefix("Value error, ")
             raise ApiError(400, f"{param}: {told}" if param else told, param=param) from None
@@ -82,6 +83,11 @@ class SamplingRequest(BaseModel, ABC):
     @abstractmethod
     def alternatives(self) -> int | None:
         """How many likeliest tokens are wanted beside each chosen one; None: no log-probabilities."""
+
+
+def _of_another_type(error: ErrorDetails) -> bool:
+    """Whether a list is told to be no text: where a field takes both, what is wrong with the list says more."""
+    return error["type"] == "string_type" and isinstance(error["input"], list)
 
 
 def _param(body: Any, loc: tuple[str | int, ...]) -> str | None:
