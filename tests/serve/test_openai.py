@@ -168,3 +168,16 @@ def test_completion_logprobs(server: Live) -> None:
     assert choice.text == "👋！" and choice.logprobs is not None and choice.logprobs.tokens is not None
     assert choice.logprobs.text_offset == [0, 0, 0, 0, 1] and choice.logprobs.tokens[-1] == "！"
     assert choice.logprobs.token_logprobs is not None and len(choice.logprobs.token_logprobs) == 5
+
+
+def test_offsets_are_places_in_the_text(server: Live) -> None:
+    """Bytes that are no character stand in the text as replacement characters, and count there, in streams too."""
+    body = {"prompt": "x", "temperature": 2, "top_k": 0, "seed": 5, "max_tokens": 100, "logprobs": 0}
+    choice = httpx.post(f"{server.url}/v1/completions", json=body, timeout=20).json()["choices"][0]
+    text, logged = choice["text"], choice["logprobs"]
+    assert "�" in text
+    for token, at in zip(logged["tokens"], logged["text_offset"], strict=True):
+        assert "�" in token or token.startswith("<|") or text[at:].lstrip("�").startswith(token)
+    chunks, _ = frames(server, "completions", **body)
+    found = [chunk["choices"][0]["logprobs"] for chunk in chunks if chunk["choices"][0]["logprobs"]]
+    assert [at for one in found for at in one["text_offset"]] == logged["text_offset"]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -86,6 +87,21 @@ def test_what_is_wrong_with_a_prompt_is_said(server: Live, prompt: object, told:
     assert (response.json()["error"]["message"], response.json()["error"]["param"]) == (told, "prompt")
 
 
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [
+        ({"stop": ["a"] * 5}, "stop: List should have at most 4 items after validation, not 5"),
+        ({"stop": 5}, "stop: Input should be a valid string"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "图"}}]}]},
+            "messages.0.content.0.type: Input should be 'text'",
+        ),
+    ],
+)
+def test_a_wrong_list_is_not_told_to_be_text(server: Live, field: dict[str, Any], told: str) -> None:
+    assert post(server, **{"messages": ASK, **field}).json()["error"]["message"] == told
+
+
 def test_what_is_no_json(server: Live) -> None:
     for content in (b"", b"{", b"[]", b"\xff\xfe", b'{"messages": [{"role": "user", "content": "\\ud800"}]}'):
         response = httpx.post(f"{server.url}/v1/chat/completions", content=content)
@@ -134,6 +150,19 @@ def test_unknown_fields_are_named(server: Live) -> None:
 
 def test_large_bodies(server: Live) -> None:
     assert post(server, messages=[{"role": "user", "content": "x" * 1_000_000}]).status_code == 413
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_request_is_no_fault_of_the_server(
+    server: Live, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port)) as client:
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 100\r\n\r\n"
+        client.sendall(head.encode() + b'{"prompt": "')
+        time.sleep(0.3)  # until the server waits for the rest
+    time.sleep(0.3)
+    assert httpx.get(f"{server.url}/health").status_code == 200
+    assert not caplog.records
 
 
 def test_a_client_that_leaves_frees_its_rows(server: Live) -> None:

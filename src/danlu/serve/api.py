@@ -10,13 +10,14 @@ from typing import Any
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from danlu.infer.model import Model
 from danlu.ledger.errors import UserError
 from danlu.serve.errors import ApiError
-from danlu.serve.forms import ChatForm, Envelope, Form, Logged, TextForm, usage
+from danlu.serve.forms import ChatForm, Envelope, Form, Logged, Places, TextForm, usage
 from danlu.serve.openai import ChatRequest, CompletionRequest, SamplingRequest
 from danlu.serve.settings import ServeSettings
 from danlu.serve.worker import Answers, Delta, Worker
@@ -60,10 +61,13 @@ class Api:
 
     async def _body(self, request: Request) -> bytes:
         body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > self.settings.max_body:
-                raise ApiError(413, f"the request is larger than {self.settings.max_body} bytes")
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > self.settings.max_body:
+                    raise ApiError(413, f"the request is larger than {self.settings.max_body} bytes")
+        except ClientDisconnect:
+            raise ApiError(499, "the client went away") from None
         return bytes(body)
 
     async def _tokens(self, encode: Callable[[], list[int]], param: str) -> list[int]:
@@ -113,6 +117,7 @@ class _Writing:
         self.answers, self.envelope, self.form = answers, envelope, envelope.form
         self.include_usage, self.logs = asked.include_usage, asked.alternatives() is not None
         self.prompt_tokens, self.completion_tokens = prompt_tokens, 0
+        self._places = [Places(self.form.tokenizer) for _ in answers.asks]
 
     async def whole(self) -> dict[str, Any]:
         """The answer in one piece."""
@@ -144,7 +149,7 @@ class _Writing:
         count = len(self.answers.asks)
         for first in filter(None, map(self.form.first, range(count))):
             yield first
-        logged, sent = [list[Logged]() for _ in range(count)], [0] * count
+        logged = [list[Logged]() for _ in range(count)]
         while count:
             try:
                 delta = await asyncio.wait_for(self.answers.next(), PING_SECONDS)
@@ -154,9 +159,8 @@ class _Writing:
             index, held = delta.index, logged[delta.index]
             held += self._logged(delta)
             if delta.text or (delta.finish and held):
-                yield self.form.part(index, delta.text, list(held) if self.logs else None, sent[index])
+                yield self.form.part(index, delta.text, list(held) if self.logs else None)
                 held.clear()
-                sent[index] += len(delta.text)
             if delta.finish:
                 yield self.form.last(index, delta.finish)
                 count -= 1
@@ -168,8 +172,9 @@ class _Writing:
         """The token with its log-probability, where it is wanted and not a stop token; the token is counted."""
         self.completion_tokens += 1
         event = delta.event
-        stop_token = event.finish == "stop"
-        return [] if event.logp is None or stop_token else [(event.token, event.logp)]
+        if event.logp is None or event.finish == "stop":
+            return []
+        return [(event.token, event.logp, self._places[delta.index].take(event.token))]
 
 
 class _AnswerStream(StreamingResponse):

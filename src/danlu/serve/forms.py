@@ -7,9 +7,28 @@ import uuid
 from typing import Any
 
 from danlu.infer.engine import TokenLogp
+from danlu.tokens.decode import StreamDecoder
 from danlu.tokens.tokenizer import Tokenizer
 
-Logged = tuple[int, TokenLogp]  # a token of the answer and its log-probability
+Logged = tuple[int, TokenLogp, int]  # a token of the answer, its log-probability, and its place in the text
+
+
+class Places:
+    """Where in the text of an answer each of its tokens begins, in characters, as the text shows them.
+
+    A token that begins inside a character stands where that character does.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._decoder, self._known = StreamDecoder(tokenizer), tokenizer.vocab_size
+        self._next = 0
+
+    def take(self, token: int) -> int:
+        """The place of the next token."""
+        place = self._next
+        if token < self._known:
+            self._next += len(self._decoder.push(token))
+        return place
 
 
 class ChatForm:
@@ -24,7 +43,7 @@ class ChatForm:
         """The part that opens a choice."""
         return _choice(index, delta={"role": "assistant", "content": ""})
 
-    def part(self, index: int, text: str, logged: list[Logged] | None, offset: int) -> dict[str, Any]:
+    def part(self, index: int, text: str, logged: list[Logged] | None) -> dict[str, Any]:
         """A part of a choice's text."""
         return _choice(index, self._logprobs(logged), delta={"content": text})
 
@@ -42,7 +61,7 @@ class ChatForm:
         return {
             "content": [
                 {**self._token(token, logp.logp), "top_logprobs": [self._token(*entry) for entry in logp.top]}
-                for token, logp in logged
+                for token, logp, _ in logged
             ]
         }
 
@@ -65,27 +84,25 @@ class TextForm:
     def first(self, index: int) -> dict[str, Any] | None:
         return None
 
-    def part(self, index: int, text: str, logged: list[Logged] | None, offset: int) -> dict[str, Any]:
-        return _choice(index, self._logprobs(logged, offset), text=text)
+    def part(self, index: int, text: str, logged: list[Logged] | None) -> dict[str, Any]:
+        return _choice(index, self._logprobs(logged), text=text)
 
     def last(self, index: int, finish: str) -> dict[str, Any]:
         return _choice(index, finish=finish, text="")
 
     def whole(self, index: int, text: str, logged: list[Logged] | None, finish: str) -> dict[str, Any]:
-        return _choice(index, self._logprobs(logged, 0), finish, text=text)
+        return _choice(index, self._logprobs(logged), finish, text=text)
 
-    def _logprobs(self, logged: list[Logged] | None, offset: int) -> dict[str, Any] | None:
+    def _logprobs(self, logged: list[Logged] | None) -> dict[str, Any] | None:
         if logged is None:
             return None
-        texts = [token_text(self.tokenizer, token) for token, _ in logged]
-        parts = [token_bytes(self.tokenizer, token) for token, _ in logged]
-        starts = [offset + len(b"".join(parts[:place]).decode("utf-8", "ignore")) for place in range(len(parts))]
-        top = [{token_text(self.tokenizer, token): logp for token, logp in entry.top} for _, entry in logged]
+        texts = [token_text(self.tokenizer, token) for token, _, _ in logged]
+        top = [{token_text(self.tokenizer, token): logp for token, logp in entry.top} for _, entry, _ in logged]
         return {
             "tokens": texts,
-            "token_logprobs": [entry.logp for _, entry in logged],
+            "token_logprobs": [entry.logp for _, entry, _ in logged],
             "top_logprobs": top,
-            "text_offset": starts,
+            "text_offset": [place for _, _, place in logged],
         }
 
 
