@@ -175,12 +175,14 @@ def evaluate(
 ) -> None:
     """Measures the models of a recipe, or any others, by its `evaluate` section."""
     from danlu.recipe.run import evaluate_models, run_recipe
+    from danlu.recipe.summary import print_results
 
     loaded = _recipe(recipe, overrides, smoke)
     if model:
         evaluate_models(loaded, model)
     else:
         run_recipe(loaded, until="evaluate")
+    print_results(loaded, loaded.out / ("evaluate-other" if model else "evaluate") / "results.json")
 
 
 @app.command(cls=with_settings("danlu.infer.settings:SamplingSettings"))

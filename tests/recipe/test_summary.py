@@ -26,7 +26,7 @@ SCORES = {
 @pytest.mark.parametrize(
     ("language", "expected"),
     [
-        ("zh", ("每字节比特（留出的 文档）", "留出的 我的集合", "完全匹配，关系（中文）", "复读率", "报告：")),
+        ("zh", ("每字节比特（留出：文档）", "留出：我的集合", "完全匹配，关系（中文）", "复读率", "报告：")),
         ("en", ("bits per byte, held-out documents", "exact match, relation (zh)", "loop rate", "Report: ")),
     ],
 )

@@ -22,6 +22,8 @@ WORDS = {
         "exact": "exact match, {kind} ({language})",
         "loops": "loop rate",
         "ends": "ends by itself",
+        "measured": "model",
+        "results": "Results",
         "report": "Report",
         "chat": "Chat",
         "serve": "Serve",
@@ -29,10 +31,12 @@ WORDS = {
     "zh": {
         "title": "学到了什么",
         "model": "阶段之后",
-        "bits": "每字节比特（留出的 {name}）",
+        "bits": "每字节比特（留出：{name}）",
         "exact": "完全匹配，{kind}（{language}）",
         "loops": "复读率",
         "ends": "自行结束",
+        "measured": "模型",
+        "results": "结果",
         "report": "报告",
         "chat": "对话",
         "serve": "服务",
@@ -45,14 +49,7 @@ def print_summary(recipe: Recipe, page: Path, console: Console) -> None:
     words = WORDS[recipe.language]
     results = recipe.out / "evaluate" / "results.json"
     if results.is_file():
-        scores: dict[str, dict[str, Any]] = read_json(results)
-        by = {tag for section in recipe.training().values() for tag in section.train.by}
-        columns = {model: _scores(tasks, recipe.language, by) for model, tasks in scores.items()}
-        first = Column(words["model"], overflow="fold")
-        table = Table(first, *columns, title=words["title"], title_justify="left")
-        for name in dict.fromkeys(name for column in columns.values() for name in column):
-            table.add_row(name, *(column.get(name, "–") for column in columns.values()))
-        console.print(table)
+        console.print(_table(recipe, results, words["model"], words["title"]))
     told = {"report": str(page)}
     trained = [name for name in recipe.training() if name != "reward" and list_checkpoints(recipe.out / name)]
     if trained:
@@ -60,6 +57,26 @@ def print_summary(recipe: Recipe, page: Path, console: Console) -> None:
         told |= {"chat": f"danlu chat {model}", "serve": f"danlu serve {model}"}
     for name, value in told.items():
         console.print(f"{words[name]}{colon(recipe.language)}{value}", markup=False, soft_wrap=True)
+
+
+def print_results(recipe: Recipe, results: Path) -> None:
+    """Prints the scores of an evaluation and the path of its results."""
+    words, console = WORDS[recipe.language], Console(highlight=False)
+    console.print(_table(recipe, results, words["measured"]))
+    told = f"{words['results']}{colon(recipe.language)}{results}"
+    console.print(told, markup=False, soft_wrap=True)
+
+
+def _table(recipe: Recipe, results: Path, models: str, title: str | None = None) -> Table:
+    """The headline numbers of each model that was measured; `models` is what their row is called."""
+    scores: dict[str, dict[str, Any]] = read_json(results)
+    by = {tag for section in recipe.training().values() for tag in section.train.by}
+    columns = {model: _scores(tasks, recipe.language, by) for model, tasks in scores.items()}
+    first = Column(models, overflow="fold")
+    table = Table(first, *columns, title=title, title_justify="left")
+    for name in dict.fromkeys(name for column in columns.values() for name in column):
+        table.add_row(name, *(column.get(name, "–") for column in columns.values()))
+    return table
 
 
 def _scores(tasks: dict[str, Any], language: Language, by: set[str]) -> dict[str, str]:
