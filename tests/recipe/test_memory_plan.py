@@ -41,7 +41,7 @@ def test_doctor_needs_neither_data_nor_model_nor_gpu(capsys: pytest.CaptureFixtu
     [
         (16, [], "✗ pretrain: not even the smallest micro-batch fits: set pretrain.train.tune to an adapter"),
         (24, [], "→ pretrain: set pretrain.train.recompute=true, the better here; micro-batches of up to 26 × 1,024"),
-        (24, ["language=zh"], "→ pretrain：设 pretrain.train.recompute=true，在此更合适；微批最多 26 × 1,024 个 token"),
+        (24, ["language=zh"], "→ pretrain：设 pretrain.train.recompute=true，在此更合适；微批最多 26 × 1,024 个词元"),
         (24, ["pretrain.train.recompute=true"], "→ pretrain: recompute: true, as set; micro-batches of up to 26 × "),
         (
             80,

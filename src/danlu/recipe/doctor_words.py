@@ -61,7 +61,7 @@ WORDS: dict[Literal["en", "zh"], dict[str, str]] = {
         "loss": "损失",
         "in all": "合计",
         "micro-batch": "微批",
-        "rows": "{rows} × {length:,} 个 token",
+        "rows": "{rows} × {length:,} 个词元",
         "too many": "{rows}，放不下",
         "most": "{rows}，最多",
         "pick": "→ {stage}：{way}；微批最多 {size}{logits}；每步仍是 {batch:,} 个样本",
@@ -82,8 +82,8 @@ WORDS: dict[Literal["en", "zh"], dict[str, str]] = {
         "weights too large": "权重放不下",
         "does not fit": "✗ {stage}：{told}：设 {stage}.train.recompute=true，调低 {stage}.data.length，或换一种 "
         "{stage}.train.tune",
-        "heaviest": "{stage}，最重的一批（{rows} × {length} 个 token，全部计入损失）：峰值 {peak}{expected}，"
-        "每秒 {speed:,.0f} 个 token；照此速度，这一阶段需要 {time}",
+        "heaviest": "{stage}，最重的一批（{rows} × {length} 个词元，全部计入损失）：峰值 {peak}{expected}，"
+        "每秒 {speed:,.0f} 个词元；照此速度，这一阶段需要 {time}",
         "expected": "（预计 {size}）",
     },
 }

@@ -62,7 +62,7 @@ def _found(speed: Speed, settings: TrainSettings, shape: ModelSettings, world: W
             "token_sets",
             f"steps wait for data {share['data']:.0%} of the time: keep the token sets on a local disk, and a CPU core "
             "free to read them",
-            f"各步有 {share['data']:.0%} 的时间在等数据：把 token 集放在本地磁盘上，并留一个 CPU 核来读",
+            f"各步有 {share['data']:.0%} 的时间在等数据：把词元集放在本地磁盘上，并留一个 CPU 核来读",
         )
     if share["communication"] > EXCHANGING:
         less = settings.sharding in ("gradients", "full")

@@ -13,8 +13,8 @@ export const WORDS = {
     hello: "想聊点什么？", hintChat: "模型会回答你的消息，并看到整个对话。",
     hintRaw: "模型原样接着写你的文本，不使用对话模板。",
     askChat: "输入消息", askRaw: "写个开头", keys: "回车发送，Shift+回车换行",
-    key: "API 密钥", system: "系统提示词", maxTokens: "最长回答（token 数）", seed: "随机种子（留空则每次不同）",
-    facts: (tokens, rate) => `${tokens} 个 token，每秒 ${rate} 个`, cut: "到达最长回答",
+    key: "API 密钥", system: "系统提示词", maxTokens: "最长回答（词元数）", seed: "随机种子（留空则每次不同）",
+    facts: (tokens, rate) => `${tokens} 个词元，每秒 ${rate} 个`, cut: "到达最长回答",
     stopped: "已停止", unreachable: "无法连接服务器。",
   },
 };
