@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ from danlu.ledger.errors import Stopped, UserError
 from danlu.model.settings import ModelSettings
 from danlu.recipe import job
 from danlu.recipe.job import TrainingJob
-from danlu.recipe.processes import run_together
+from danlu.recipe.processes import run_together, tell
 from danlu.recipe.stages import train
 from danlu.text.settings import SourceSettings
 from danlu.tokens.settings import DataSettings
@@ -141,3 +142,25 @@ def test_of_several_that_stop_together_one_says_so(
             job.main()
         assert ended.value.code == job.STOPPED
     assert capsys.readouterr().err == "danlu: stopped after step 5\n"
+
+
+def test_a_job_file_that_is_none_is_told_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "empty.json").touch()
+    (tmp_path / "cut.json").write_text('{"stage": "sft", "tra')
+    for name in ("absent.json", "empty.json", "cut.json"):
+        ended = subprocess.run(
+            [sys.executable, "-m", "danlu.recipe.job", str(tmp_path / name)], capture_output=True, text=True, timeout=60
+        )
+        assert ended.returncode == 2 and ended.stderr.startswith("danlu: "), name
+        assert name in ended.stderr and "Traceback" not in ended.stderr, name
+
+
+def test_an_error_that_cannot_be_left_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where the disk is full, which may be the error itself."""
+    (tmp_path / "full").touch()
+    monkeypatch.setenv("DANLU_ERRORS", str(tmp_path / "full"))
+    monkeypatch.setenv("RANK", "0")
+    tell(UserError("the disk is full", do="make room"))
+    assert capsys.readouterr().err == "danlu: the disk is full\n  → make room\n"

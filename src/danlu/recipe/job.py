@@ -170,10 +170,12 @@ def main() -> None:
 
     if PARENT in os.environ:
         end_with(int(os.environ[PARENT]), saving=True)
+    if len(sys.argv) != 2:
+        sys.exit(f"danlu: name one job file: python -m danlu.recipe.job STAGE/{FILE}")
     path = Path(sys.argv[1])
-    content, places = read_yaml(path)
-    job = check(TrainingJob, content, places)
     try:
+        content, places = read_yaml(path)
+        job = check(TrainingJob, content, places)
         # Processes that lost their parent may still be saving here.
         with sole_user(path.parent) if os.environ.get("RANK", "0") == "0" else nullcontext():
             run_job(job, path.parent)

@@ -14,7 +14,7 @@ from danlu.config import check
 from danlu.ledger.counts import Counts
 from danlu.ledger.errors import UserError
 from danlu.ledger.manifest import read_manifest
-from danlu.ledger.progress import brief, duration
+from danlu.ledger.progress import brief, duration, memory_size
 from danlu.model.settings import parameters, training_flops
 from danlu.recipe.build import build_stages
 from danlu.recipe.graph import Stage, notices, state
@@ -54,7 +54,7 @@ class Cost:
     about: str
     """What stands before the number: nothing where it was counted."""
     parameters: int
-    memory: float
+    memory: int
     disk: float
     seconds: float | None
 
@@ -77,7 +77,7 @@ def print_plan(recipe: Recipe) -> None:
                 name,
                 NOT_THERE if cost.tokens is None else f"{cost.about}{brief(cost.tokens)}",
                 brief(cost.parameters),
-                f"{cost.memory / 2**30:.1f} GiB" if cost.memory >= 2**29 else f"{cost.memory / 2**20:.0f} MiB",
+                memory_size(cost.memory),
                 f"{brief(cost.disk)}B",
                 "" if cost.seconds is None else f"{cost.about}{duration(cost.seconds)}",
             )

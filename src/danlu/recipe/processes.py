@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +51,12 @@ def run_together(
 
 def tell(error: UserError) -> None:
     """Leaves the error that ends this process to the one that started it with others, or says it on standard error."""
-    if ERRORS not in os.environ:
-        print(f"danlu: {error}", file=sys.stderr, flush=True)
-        return
-    with atomic_file(Path(os.environ[ERRORS]) / os.environ["RANK"]) as handle:
-        json.dump({"what": error.what, "where": error.where, "do": error.do}, handle)
+    if ERRORS in os.environ:
+        with suppress(UserError, OSError):  # it may be the full disk itself that ended this process
+            with atomic_file(Path(os.environ[ERRORS]) / os.environ["RANK"]) as handle:
+                json.dump({"what": error.what, "where": error.where, "do": error.do}, handle)
+            return
+    print(f"danlu: {error}", file=sys.stderr, flush=True)
 
 
 def _told(folder: Path, rank: int) -> UserError | None:

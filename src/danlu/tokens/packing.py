@@ -12,6 +12,11 @@ two rows of 4,096 4.6% faster than one at 7B, and 24 of 1,024 1.6% faster than 1
 """
 
 
+def micro_batch_cost(tokens: int, floor: int) -> int:
+    """What a micro-batch of so many tokens costs, in tokens, where none costs less than `floor` of them."""
+    return max(tokens, floor) + MICRO_BATCH_TOKENS
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """What a micro-batch holds."""

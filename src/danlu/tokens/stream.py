@@ -19,7 +19,7 @@ from danlu.tokens.curriculum import Curriculum
 from danlu.tokens.cut import Cut, OldestTurns, Overlong, cut
 from danlu.tokens.encode import Encoded
 from danlu.tokens.order import Order, Place, merged
-from danlu.tokens.packing import MICRO_BATCH_TOKENS, Room, micro_batches
+from danlu.tokens.packing import Room, micro_batch_cost, micro_batches
 from danlu.tokens.settings import Unit
 from danlu.tokens.shards import DOCUMENTS, GOOD, Entry, TokenSet, require_one_stream
 
@@ -241,7 +241,7 @@ class Stream:
 
         def cost(rows: int) -> int:
             held = [held for items in steps for held, _ in self._groups(items, rows, world)]
-            return sum(max(rows * self.length, floor) + MICRO_BATCH_TOKENS for rows in held)
+            return sum(micro_batch_cost(rows * self.length, floor) for rows in held)
 
         return min(range(most, max(most // 4, self.least_rows) - 1, -1), key=cost)
 

@@ -24,7 +24,7 @@ from danlu.model.nf4 import BITS as NF4_BITS
 from danlu.model.pour import free_bytes
 from danlu.model.projection import Projection
 from danlu.model.settings import ModelSettings, block_parameters, parameters
-from danlu.tokens.packing import MICRO_BATCH_TOKENS
+from danlu.tokens.packing import micro_batch_cost
 from danlu.train.float8 import use_float8
 from danlu.train.parallel import World
 from danlu.train.precision import DTYPES
@@ -279,7 +279,7 @@ def cost_per_token(settings: TrainSettings, tokens: int, floor: int) -> float:
     """The time of a token in micro-batches of so many, which cost as many as `floor` at least, in that of a token's own
     operations.
     """
-    return (max(tokens, floor) + MICRO_BATCH_TOKENS) / tokens * (RECOMPUTING if settings.recompute else 1.0)
+    return micro_batch_cost(tokens, floor) / tokens * (RECOMPUTING if settings.recompute else 1.0)
 
 
 def most_rows(settings: TrainSettings, unit: str) -> int:
