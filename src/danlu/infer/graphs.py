@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from danlu.infer.cache import Cache
+from danlu.infer.step_cuda import RowStep
 from danlu.model.adapters import Several
 from danlu.model.attention import HALF
 from danlu.model.decoder import Block, Decoder
@@ -54,6 +55,7 @@ class DecodingGraphs:
         self._captured: dict[tuple[int, int], Captured] = {}
         self._moves = 0
         self._ahead: Captured | None = None
+        self._alone: RowStep | None = None
 
     @staticmethod
     def fit(decoder: Decoder) -> bool:
@@ -107,6 +109,7 @@ class DecodingGraphs:
             self._captured.clear()
             self._pool = torch.cuda.graph_pool_handle()
             self._turns = turns_of(self._decoder, self._cache)
+            self._alone = RowStep(self._decoder, self._cache, self._turns) if RowStep.fit(self._decoder) else None
             self._moves = self._cache.moves
         rows = min(1 << (len(tokens) - 1).bit_length(), self._cache.rows)
         adapters = 0 if pick_BN is None else pick_BN.shape[1]
@@ -130,15 +133,23 @@ class DecodingGraphs:
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
             for _ in range(2):  # kernels are compiled and libraries make their plans before anything is captured
-                next_tokens(self._decoder, self._cache, inputs.zero_(), self._turns, picks)
+                self._next(inputs.zero_(), picks)
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            logits, likeliest = next_tokens(self._decoder, self._cache, inputs, self._turns, picks)
+            logits, likeliest = self._next(inputs, picks)
         for (keys, values), (old_keys, old_values) in zip(self._cache.layers, kept, strict=True):
             keys[:rows, 0], values[:rows, 0] = old_keys, old_values
         told = torch.empty(likeliest.shape, dtype=likeliest.dtype, pin_memory=True)
         return Captured(graph, inputs, picks, logits, likeliest, told)
+
+    def _next(self, inputs_2B: Tensor, pick_BN: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self._alone is None or inputs_2B.shape[1] > 1 or pick_BN is not None:
+            return next_tokens(self._decoder, self._cache, inputs_2B, self._turns, pick_BN)
+        from danlu.infer.tokens_cuda import take_likeliest
+
+        logits_1V = self._alone.logits(inputs_2B)
+        return logits_1V, take_likeliest(logits_1V, inputs_2B, self._alone.tickets_1K, self._cache.length)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,190 @@
+"""A decoding step of one row on a GPU as one kernel, step_cuda.cu, compiled when it is first needed: between kernels
+memory would rest longer than it works.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from danlu.infer.cache import Cache
+from danlu.model.decoder import Block, Decoder
+
+SOURCE = Path(__file__).with_suffix(".cu")
+INCLUDED = ("hopper.cuh", "attention_row.cuh")
+THREADS = 9 * 32
+PIECES = 8  # as in step_cuda.cu
+_ROWS = 190  # of a weight that a program has at most; of gate and up together
+_HIDDEN = 1024  # at most: starts of kernels weigh less where layers are wider, and there it is not measured
+_WORDS = ("qkv", "pieces", "shares", "middle", "inner", "x")
+
+
+class Model(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("layers", "embed", "norm", "head", "cos", "sin", "inputs")),
+        *((name, ctypes.c_void_p) for name in (*_WORDS, "logits")),
+        *((name, ctypes.c_float) for name in ("eps", "head_eps")),
+        ("window", ctypes.c_int),
+    )
+
+
+Kernel = Callable[[Model], None]
+"""Asks for one step."""
+
+
+class RowStep:
+    """The logits of the next token of row 0 of the cache, for decoders that `fit`.
+
+    Weights and cache are read where they are: out of date when either has moved.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        cache: Cache,
+        turns: tuple[Tensor, Tensor],
+        kernel_of: Callable[[torch.device, Mapping[str, int]], Kernel] | None = None,
+    ) -> None:
+        """
+        Args:
+            turns: cosines and sines of all positions, float32 [L, D / 2].
+            kernel_of: compiles step_cuda.cu for a shape (default: for the GPU).
+        """
+        shape, weight = decoder.settings, decoder.embed.weight
+        blocks: list[Any] = list(decoder.blocks)
+        own, heads, width = shape.heads * shape.head_size, shape.kv_heads, shape.hidden_size
+        qkv, pieces = own + 2 * heads * shape.head_size, PIECES * own
+        sizes = (qkv, pieces, 2 * PIECES * shape.heads, width, shape.mlp_size, width)
+        words = [torch.zeros(size, dtype=torch.int32, device=weight.device) for size in sizes]
+        held = list(chain.from_iterable(map(_read, blocks, cache.layers)))
+        table = torch.tensor([0 if part is None else part.data_ptr() for part in held]).to(weight.device)
+        self._logits = weight.new_empty(1, shape.vocab_size)
+        self.tickets_1K = torch.zeros(1, heads, dtype=torch.int32, device=weight.device)
+        """For `take_likeliest`."""
+        ends = (weight, decoder.norm.weight, decoder.head.weight, *turns)
+        self._kept = (table, *ends, *words)  # what the addresses below are of
+        self._model = Model(
+            *(part.data_ptr() for part in (table, *ends)), None, *(part.data_ptr() for part in (*words, self._logits)),
+            decoder.norm.eps, blocks[0].q_norm.eps if shape.qk_norm else 0.0, cache.window or 2**30,
+        )  # fmt: skip
+        names = {
+            "LAYERS": shape.layers, "HIDDEN": width, "MLP": shape.mlp_size, "VOCAB": shape.vocab_size,
+            "KV_HEADS": heads, "QUERIES": shape.heads // heads, "HEAD": shape.head_size,
+            "BIASED": int(shape.qkv_bias), "QK_NORM": int(shape.qk_norm),
+        }  # fmt: skip
+        self._kernel = (kernel_of or on_gpu)(weight.device, names)
+
+    @staticmethod
+    def fit(decoder: Decoder) -> bool:
+        """Whether it computes this one, of those that decoding graphs fit: bf16 weights on Hopper, SwiGLU."""
+        shape, weight = decoder.settings, decoder.embed.weight
+        about = torch.cuda.get_device_properties(weight.device)
+        blocks: list[Any] = list(decoder.blocks)
+        parts = [part for block in blocks for part in (block.qkv, block.o, block.gate_up, block.down)]
+        programs, own = about.multi_processor_count, shape.heads * shape.head_size
+        rows = (own + 2 * shape.kv_heads * shape.head_size, shape.hidden_size, 2 * shape.mlp_size)
+        return (
+            about.major == 9
+            and find_spec("cuda") is not None
+            and find_spec("cuda.bindings") is not None  # torch for CUDA on Linux brings it
+            and type(decoder.embed) is nn.Embedding
+            and weight.dtype == torch.bfloat16
+            and decoder.head.quantised is None
+            and all(part.quantised is None and not part.float8 for part in parts)
+            and shape.activation == "silu"
+            and shape.head_size in (64, 128)
+            and shape.heads <= 8 * shape.kv_heads
+            and shape.kv_heads <= programs
+            and 1 < shape.layers <= 128
+            and programs <= min(shape.hidden_size, shape.mlp_size)
+            and max(rows) <= _ROWS * programs
+            and shape.hidden_size <= _HIDDEN
+            and all(size % 8 == 0 for size in (shape.hidden_size, shape.mlp_size))
+        )
+
+    def logits(self, inputs_21: Tensor) -> Tensor:
+        """[1, V] in bf16, valid until the next call.
+
+        Args:
+            inputs_21: the newest token and its position, int64; the key and the value of the token are in the cache
+                then.
+        """
+        self._model.inputs = inputs_21.data_ptr()
+        self._kernel(self._model)
+        return self._logits
+
+
+def _read(block: Block, cached: tuple[Tensor, Tensor]) -> tuple[Tensor | None, ...]:
+    """What a layer reads, in the order of step_cuda.cu."""
+    heads = [None if norm is None else norm.weight for norm in (block.q_norm, block.k_norm)]
+    return (
+        block.attention_norm.weight, block.qkv.weight, block.qkv.bias, *heads, block.o.weight, block.mlp_norm.weight,
+        block.gate_up.weight, block.down.weight, *cached,
+    )  # fmt: skip
+
+
+def on_gpu(device: torch.device, names: Mapping[str, int]) -> Kernel:
+    """step_cuda.cu for a GPU: a program a multiprocessor, all of them at once."""
+    from cuda.bindings import driver
+
+    about = torch.cuda.get_device_properties(device)
+    programs, memory = about.multi_processor_count, about.shared_memory_per_block_optin  # type: ignore[attr-defined]
+    function = _compiled(device, tuple({"PROGRAMS": programs, "MEMORY": memory, **names}.items()))
+
+    def kernel(model: Model) -> None:
+        given = (ctypes.c_void_p * 1)(ctypes.addressof(model))
+        stream = torch.cuda.current_stream(device).cuda_stream
+        _done(
+            driver.cuLaunchCooperativeKernel(
+                function, programs, 1, 1, THREADS, 1, 1, memory, stream, ctypes.addressof(given)
+            )
+        )
+
+    return kernel
+
+
+@cache
+def _compiled(device: torch.device, names: tuple[tuple[str, int], ...]) -> Any:
+    from cuda.bindings import driver
+
+    about = torch.cuda.get_device_properties(device)
+    binary = compiled(f"sm_{about.major}{about.minor}", dict(names))
+    function = _done(driver.cuModuleGetFunction(_done(driver.cuModuleLoadData(binary)), b"row_step"))
+    limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    _done(driver.cuFuncSetAttribute(function, limit, dict(names)["MEMORY"]))
+    return function
+
+
+def compiled(architecture: str, names: Mapping[str, int]) -> bytes:
+    """step_cuda.cu with these names, as a binary. RuntimeError with what the compiler says where it does not."""
+    from cuda.bindings import nvrtc
+
+    options = [f"--gpu-architecture={architecture}", "--std=c++17", "-default-device"]
+    options += [f"-D{name}={size}" for name, size in names.items()]
+    headers = [SOURCE.with_name(name).read_bytes() for name in INCLUDED]
+    given = (SOURCE.read_bytes(), SOURCE.name.encode(), len(headers), headers, [name.encode() for name in INCLUDED])
+    program = _done(nvrtc.nvrtcCreateProgram(*given))
+    if int(nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])[0]):
+        log = b" " * _done(nvrtc.nvrtcGetProgramLogSize(program))
+        _done(nvrtc.nvrtcGetProgramLog(program, log))
+        raise RuntimeError(f"{SOURCE} does not compile: {log.rstrip(bytes(1)).decode()}")
+    binary = b" " * _done(nvrtc.nvrtcGetCUBINSize(program))
+    _done(nvrtc.nvrtcGetCUBIN(program, binary))
+    _done(nvrtc.nvrtcDestroyProgram(program))
+    return binary
+
+
+def _done(answer: tuple[Any, ...]) -> Any:
+    """What a call gave beside its status."""
+    status, *given = answer
+    if int(status):
+        raise RuntimeError(f"CUDA: {status!r}")
+    return given[0] if given else None

@@ -1,0 +1,161 @@
+"""The decoding step as one kernel, by an emulated GPU: against the decoder in float64, whatever the order in which
+threads, copies and words come."""
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import danlu.infer.step_cuda as step_cuda
+from danlu.infer.cache import Cache
+from danlu.infer.step_cuda import SOURCE, Model, RowStep
+from danlu.model.decoder import Decoder
+from danlu.model.parts import initialise
+from danlu.model.settings import ModelSettings
+
+COMPILER = shutil.which("g++") or shutil.which("clang++")
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
+
+MEMORY = 131_072
+SHAPES = {
+    "biases": {"hidden_size": 256, "heads": 4, "kv_heads": 1, "mlp_size": 264},
+    "norms of heads": {
+        "family": "qwen3", "hidden_size": 192, "heads": 6, "kv_heads": 2, "head_dim": 128, "mlp_size": 200,
+        "tie_embeddings": False,
+    },
+    "wider than a tile": {
+        "family": "mistral", "hidden_size": 1_096, "heads": 2, "kv_heads": 2, "head_dim": 64, "mlp_size": 1_032,
+    },
+}  # fmt: skip
+
+
+class Emulated:
+    """step_cuda.cu on a GPU that does not exist, with as few multiprocessors as the rows allow."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self.seed = folder, 0
+
+    def __call__(self, device: torch.device, names: dict[str, int]) -> step_cuda.Kernel:
+        library = self._folder / f"{'-'.join(map(str, names.values()))}.so"
+        here = Path(__file__).parent
+        rows = max(2 * names["MLP"], names["HIDDEN"], names["HEAD"] * (names["QUERIES"] + 2) * names["KV_HEADS"])
+        names = {"PROGRAMS": -(-rows // 190), "MEMORY": MEMORY, **names}
+        defined = [f"-D{name}={size}" for name, size in names.items()]
+        places = [f"-I{here}", f"-I{SOURCE.parent}"]
+        command = [str(COMPILER), "-std=c++17", "-O1", "-w", "-shared", "-fPIC", *places, *defined]
+        if not library.exists():
+            subprocess.run([*command, str(here / "emulated_step.cpp"), "-o", str(library)], check=True)
+        run = ctypes.CDLL(str(library)).run
+        run.restype = ctypes.c_bool
+
+        def kernel(model: Model) -> None:
+            assert run(ctypes.byref(model), self.seed), "the programs wait for one another for ever"
+
+        return kernel
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Emulated:
+    return Emulated(tmp_path_factory.mktemp("emulated"))
+
+
+def decoder_of(shape: dict[str, object]) -> Decoder:
+    decoder = Decoder(ModelSettings.model_validate({"vocab_size": 301, "layers": 2, **shape}))
+    initialise(decoder, 0)
+    with torch.no_grad():
+        for name, value in decoder.named_parameters():
+            if value.ndim == 1:
+                value.uniform_(0.5, 1.5) if "norm" in name else value.normal_()
+            else:
+                value.mul_(4)  # so that who is attended matters
+    return decoder.to(torch.bfloat16)
+
+
+def filled(decoder: Decoder, length: int, window: int | None) -> Cache:
+    shape, cache = decoder.settings, Cache(1, 10_000, window)
+    cache.reserve(1, length)
+    generator = torch.Generator().manual_seed(1)
+    size = (1, cache.length, shape.kv_heads, shape.head_size)
+    cache.layers = [
+        (torch.randn(size, generator=generator).bfloat16(), torch.randn(size, generator=generator).bfloat16())
+        for _ in range(shape.layers)
+    ]
+    return cache
+
+
+def expected(decoder: Decoder, cache: Cache, token: int, place: int) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """Logits [V] in float64, and each layer's new key and value."""
+    exact = Decoder(decoder.settings).double()
+    exact.load_state_dict({name: value.double() for name, value in decoder.state_dict().items()})
+    fresh: list[tuple[Tensor, Tensor]] = []
+
+    def attend(layer: int, q_11HD: Tensor, k_11KD: Tensor, v_11KD: Tensor) -> Tensor:
+        fresh.append((k_11KD[0, 0], v_11KD[0, 0]))
+        first = 0 if cache.window is None else max(0, place + 1 - cache.window)
+        held = (part[:, first:place].double() for part in cache.layers[layer])
+        keys, values = (
+            torch.cat([old, new.bfloat16().double()], 1).transpose(1, 2)
+            for old, new in zip(held, (k_11KD, v_11KD), strict=True)
+        )
+        return F.scaled_dot_product_attention(q_11HD.transpose(1, 2), keys, values, enable_gqa=True).transpose(1, 2)
+
+    with torch.no_grad():
+        hidden = exact(torch.tensor([[token]]), torch.tensor([[place]]), attend)
+        return exact.head.logits(hidden[0, 0]), fresh
+
+
+def turns_of(decoder: Decoder, cache: Cache) -> tuple[Tensor, Tensor]:
+    cos, sin = decoder.places(torch.arange(cache.length)[:, None], torch.bfloat16)
+    return cos.flatten(1), sin.flatten(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "window", "place"),
+    [
+        ("biases", None, 0),
+        ("biases", None, 200),
+        ("biases", 70, 200),
+        ("norms of heads", None, 5),
+        ("norms of heads", 130, 300),
+        ("wider than a tile", None, 70),
+    ],
+)
+def test_gives_what_the_decoder_gives_in_whatever_order_its_threads_run(
+    name: str, window: int | None, place: int, built: Emulated
+) -> None:
+    decoder = decoder_of(SHAPES[name])
+    cache = filled(decoder, 320, window)
+    logits, fresh = expected(decoder, cache, 300, place)
+    step, found = RowStep(decoder, cache, turns_of(decoder, cache), built), []
+    for seed in range(2):
+        built.seed = seed
+        found.append(step.logits(torch.tensor([[300], [place]])).clone())
+        for (keys, values), (key, value) in zip(cache.layers, fresh, strict=True):
+            torch.testing.assert_close(keys[0, place].double(), key, rtol=2**-8, atol=2e-3)
+            torch.testing.assert_close(values[0, place].double(), value, rtol=2**-8, atol=2e-3)
+    assert torch.equal(*found)
+    torch.testing.assert_close(found[0][0].double(), logits, rtol=2**-8, atol=float(logits.abs().max()) / 300)
+
+
+def test_goes_on_from_token_to_token(built: Emulated) -> None:
+    decoder = decoder_of(SHAPES["biases"])
+    cache = filled(decoder, 64, None)
+    step = RowStep(decoder, cache, turns_of(decoder, cache), built)
+    for place, token in enumerate((5, 300, 5, 9)):
+        built.seed = place
+        found = step.logits(torch.tensor([[token], [place]]))[0].double()
+        logits, _ = expected(decoder, cache, token, place)
+        torch.testing.assert_close(found, logits, rtol=2**-8, atol=float(logits.abs().max()) / 300)
+
+
+def test_a_weight_that_is_not_a_number_is_told(built: Emulated) -> None:
+    decoder = decoder_of(SHAPES["biases"])
+    decoder.blocks[1].down.weight.data[17, 3] = float("nan")
+    cache = filled(decoder, 64, None)
+    step = RowStep(decoder, cache, turns_of(decoder, cache), built)
+    assert step.logits(torch.tensor([[1], [3]])).isnan().all()
