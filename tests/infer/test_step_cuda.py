@@ -159,3 +159,12 @@ def test_a_weight_that_is_not_a_number_is_told(built: Emulated) -> None:
     cache = filled(decoder, 64, None)
     step = RowStep(decoder, cache, turns_of(decoder, cache), built)
     assert step.logits(torch.tensor([[1], [3]])).isnan().all()
+
+
+def test_compiles_for_hopper() -> None:
+    pytest.importorskip("cuda.bindings")
+    names = {"LAYERS": 48, "HIDDEN": 1024, "MLP": 4864, "VOCAB": 151_936, "KV_HEADS": 4, "QUERIES": 4, "HEAD": 64}
+    options = {"PROGRAMS": 132, "MEMORY": 232_448, **names, "BIASED": 1, "QK_NORM": 0}
+    assert step_cuda.compiled("sm_90", options).startswith(b"\x7fELF")
+    with pytest.raises(RuntimeError, match="too many rows for a program"):
+        step_cuda.compiled("sm_90", {**options, "MLP": 16_384})

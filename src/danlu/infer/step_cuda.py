@@ -141,12 +141,10 @@ def on_gpu(device: torch.device, names: Mapping[str, int]) -> Kernel:
 
     def kernel(model: Model) -> None:
         given = (ctypes.c_void_p * 1)(ctypes.addressof(model))
-        stream = torch.cuda.current_stream(device).cuda_stream
-        _done(
-            driver.cuLaunchCooperativeKernel(
-                function, programs, 1, 1, THREADS, 1, 1, memory, stream, ctypes.addressof(given)
-            )
-        )
+        sizes = (programs, 1, 1, THREADS, 1, 1, memory)
+        with torch.cuda.device(device):
+            stream = torch.cuda.current_stream().cuda_stream
+            _done(driver.cuLaunchCooperativeKernel(function, *sizes, stream, ctypes.addressof(given)))
 
     return kernel
 
@@ -157,7 +155,8 @@ def _compiled(device: torch.device, names: tuple[tuple[str, int], ...]) -> Any:
 
     about = torch.cuda.get_device_properties(device)
     binary = compiled(f"sm_{about.major}{about.minor}", dict(names))
-    function = _done(driver.cuModuleGetFunction(_done(driver.cuModuleLoadData(binary)), b"row_step"))
+    with torch.cuda.device(device):
+        function = _done(driver.cuModuleGetFunction(_done(driver.cuModuleLoadData(binary)), b"row_step"))
     limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     _done(driver.cuFuncSetAttribute(function, limit, dict(names)["MEMORY"]))
     return function
