@@ -201,6 +201,8 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
         report([tmp_path / "absent"], tmp_path / "report")
     with pytest.raises(UserError, match="no run"):
         report([], tmp_path / "report")
+    with pytest.raises(UserError, match="write --language zh"):
+        report([Path("language=zh")], tmp_path / "report")
 
 
 def test_both_languages_say_the_same_with_the_same_values() -> None:

@@ -108,6 +108,15 @@ def test_what_is_no_json(server: Live) -> None:
         assert response.status_code == 400 and response.json()["error"]["type"] == "invalid_request_error"
 
 
+def test_a_body_in_another_encoding_is_told_so(server: Live) -> None:
+    body = '{"messages": [{"role": "user", "content": "你好"}]}'.encode("gbk")
+    response = httpx.post(f"{server.url}/v1/chat/completions", content=body)
+    place = body.index("你".encode("gbk"))
+    assert response.status_code == 400
+    told = f"the body is not UTF-8 (byte {place} is 0xc4): encode it as UTF-8"
+    assert response.json()["error"]["message"] == told
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from([

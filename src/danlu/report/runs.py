@@ -67,7 +67,10 @@ def load_run(path: Path) -> Run:
         folder = path.parent if path.name == METRICS else None
         return Run(curve.name, path, folder, [_stage(curve.name, folder) if folder else _logged(curve)])
     if not path.is_dir():
-        raise UserError("no such file or folder", where=str(path), do="name a run's folder or a training log")
+        option, _, value = path.name.partition("=")
+        options = ("language", "out")  # keys of recipes are written so, options of commands are not
+        do = f"write --{option} {value}" if option in options else "name a run's folder or a training log"
+        raise UserError("no such file or folder", where=str(path), do=do)
     if (path / METRICS).is_file():
         return Run(path.name, path, path, [_stage(path.name, path)])
     stages = [_stage(name, path / name) for name in STAGES if (path / name).is_dir()]

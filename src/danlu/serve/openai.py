@@ -55,7 +55,7 @@ class SamplingRequest(BaseModel, ABC):
             errors = error.errors()
             first = next((one for one in errors if not _of_another_type(one)), errors[0])
             param = _param(from_json(body), first["loc"]) if first["type"] != "json_invalid" else None
-            told = first["msg"].removeprefix("Value error, ")
+            told = _foreign(body) or first["msg"].removeprefix("Value error, ")
             raise ApiError(400, f"{param}: {told}" if param else told, param=param) from None
 
     @property
@@ -88,6 +88,15 @@ class SamplingRequest(BaseModel, ABC):
 def _of_another_type(error: ErrorDetails) -> bool:
     """Whether a list is told to be no text: where a field takes both, what is wrong with the list says more."""
     return error["type"] == "string_type" and isinstance(error["input"], list)
+
+
+def _foreign(body: bytes) -> str | None:
+    """What is said of a body that is no UTF-8, as of Chinese text in GBK."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        return f"the body is not UTF-8 (byte {error.start} is 0x{body[error.start]:02x}): encode it as UTF-8"
+    return None
 
 
 def _param(body: Any, loc: tuple[str | int, ...]) -> str | None:
