@@ -168,3 +168,25 @@ def test_compiles_for_hopper() -> None:
     assert step_cuda.compiled("sm_90", options).startswith(b"\x7fELF")
     with pytest.raises(RuntimeError, match="too many rows for a program"):
         step_cuda.compiled("sm_90", {**options, "MLP": 16_384})
+
+
+@pytest.mark.prove
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != 9, reason="needs a Hopper GPU"
+)
+@pytest.mark.parametrize("name", ["biases", "norms of heads"])
+def test_the_same_on_a_gpu_and_every_time(name: str) -> None:
+    decoder = decoder_of(SHAPES[name])
+    cache = filled(decoder, 640, None)
+    logits, _ = expected(decoder, cache, 300, 600)
+    turns = [part.cuda() for part in turns_of(decoder, cache)]
+    cache.layers = [(keys.cuda(), values.cuda()) for keys, values in cache.layers]
+    decoder.cuda()
+    assert RowStep.fit(decoder)
+    step, inputs = RowStep(decoder, cache, (turns[0], turns[1])), torch.tensor([[300], [600]], device="cuda")
+    first = step.logits(inputs).clone()
+    torch.testing.assert_close(first[0].double().cpu(), logits, rtol=2**-8, atol=float(logits.abs().max()) / 300)
+    for _ in range(200):
+        for _ in range(500):
+            step.logits(inputs)
+        assert torch.equal(step.logits(inputs), first)
