@@ -101,7 +101,8 @@ def test_a_run_that_was_cut_short_goes_on_with_other_settings(run: Path, capsys:
     outcomes = danlu.run(load_recipe(SMALL, [f"out={run}", *FEW, *more]))
     assert {of.stage.name: of.state for of in outcomes}["pretrain"] == "continued"
     said = capsys.readouterr()
-    assert pretrain in said.out
+    assert "它的计数按 1 遍，而不是 2 遍" in said.out, "the recipe is in Chinese"
+    assert "pretrain 从已有的结果接着做，尽管 train.epochs 改变（1.0 → 2.0）、train.clip 改变" in said.out
     assert "step-000000002" in said.err and "save.keep_last: 9 → 5" in said.err
     assert steps(run)[:2] == before[:2] and steps(run)[-1][1] == 2 * before[-1][1]
     assert not (run / ".parked").exists()

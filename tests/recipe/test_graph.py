@@ -130,13 +130,13 @@ def test_what_is_gone_is_made_again_only_for_who_needs_it(tmp_path: Path) -> Non
 
     def run(only_soup: bool = False, **settings: int) -> list[str]:
         soup, cake = kitchen.stages(**settings)
-        soup = replace(soup, lacks=lambda: "" if there else "it was eaten")
+        soup = replace(soup, lacks=lambda language: "" if there else "it was eaten")
         return [outcome.state for outcome in run_stages([soup] if only_soup else [soup, replace(cake, needs=(soup,))])]
 
     assert run() == ["finished", "finished"]
     assert run() == ["unchanged", "unchanged"], "nobody asks"
     soup, cake = kitchen.stages()
-    soup = replace(soup, lacks=lambda: "it was eaten")
+    soup = replace(soup, lacks=lambda language: "it was eaten")
     assert [*notices([soup, replace(cake, needs=(soup,))])] == [
         "soup: it was eaten; nothing that is to be done needs it"
     ]
@@ -177,6 +177,7 @@ def test_an_unfinished_stage_goes_on_with_open_settings(tmp_path: Path) -> None:
     assert [*notices([more])] == [
         f"soup goes on from what is there, though salt changed 1 → 2; to begin anew move {out} away"
     ]
+    assert [*notices([more], "zh")] == [f"soup 从已有的结果接着做，尽管 salt 改变（1 → 2）；要从头开始，请移走 {out}"]
     assert [outcome.state for outcome in run_stages([more])] == ["continued"]
     assert not [*notices([more])]
     (anew,) = notices([stage(salt=3)])
@@ -184,6 +185,8 @@ def test_an_unfinished_stage_goes_on_with_open_settings(tmp_path: Path) -> None:
     assert (
         anew == f"soup starts anew, as salt changed 2 → 3; what was there is kept in {place}; soup=warm goes on instead"
     )
+    (anew,) = notices([stage(salt=3)], "zh")
+    assert anew == f"soup 从头开始，因为 salt 改变（2 → 3）；原有的结果留在 {place}；写上 soup=warm 则接着做"
     (outcome,) = run_stages([stage(salt=3)])
     assert (outcome.state, outcome.parked) == ("finished", place)
     (anew,) = notices([stage(pot="clay", salt=3)])
@@ -200,6 +203,8 @@ def test_what_is_begun_anew_is_said_before_with_why(tmp_path: Path) -> None:
     soup, cake = notices(kitchen.stages(sources=(source,), sugar=2))
     assert soup.startswith(f"soup starts anew, as {source} changed; what was there is kept in {tmp_path}")
     assert cake.startswith("bake/cake starts anew, as sugar changed 1 → 2, soup changed; ")
+    _, cake = notices(kitchen.stages(sources=(source,), sugar=2), "zh")
+    assert cake.startswith("bake/cake 从头开始，因为 sugar 改变（1 → 2）、soup 改变；原有的结果留在 ")
     record = tmp_path / "out" / "soup" / "stage.json"
     record.write_text('{"key": "k", "finished": true, "seconds": 1.0, "files": []}')
     (soup, _) = notices(kitchen.stages(sources=(source,)))

@@ -209,6 +209,7 @@ def test_weights_that_are_gone_are_written_again_from_the_state(
     if damage == "gone":
         file.unlink()
     assert lacking_weights(out) == "step-000000012 lacks model.safetensors"
+    assert lacking_weights(out, "zh") == "step-000000012 缺少 model.safetensors"
     assert tiny.run(out, settings()) == checkpoint_folder(out, 12)
     assert "written again from its state: model.safetensors" in capsys.readouterr().err
     assert file.read_bytes() == held and losses(out) == before and not lacking_weights(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from danlu.ledger.errors import UserError
 from danlu.ledger.manifest import NAME, read_manifest
@@ -41,14 +42,15 @@ def has_state(checkpoint: Path) -> bool:
     )
 
 
-def lacking_weights(out: Path) -> str:
+def lacking_weights(out: Path, language: Literal["en", "zh"] = "en") -> str:
     """In words what is gone of the checkpoints that a finished training stage is taken by; empty when all is there."""
-    found = list_checkpoints(out)
+    found, chinese = list_checkpoints(out), language == "zh"
     if not found:
-        return "its checkpoints are gone"
+        return "它的检查点不见了" if chinese else "its checkpoints are gone"
     for path in dict.fromkeys([_ended_with(out, found), found[-1]]):
         if gone := lacking(path):
-            return f"{path.name} lacks {gone[0]}" + (f" and {len(gone) - 1} more files" if gone[1:] else "")
+            more = (f" 等 {len(gone)} 个文件" if chinese else f" and {len(gone) - 1} more files") if gone[1:] else ""
+            return f"{path.name} {'缺少' if chinese else 'lacks'} {gone[0]}{more}"
     return ""
 
 

@@ -9,13 +9,13 @@ from typing import Any
 SHOWN = 60  # letters of a value
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], absent: str = "nothing") -> dict[str, str]:
     """For JSON-like settings that differ, "old → new" by their dotted names; in lists of groups by place:
-    sources[0].weight.
+    sources[0].weight. `absent` stands for a value that is not there.
     """
     old, new = _flat(before), _flat(now)
     names = [name for name in {**old, **new} if old.get(name, ...) != new.get(name, ...)]
-    return {name: f"{_shown(old, name)} → {_shown(new, name)}" for name in names}
+    return {name: f"{_shown(old, name, absent)} → {_shown(new, name, absent)}" for name in names}
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
@@ -28,8 +28,8 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
     return {inner: held for part, of in parts for inner, held in _flat(of, part).items()}
 
 
-def _shown(values: Mapping[str, Any], name: str) -> str:
+def _shown(values: Mapping[str, Any], name: str, absent: str) -> str:
     if name not in values:
-        return "nothing"
+        return absent
     text = json.dumps(values[name], ensure_ascii=False)
     return text if len(text) <= SHOWN else text[:SHOWN] + "…"

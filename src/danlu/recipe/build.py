@@ -18,6 +18,7 @@ from danlu.recipe.job import TrainingJob
 from danlu.recipe.scorers import scorers_of, stages_named, with_folders
 from danlu.recipe.settings import TRAINING, Recipe, TrainingStage
 from danlu.recipe.stand_in import STAND_IN, StandInSettings, write_stand_in
+from danlu.report.words import Language
 from danlu.text.files import source_files
 from danlu.text.settings import SourceSettings
 from danlu.text.steps.base import Kind
@@ -138,7 +139,7 @@ class _Builder:
             lambda out: stages.pack(data, name, tokenizer, out, store, epochs, terminator=terminator),
             needs=needs,
             free=ENCODING,
-            lacks=lambda: _lacking_sets(recipe.out / packed, epochs),
+            lacks=lambda language: _lacking_sets(recipe.out / packed, epochs, language),
         )
         start = recipe.start_of(name)
         job = TrainingJob(
@@ -164,7 +165,7 @@ class _Builder:
             open=tuple(named) if resume == "auto" else (),
             goes_on=resume not in ("auto", "never"),
             instead=f"{name}.train.resume=healthy" if any(map(has_state, list_checkpoints(folder))) else "",
-            lacks=lambda: lacking_weights(folder),
+            lacks=lambda language: lacking_weights(folder, language),
             product=name not in {recipe.stage_before(other) for other in recipe.training()},
         )
 
@@ -280,12 +281,15 @@ def _files(source: SourceSettings) -> list[Path]:
         return []
 
 
-def _lacking_sets(packed: Path, epochs: float) -> str:
+def _lacking_sets(packed: Path, epochs: float, language: Language) -> str:
     """What is not there of what packing makes; what it says of the mix is of so many epochs."""
     if not token_sets_there(packed):
-        return "its token sets are not here"
+        return "它的词元集不在这里" if language == "zh" else "its token sets are not here"
     packed_for = (read_manifest(packed) or {}).get("epochs", epochs)
-    return "" if packed_for == epochs else f"its counts are for {packed_for:g} epochs, not for {epochs:g}"
+    if packed_for == epochs:
+        return ""
+    told = "它的计数按 {} 遍，而不是 {} 遍" if language == "zh" else "its counts are for {} epochs, not for {}"
+    return told.format(f"{packed_for:g}", f"{epochs:g}")
 
 
 def _plain(settings: Any) -> Any:

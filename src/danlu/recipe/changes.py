@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from danlu.ledger.differences import differences
+from danlu.report.words import Language
 
 Files = list[list[list[Any]]]
 """For each source its files: name, size, time of change."""
@@ -26,10 +27,11 @@ class Basis:
 
 @dataclass(frozen=True)
 class Change:
-    """`setting` is the dotted name of what changed; empty where it is none."""
+    """`setting` is the dotted name of what changed; empty where it is none. In words of both languages."""
 
     setting: str
-    words: str
+    en: str
+    zh: str
 
     def within(self, names: Iterable[str]) -> bool:
         """Whether it is in one of these settings, which may be groups of others."""
@@ -38,19 +40,30 @@ class Change:
 
 def changes(before: Basis, now: Basis) -> list[Change]:
     """What differs: settings, then files, then stages that are needed."""
-    settings = differences(before.settings, now.settings)
-    found = [Change(name, f"{name} changed {values}") for name, values in settings.items()]
+    chinese = differences(before.settings, now.settings, absent="无")
+    found = [
+        Change(name, f"{name} changed {values}", f"{name} 改变（{chinese[name]}）")
+        for name, values in differences(before.settings, now.settings).items()
+    ]
     files = {_file(file) for of in before.files for file in of} ^ {_file(file) for of in now.files for file in of}
     if files or before.files != now.files:
-        found.append(Change("", f"{few(sorted({name for name, *_ in files})) or 'the order of its files'} changed"))
+        found.append(_changed(sorted({name for name, *_ in files}) or None))
     stages = [name for name in {**before.needs, **now.needs} if before.needs.get(name) != now.needs.get(name)]
-    return [*found, Change("", f"{few(stages)} changed")] if stages else found
+    return [*found, _changed(stages)] if stages else found
 
 
-def few(names: list[str]) -> str:
+def _changed(names: list[str] | None) -> Change:
+    """Files or stages; None for the order of files."""
+    if names is None:
+        return Change("", "the order of its files changed", "文件的次序改变")
+    return Change("", f"{few(names)} changed", f"{few(names, 'zh')} 改变")
+
+
+def few(names: list[str], language: Language = "en") -> str:
     """The first of many names, and how many more there are."""
-    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
-    return ", ".join(names[:FEW]) + more
+    left = len(names) - FEW
+    comma, more = ("、", f" 等 {len(names)} 项") if language == "zh" else (", ", f" and {left} more")
+    return comma.join(names[:FEW]) + (more if left > 0 else "")
 
 
 def without(settings: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:

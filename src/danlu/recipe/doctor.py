@@ -43,7 +43,7 @@ def examine(recipe: Recipe) -> bool:
         return True
     print_memory(recipe, gpu_here(), console)
     run_recipe(recipe, until="pack")
-    for notice in notices(build_stages(recipe)):
+    for notice in notices(build_stages(recipe), recipe.language):
         console.print(f"○ {notice}", markup=False, soft_wrap=True)
     jobs = [check(TrainingJob, stage.settings) for stage in build_stages(recipe) if stage.name in recipe.training()]
     _comment(recipe, {job.stage: training_stream(job).epoch for job in jobs}, console)

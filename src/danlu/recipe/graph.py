@@ -11,9 +11,31 @@ from typing import Any
 
 from danlu.ledger.files import atomic_file, fingerprint, make_folder, read_json
 from danlu.recipe.changes import Basis, Change, Files, changes, few, named_below, without
+from danlu.report.words import Language
 
 RECORD = "stage.json"
 PARKED = ".parked"
+WORDS = {
+    "en": {
+        "anew": "{name} starts anew, as {why}; what was there is kept in {place}",
+        "nothing known": "nothing says from what it was made",
+        "instead": "; {setting} goes on instead",
+        "on": "{name} goes on from what is there, though {why}",
+        "move": "; to begin anew move {folder} away",
+        "again": "{name}: {gone}; it is made again",
+        "gone": "{name}: {gone}; nothing that is to be done needs it",
+    },
+    "zh": {
+        "anew": "{name} 从头开始，因为 {why}；原有的结果留在 {place}",
+        "nothing known": "没有记录说明它由什么制成",
+        "instead": "；写上 {setting} 则接着做",
+        "on": "{name} 从已有的结果接着做，尽管 {why}",
+        "move": "；要从头开始，请移走 {folder}",
+        "again": "{name}：{gone}；将重新制作",
+        "gone": "{name}：{gone}；要做的事都用不到它",
+    },
+}
+"""Of what `notices` tells."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +61,7 @@ class Stage:
     open: tuple[str, ...] = ()
     goes_on: bool = False
     instead: str = ""
-    lacks: Callable[[], str] = lambda: ""
+    lacks: Callable[[Language], str] = lambda language: ""
     product: bool = False
 
     @property
@@ -131,24 +153,25 @@ def run_stages(stages: Sequence[Stage]) -> Iterator[Outcome]:
         yield Outcome(stage, "continued" if before else "finished", spent, parked)
 
 
-def notices(stages: Sequence[Stage]) -> Iterator[str]:
+def notices(stages: Sequence[Stage], language: Language = "en") -> Iterator[str]:
     """What `run_stages` will do to results that are there, said before the work: which stages are begun anew and which
     go on although something changed, and why.
     """
+    words = WORDS[language]
     for stage in stages:
         record, found = read_record(stage.folder), state(stage, stages)
         why = _changes(stage, record) if record else []
+        listed = few([change.zh if language == "zh" else change.en for change in why], language)
         if found == "stale":
-            told = _listed(why) if record else "nothing says from what it was made"
-            kept = f"what was there is kept in {_free_place(stage, record)}"
-            instead = f"; {stage.instead} goes on instead" if stage.instead and _only_open(stage, why) else ""
-            yield f"{stage.name} starts anew, as {told}; {kept}{instead}"
+            kept = _free_place(stage, record)
+            told = words["anew"].format(name=stage.name, why=listed if record else words["nothing known"], place=kept)
+            instead = stage.instead and _only_open(stage, why)
+            yield told + (words["instead"].format(setting=stage.instead) if instead else "")
         elif found == "unfinished" and why:
-            anew = f"; to begin anew move {stage.folder} away" if not stage.goes_on else ""
-            yield f"{stage.name} goes on from what is there, though {_listed(why)}{anew}"
-        elif record and record.finished and found in ("unchanged", "unfinished") and (gone := stage.lacks()):
-            what = "it is made again" if found == "unfinished" else "nothing that is to be done needs it"
-            yield f"{stage.name}: {gone}; {what}"
+            anew = "" if stage.goes_on else words["move"].format(folder=stage.folder)
+            yield words["on"].format(name=stage.name, why=listed) + anew
+        elif record and record.finished and found in ("unchanged", "unfinished") and (gone := stage.lacks(language)):
+            yield words["again" if found == "unfinished" else "gone"].format(name=stage.name, gone=gone)
 
 
 def with_needs(stage: Stage) -> list[Stage]:
@@ -158,7 +181,7 @@ def with_needs(stage: Stage) -> list[Stage]:
 
 def _missed(stage: Stage, among: Sequence[Stage]) -> bool:
     """Whether a finished stage lacks a part of what it made, and a stage that will run, or who asked, needs it."""
-    if not stage.lacks():
+    if not stage.lacks("en"):
         return False
     users = [other for other in among if stage.name in [needed.name for needed in with_needs(other)[1:]]]
     return stage.product or not users or any(state(user, among) != "unchanged" for user in users)
@@ -166,16 +189,14 @@ def _missed(stage: Stage, among: Sequence[Stage]) -> bool:
 
 def _changes(stage: Stage, record: Record) -> list[Change]:
     if record.basis is None:
-        return [Change("", "an older danlu made it and did not note from what")]
+        return [
+            Change("", "an older danlu made it and did not note from what", "制作它的旧版 danlu 没有记下由什么制成")
+        ]
     return changes(record.basis, stage.basis())
 
 
 def _only_open(stage: Stage, found: list[Change]) -> bool:
     return all(change.within(stage.open) for change in found)
-
-
-def _listed(found: list[Change]) -> str:
-    return few([change.words for change in found])
 
 
 def read_record(folder: Path) -> Record | None:

@@ -58,7 +58,7 @@ def run_recipe(recipe: Recipe, until: str | None = None) -> list[Outcome]:
     wanted = _wanted(build_stages(recipe), until)
     _require_fit(recipe, wanted)
     with sole_user(recipe.out):
-        for notice in notices(wanted):
+        for notice in notices(wanted, recipe.language):
             console.print(notice, markup=False, soft_wrap=True)
         renamed, outcomes = name_run(recipe.out, recipe.name), []
         for outcome in run_stages(wanted):
