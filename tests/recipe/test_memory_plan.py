@@ -143,7 +143,7 @@ def test_a_dry_run_says_what_steps_take_before_the_text_is_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = Path(__file__).with_name("small.yaml")
-    print_plan(load_recipe(small, [f"out={tmp_path / 'out'}", "sft.train.steps=null"]))
+    print_plan(load_recipe(small, [f"out={tmp_path / 'out'}", "sft.train.steps=null", "language=en"]))
     told = planned_rows(capsys.readouterr().out)
     assert told["pretrain"][0] == "≈ 4.1k", "4 steps of 8 rows of 128 tokens"
     assert told["dpo"][0] == "≈ 6.14k", "3 steps of 4 pairs, each twice 256 tokens"

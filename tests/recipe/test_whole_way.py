@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import transformers
+from rich.cells import cell_len
 
 import danlu
 from danlu.ledger.errors import UserError
@@ -108,15 +109,27 @@ def test_inspect_shows_counts_and_rows(out: Path, tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize("columns", ["80", "120"])
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("en", ["new", "parameters", "checkpoints", "tokens seen", "not there yet", "Times assume 40%"]),
+        ("zh", ["新的", "参数", "检查点", "所见词元", "尚不存在", "的 40% 估计", "pack/sft、"]),
+    ],
+)
 def test_a_plan_spends_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    columns: str,
+    language: str,
+    words: list[str],
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
-    print_plan(load_recipe(SMALL, [f"out={tmp_path / 'planned'}"]))
+    print_plan(load_recipe(SMALL, [f"out={tmp_path / 'planned'}", f"language={language}"]))
     said = capsys.readouterr().out
-    for word in ("pack/pretrain", "tokenizer", "parameters", "checkpoints", "tokens seen", "conversations"):
+    for word in ("pack/pretrain", "tokenizer", "conversations", *words):
         assert word in said, "no word is cut"
-    assert "…" not in said and max(map(len, said.splitlines())) <= int(columns)
+    assert "…" not in said and max(map(cell_len, said.splitlines())) <= int(columns)
     assert not list(tmp_path.iterdir())
 
 
@@ -124,7 +137,7 @@ def test_a_plan_without_training_tells_nothing_of_it(tmp_path: Path, capsys: pyt
     nothing = [f"{name}=null" for name in ("tokenizer", "model", "pretrain", "sft", "dpo", "evaluate")]
     print_plan(load_recipe(SMALL, [f"out={tmp_path / 'planned'}", *nothing]))
     said = capsys.readouterr().out
-    assert "clean" in said and "training" not in said and "GFLOP" not in said
+    assert "clean" in said and "训练" not in said and "GFLOP" not in said
 
 
 def test_a_plan_tells_the_mix(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +150,7 @@ def test_a_plan_tells_the_mix(out: Path, capsys: pytest.CaptureFixture[str]) -> 
     danlu.run(recipe, until="pack")
     capsys.readouterr()
     print_plan(recipe)
-    lines = [line.split() for line in capsys.readouterr().out.split("What training sees")[1].splitlines()]
+    lines = [line.split() for line in capsys.readouterr().out.split("训练所见")[1].splitlines()]
     shares = {line[3]: line[7] for line in lines if len(line) > 8 and line[1] == "sft"}
     assert shares == {"a": "80.0%", "b": "20.0%"}
     mix = (read_manifest(out / "pack/sft") or {})["mix"]

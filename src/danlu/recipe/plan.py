@@ -18,6 +18,7 @@ from danlu.ledger.progress import brief, duration, memory_size
 from danlu.model.settings import parameters, training_flops
 from danlu.recipe.build import build_stages
 from danlu.recipe.graph import Stage, notices, state
+from danlu.recipe.plan_words import WORDS
 from danlu.recipe.settings import Recipe, TrainingStage
 from danlu.recipe.starts import starting_shape
 from danlu.text.files import source_files
@@ -30,7 +31,6 @@ from danlu.train.tune_settings import trained_share
 
 BYTES_A_TOKEN = 3.9  # zh and en text under a 151k vocabulary, measured on the shared corpora
 USEFUL_SHARE = 0.4  # of the measured matrix product that a small model's training reaches
-NOT_THERE = "not there yet"
 PASSES = {"dpo": 4 / 3}
 """Over the packed tokens, both answers of a pair among them: a forward pass of the reference is a third. In kto half of
 the tokens are only looked at, which comes to one pass.
@@ -61,39 +61,35 @@ class Cost:
 
 def print_plan(recipe: Recipe) -> None:
     """Prints each stage's state and, for training, tokens, memory, disk and time on this machine."""
-    console = Console()
+    console, words = Console(), WORDS[recipe.language]
     stages = {stage.name: stage for stage in build_stages(recipe)}
-    table = Table(*_whole("stage", "state"), "input", title=recipe.name)
-    figures = _whole("stage", "tokens", "parameters", "memory", "checkpoints", "time")
-    taken = Table(*figures, title="What training takes")
+    table = Table(*_whole(words, "stage", "state"), words["input"], title=recipe.name)
+    figures = _whole(words, "stage", "tokens", "parameters", "memory", "checkpoints", "time")
+    taken = Table(*figures, title=words["takes"])
     rate, mixes = matmul_rate() if recipe.training() else 0.0, dict[str, Mix]()
     for name, stage in stages.items():
-        table.add_row(name, state(stage, [*stages.values()]), _input(stage))
+        table.add_row(name, words[state(stage, [*stages.values()])], _input(stage, words))
         section = recipe.training().get(name)
         if section is not None:
             mixes[name] = mix_of(section, stages[f"pack/{name}"])
             cost = estimate(recipe, name, section, mixes[name], rate)
             taken.add_row(
                 name,
-                NOT_THERE if cost.tokens is None else f"{cost.about}{brief(cost.tokens)}",
+                words["not there"] if cost.tokens is None else f"{cost.about}{brief(cost.tokens)}",
                 brief(cost.parameters),
                 memory_size(cost.memory),
                 f"{brief(cost.disk)}B",
                 "" if cost.seconds is None else f"{cost.about}{duration(cost.seconds)}",
             )
     console.print(table)
-    for notice in notices([*stages.values()]):
+    for notice in notices([*stages.values()], recipe.language):
         console.print(notice, markup=False, soft_wrap=True)
     if not mixes:
         return
     console.print(taken)
-    console.print(_mix_table(mixes))
-    console.print(
-        f"Times assume {USEFUL_SHARE:.0%} of the {rate / 1e9:.0f} GFLOP/s that a matrix product reached here just now; "
-        "tokens marked ≈ are the text's size, as the files' sizes let expect it, over "
-        f"{BYTES_A_TOKEN} bytes, or what `steps` steps have room for; memory is that of a step on one "
-        "device here. `danlu doctor` says it part by part, for other GPUs too (--gpu), and measures the heaviest batch."
-    )
+    console.print(_mix_table(mixes, words))
+    how = words["how"].format(share=USEFUL_SHARE, rate=rate / 1e9, bytes=BYTES_A_TOKEN)
+    console.print(how, markup=False)
 
 
 def mix_of(section: TrainingStage, pack: Stage) -> Mix:
@@ -141,21 +137,21 @@ def expected_tokens(section: TrainingStage, mix: Mix, unit: str) -> tuple[float 
     return seen, "" if mix.measured else "≈ "
 
 
-def _mix_table(mixes: dict[str, Mix]) -> Table:
+def _mix_table(mixes: dict[str, Mix], words: dict[str, str]) -> Table:
     """By source: tokens, their share of the mix, how often they come, and what that makes."""
-    figures = _whole("tokens", "share", "epochs", "tokens seen")
-    table = Table(*_whole("stage"), Column("source", overflow="fold"), *figures, title="What training sees")
+    figures = _whole(words, "tokens", "share", "epochs", "seen")
+    table = Table(*_whole(words, "stage"), Column(words["source"], overflow="fold"), *figures, title=words["sees"])
     for stage, mix in mixes.items():
         about = "" if mix.measured else "≈ "
         for name, of in mix.portions.items():
             known = [f"{about}{brief(of.tokens)}", f"{of.share:.1%}", f"{of.epochs:.3g}", f"{about}{brief(of.seen)}"]
-            table.add_row(stage, name, *(known if of.tokens else [NOT_THERE]))
+            table.add_row(stage, name, *(known if of.tokens else [words["not there"]]))
     return table
 
 
-def _whole(*heads: str) -> list[Column]:
+def _whole(words: dict[str, str], *heads: str) -> list[Column]:
     """Columns whose words are never cut, however narrow the terminal is."""
-    return [Column(head, no_wrap=True) for head in heads]
+    return [Column(words[head], no_wrap=True) for head in heads]
 
 
 def matmul_rate() -> float:
@@ -173,11 +169,12 @@ def matmul_rate() -> float:
     return 2 * side**3 / best
 
 
-def _input(stage: Stage) -> str:
+def _input(stage: Stage, words: dict[str, str]) -> str:
     files = [file for path in stage.sources for file in _files(path)]
     if not files:
-        return ", ".join(needed.name for needed in stage.needs)
-    return f"{len(files)} files, {brief(sum(file.stat().st_size for file in files))}B"
+        return words["comma"].join(needed.name for needed in stage.needs)
+    size = sum(file.stat().st_size for file in files)
+    return words["files"].format(count=len(files), size=brief(size))
 
 
 def _size(source: SourceSettings) -> int:
