@@ -87,6 +87,7 @@ thread_local Fiber* now;
 thread_local ucontext_t scheduler;
 thread_local std::mt19937 chance;
 thread_local std::vector<std::function<void()>> copies;        // on their way, in no order
+thread_local long until_lost;  // words until one is lost
 thread_local std::map<u32*, std::deque<u32>> words;            // on their way, in order for each place
 
 inline void yield() {
@@ -139,10 +140,9 @@ inline uint4 fetch16(const void* from) { return *(const uint4*)from; }
 inline uint2 fetch8(const void* from) { return *(const uint2*)from; }
 inline u32 fetch4(const void* from) { return *(const u32*)from; }
 inline void bring(const void*) {}
-struct Patience {  // `emulate` has it
-    void spend() {}
-};
-inline void tell(u32* word, u32 bits) { words[word].push_back(bits); }
+inline void tell(u32* word, u32 bits) {
+    if (--until_lost) words[word].push_back(bits);
+}
 inline u32 ask4(const u32* word) { return yield(), *word; }
 inline uint2 ask8(const u32* at) { return {ask4(at), ask4(at + 1)}; }
 inline uint4 ask16(const u32* at) { return {ask4(at), ask4(at + 1), ask4(at + 2), ask4(at + 3)}; }
@@ -184,12 +184,13 @@ inline void copy(void* to, const void* from, u32 bytes, Barrier& barrier) {
 
 // ---- Running
 
-// Lets `threads` threads of `programs` programs run `step` to its end. False where nothing went on for a long time.
+// Lets `threads` threads of `programs` programs run `step` to its end; with `lose` that word of all is lost. False where
+// nothing went on for a long time.
 template <class Step>
-bool emulate(int programs, int threads, int memory, unsigned seed, Step step) {
+bool emulate(int programs, int threads, int memory, unsigned seed, long lose, Step step) {
     static thread_local Step* body;
     body = &step;
-    chance.seed(seed);
+    chance.seed(seed), until_lost = lose;
     std::vector<Program> all(programs);
     std::vector<Fiber> fibers(programs * threads);
     for (int i = 0; i < programs * threads; ++i) {

@@ -3,6 +3,6 @@
 #include "emulated_gpu.h"
 #include "step_cuda.cu"
 
-extern "C" bool run(const Model* model, unsigned seed) {
-    return emulate(PROGRAMS, THREADS + 32, MEMORY, seed, [=] { row_step(*model); });
+extern "C" bool run(const Model* model, unsigned seed, long lose) {
+    return emulate(PROGRAMS, THREADS + 32, MEMORY, seed, lose, [=] { row_step(*model); });
 }

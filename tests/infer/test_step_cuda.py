@@ -13,6 +13,7 @@ from torch import Tensor
 
 import danlu.infer.step_cuda as step_cuda
 from danlu.infer.cache import Cache
+from danlu.infer.graphs import DecodingGraphs
 from danlu.infer.step_cuda import SOURCE, Model, RowStep
 from danlu.model.decoder import Decoder
 from danlu.model.parts import initialise
@@ -38,13 +39,13 @@ class Emulated:
     """step_cuda.cu on a GPU that does not exist, with as few multiprocessors as the rows allow."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self.seed = folder, 0
+        self._folder, self.seed, self.lose = folder, 0, 0
 
     def __call__(self, device: torch.device, names: dict[str, int]) -> step_cuda.Kernel:
         library = self._folder / f"{'-'.join(map(str, names.values()))}.so"
         here = Path(__file__).parent
         rows = max(2 * names["MLP"], names["HIDDEN"], names["HEAD"] * (names["QUERIES"] + 2) * names["KV_HEADS"])
-        names = {"PROGRAMS": -(-rows // 190), "MEMORY": MEMORY, **names}
+        names = {"PROGRAMS": -(-rows // 190), "MEMORY": MEMORY, "PATIENCE": 4_096, **names}
         defined = [f"-D{name}={size}" for name, size in names.items()]
         places = [f"-I{here}", f"-I{SOURCE.parent}"]
         command = [str(COMPILER), "-std=c++17", "-O1", "-w", "-shared", "-fPIC", *places, *defined]
@@ -54,7 +55,9 @@ class Emulated:
         run.restype = ctypes.c_bool
 
         def kernel(model: Model) -> None:
-            assert run(ctypes.byref(model), self.seed), "the programs wait for one another for ever"
+            assert run(ctypes.byref(model), self.seed, ctypes.c_long(self.lose)), (
+                "the programs wait for one another for ever"
+            )
 
         return kernel
 
@@ -161,6 +164,18 @@ def test_a_weight_that_is_not_a_number_is_told(built: Emulated) -> None:
     assert step.logits(torch.tensor([[1], [3]])).isnan().all()
 
 
+def test_programs_that_wait_in_vain_give_up_and_say_so(built: Emulated) -> None:
+    decoder = decoder_of(SHAPES["biases"])
+    cache = filled(decoder, 64, None)
+    step, inputs = RowStep(decoder, cache, turns_of(decoder, cache), built), torch.tensor([[1], [3]])
+    assert not step.logits(inputs).isnan().any() and not step.lost()
+    for lose in (5, 700, 2_000):
+        built.lose = lose
+        again = RowStep(decoder, cache, turns_of(decoder, cache), built)
+        assert again.logits(inputs).isnan().any() and again.lost()
+    built.lose = 0
+
+
 def test_compiles_for_hopper() -> None:
     pytest.importorskip("cuda.bindings")
     names = {"LAYERS": 48, "HIDDEN": 1024, "MLP": 4864, "VOCAB": 151_936, "KV_HEADS": 4, "QUERIES": 4, "HEAD": 64}
@@ -170,10 +185,28 @@ def test_compiles_for_hopper() -> None:
         step_cuda.compiled("sm_90", {**options, "MLP": 16_384})
 
 
-@pytest.mark.prove
-@pytest.mark.skipif(
+on_hopper = pytest.mark.skipif(
     not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != 9, reason="needs a Hopper GPU"
 )
+
+
+@on_hopper
+def test_several_kernels_go_on_where_the_one_gave_up() -> None:
+    decoder = decoder_of(SHAPES["biases"])
+    cache = filled(decoder, 64, None)
+    cache.layers = [(keys.cuda(), values.cuda()) for keys, values in cache.layers]
+    graphs = DecodingGraphs(decoder.cuda(), cache)
+    logits, (tokens, _) = graphs.logits([300], [5]), graphs.likeliest([300], [5], begun=False, goes_on=True)
+    assert graphs._alone is not None
+    graphs._alone._kept[-1].fill_(1)
+    with pytest.warns(UserWarning, match="several kernels go on"):
+        assert graphs.likeliest([300], [5], begun=False, goes_on=False)[0] == tokens
+    assert graphs._alone is None
+    torch.testing.assert_close(graphs.logits([300], [5]), logits, rtol=2**-6, atol=float(logits.abs().max()) / 50)
+
+
+@pytest.mark.prove
+@on_hopper
 @pytest.mark.parametrize("name", ["biases", "norms of heads"])
 def test_the_same_on_a_gpu_and_every_time(name: str) -> None:
     decoder = decoder_of(SHAPES[name])

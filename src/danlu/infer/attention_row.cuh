@@ -61,13 +61,14 @@ void turn(Attention& s, const Model& m, const Layer& layer, const Attended& a, c
 #pragma unroll 1
     for (int head = threadIdx.x / 32; head < QUERIES + 2; head += WARPS) {
         const u32* words = m.qkv + (a.head * (QUERIES + 2) + head) * HEAD + lane;
+        Patience patience{m.lost};
         u32 found[2 * PAIRS];
         float x[2 * PAIRS], square = 0, factor = 1;
 #pragma unroll
         for (int i = 0; i < 2 * PAIRS; ++i) found[i] = ask4(words + 32 * i);
 #pragma unroll
         for (int i = 0; i < 2 * PAIRS; ++i) {
-            for (Patience patience; (found[i] ^ number) & 0xff; found[i] = ask4(words + 32 * i)) patience.spend();
+            while ((found[i] ^ number) & 0xff && patience.lasts()) found[i] = ask4(words + 32 * i);
             x[i] = value(found[i]), square = fmaf(x[i], x[i], square);
         }
         __syncwarp();
@@ -201,7 +202,8 @@ void take_attended(Shared& s, const Model& m, int pieces, u32 number) {
         float peak = -1e30f, total = 0;
         float4 mixed = make_float4(0, 0, 0, 0);
         const u32 *from = m.pieces + at, *share_from = m.shares + at / HEAD * 2;
-        await(from, number);
+        Patience patience{m.lost};
+        await(from, number, patience);
         uint4 found[PIECES];
         uint2 share[PIECES];
 #pragma unroll
@@ -211,8 +213,8 @@ void take_attended(Shared& s, const Model& m, int pieces, u32 number) {
 #pragma unroll
         for (int i = 0; i < PIECES; ++i) {
             if (i >= pieces) break;
-            for (Patience patience; !told(found[i], number); found[i] = ask16(from + i * OWN)) patience.spend();
-            for (Patience patience; !told(share[i], number); share[i] = ask8(share_from + i * 2 * HEADS)) patience.spend();
+            while (!told(found[i], number) && patience.lasts()) found[i] = ask16(from + i * OWN);
+            while (!told(share[i], number) && patience.lasts()) share[i] = ask8(share_from + i * 2 * HEADS);
             const float whole = value(share[i].x) + value(share[i].y), higher = fmaxf(peak, whole);
             const float shrink = power(peak - higher), by = power(whole - higher);
             const float4 x = values(found[i]);

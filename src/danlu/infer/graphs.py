@@ -4,6 +4,7 @@ longer to ask for than to run, and a graph asks for all of them at once.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import cast
 
@@ -56,6 +57,7 @@ class DecodingGraphs:
         self._moves = 0
         self._ahead: Captured | None = None
         self._alone: RowStep | None = None
+        self._one_kernel = RowStep.fit(decoder)
 
     @staticmethod
     def fit(decoder: Decoder) -> bool:
@@ -77,7 +79,8 @@ class DecodingGraphs:
 
     def logits(self, tokens: list[int], positions: list[int], pick_BN: Tensor | None = None) -> Tensor:
         """float32 [B, V]; `tokens` are the newest of each row, at `positions`; `pick_BN` as the decoder takes it."""
-        return self._run(tokens, positions, pick_BN).logits[: len(tokens)].float()
+        found = self._run(tokens, positions, pick_BN).logits[: len(tokens)].float()
+        return self.logits(tokens, positions, pick_BN) if len(tokens) == 1 and self._gave_up() else found
 
     def likeliest(
         self, tokens: list[int], positions: list[int], pick_BN: Tensor | None = None, *, begun: bool, goes_on: bool
@@ -98,7 +101,19 @@ class DecodingGraphs:
             step.graph.replay()
             self._ahead = step
         done.synchronize()
-        return [part[: len(tokens)] for part in step.told.tolist()]
+        found = [part[: len(tokens)] for part in step.told.tolist()]
+        if any(found[1]) and self._gave_up():
+            return self.likeliest(tokens, positions, pick_BN, begun=False, goes_on=goes_on)
+        return found
+
+    def _gave_up(self) -> bool:
+        """Whether the one kernel was of no use; it is not taken again then."""
+        if self._alone is None or not self._alone.lost():
+            return False
+        warnings.warn("the kernel for one sequence waited in vain on this GPU: several kernels go on", stacklevel=2)
+        self._captured.clear()
+        self._alone, self._ahead, self._one_kernel = None, None, False
+        return True
 
     def _moved(self) -> bool:
         # An address would not do: memory that was given back is given out again.
@@ -109,7 +124,7 @@ class DecodingGraphs:
             self._captured.clear()
             self._pool = torch.cuda.graph_pool_handle()
             self._turns = turns_of(self._decoder, self._cache)
-            self._alone = RowStep(self._decoder, self._cache, self._turns) if RowStep.fit(self._decoder) else None
+            self._alone = RowStep(self._decoder, self._cache, self._turns) if self._one_kernel else None
             self._moves = self._cache.moves
         rows = min(1 << (len(tokens) - 1).bit_length(), self._cache.rows)
         adapters = 0 if pick_BN is None else pick_BN.shape[1]

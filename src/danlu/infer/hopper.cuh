@@ -55,14 +55,6 @@ u32 fetch4(const void* from) {
 // On its way to where it is quickly read.
 void bring(const void* line) { asm volatile("prefetch.global.L2::evict_last [%0];" ::"l"(line)); }
 
-// Of who waits: a wait that does not end, ends the step with an error.
-struct Patience {
-    u32 left = 1u << 26;  // times a microsecond, or less
-    void spend() {
-        if (!--left) __trap();
-    }
-};
-
 // What other programs see, and what they have written.
 void tell(u32* word, u32 bits) {
     asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(word), "r"(bits) : "memory");
@@ -109,13 +101,11 @@ void promise(Barrier& barrier, u32 bytes) {  // and arrive
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address(&barrier)), "r"(bytes) : "memory");
 }
 void wait(const Barrier& barrier, u32 phase) {
-    Patience patience;
-    for (u32 done = 0;;) {
+    u32 done;
+    do {
         asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
                      : "=r"(done) : "r"(address(&barrier)), "r"(phase) : "memory");
-        if (done) return;
-        patience.spend();
-    }
+    } while (!done);
 }
 
 // Copies to shared memory while the program goes on; what is read once makes no way for itself in the cache.

@@ -2,10 +2,6 @@
 // weight. One warp fetches weights into a ring in shared memory, as fast as memory gives them and far ahead of their
 // use, so that memory works on while programs wait for one another; the other warps multiply.
 //
-// Programs hand each other vectors as words: a float32 whose last 8 bits are the layer's number from 1. Who reads asks
-// until the number is right, so a value and the news of it are one access (as NCCL's LL protocol has it). A word is
-// written again only when every program has written something that it could not have known before reading it.
-//
 // Set by step_cuda.py: PROGRAMS, MEMORY (of a program, in bytes), LAYERS, HIDDEN, MLP, VOCAB, KV_HEADS, QUERIES (heads
 // that share a key), HEAD (its size), BIASED, QK_NORM.
 
@@ -42,6 +38,7 @@ struct Model {
     const float *cos, *sin;   // [L, HEAD / 2]
     const long long* inputs;  // the token, its position
     u32 *qkv, *pieces, *shares, *middle, *inner, *x;  // words
+    u32* lost;  // not 0 when a program has waited in vain: none waits for words any more, and logits are NaN
     bf16* logits;
     float eps, head_eps;
     int window;
@@ -69,45 +66,7 @@ struct Shared : Work {
 };
 static_assert(sizeof(Shared) <= MEMORY, "");
 
-// ---- Words
-
-void publish(u32* word, float value, u32 number) {
-    u32 bits = __float_as_uint(value);
-    if (value - value == 0.0f) bits += 0x80;  // no infinity, no NaN
-    tell(word, (bits & ~0xffu) | number);
-}
-bool told(uint4 v, u32 number) {
-    return (((v.x ^ number) | (v.y ^ number) | (v.z ^ number) | (v.w ^ number)) & 0xff) == 0;
-}
-bool told(uint2 v, u32 number) { return (((v.x ^ number) | (v.y ^ number)) & 0xff) == 0; }
-float value(u32 word) { return __uint_as_float(word & ~0xffu); }
-float4 values(uint4 v) { return make_float4(value(v.x), value(v.y), value(v.z), value(v.w)); }
-
-// One lane of a warp asks until it is told: were all to ask so, memory would have no time for anything else.
-void await(const u32* words, u32 number) {
-    if (threadIdx.x % 32 == 0)
-        for (Patience patience; !told(ask16(words), number);) patience.spend();
-    __syncwarp();
-}
-
-// N times four words from `words` on, THREADS times four apart, as far as there are `count`: asked for all at once.
-template <int N, class Take>
-void ask_all(const u32* words, int count, u32 number, Take take) {
-    uint4 found[N];
-    if (N > 1 && 4 * (threadIdx.x & ~31) < count) await(words + 4 * threadIdx.x, number);
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-        const int at = 4 * (i * THREADS + threadIdx.x);
-        found[i] = at < count ? ask16(words + at) : make_uint4(0, 0, 0, 0);
-    }
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-        const int at = 4 * (i * THREADS + threadIdx.x);
-        if (at >= count) break;
-        for (Patience patience; !told(found[i], number); found[i] = ask16(words + at)) patience.spend();
-        take(i, at, values(found[i]));
-    }
-}
+#include "words.cuh"
 
 // ---- The ring
 
@@ -270,9 +229,9 @@ struct Scaled {
     }
 };
 
-void take_scaled(Shared& s, const Scales& scales, const u32* words, u32 number) {
+void take_scaled(Shared& s, const Scales& scales, const u32* words, u32 number, Patience patience) {
     Scaled scaled{s, scales};
-    ask_all<SPANS>(words, HIDDEN, number, [&](int span, int at, float4 x) { scaled.take(span, at, x); });
+    ask_all<SPANS>(words, HIDDEN, number, patience, [&](int span, int at, float4 x) { scaled.take(span, at, x); });
     scaled.done();
 }
 
@@ -357,7 +316,7 @@ void multiply_all(Shared& s, const Model& m) {
         Held ahead;
         ahead.fetch(of, a, a.start + thread / 32 * 8);
         const float bias = BIASED && thread < qkv.count ? single(of.bias[qkv.first + thread]) : 0.0f;
-        if (layer) take_scaled(s, scales, m.x, layer);
+        if (layer) take_scaled(s, scales, m.x, layer, {m.lost});
         else take_embedded(s, scales, row);
         products<HIDDEN>(s, place, qkv.count, [&](int first, int count, auto total) {
             if (thread < count) publish(m.qkv + qkv.first + thread, total(thread) * root(s, m.eps) + bias, number);
@@ -366,7 +325,7 @@ void multiply_all(Shared& s, const Model& m) {
         scales.fetch(of.mlp_norm);
         take_attended(s, m, a.pieces, number);
         products<OWN>(s, place, hidden.count, grow(m.middle, number));
-        take_scaled(s, scales, m.middle, number);
+        take_scaled(s, scales, m.middle, number, {m.lost});
         products<HIDDEN>(s, place, 2 * mlp.count, [&](int first, int count, auto total) {
             if (thread >= mlp.count) return;
             const float by = root(s, m.eps), gate = total(thread) * by, up = total(mlp.count + thread) * by;
@@ -374,14 +333,15 @@ void multiply_all(Shared& s, const Model& m) {
         });
         scales.fetch(layer + 1 < LAYERS ? s.layers[layer + 1].attention_norm : m.norm);
         ask_all<(MLP + 4 * THREADS - 1) / (4 * THREADS)>(
-            m.inner, MLP, number, [&](int, int at, float4 x) { keep(s, at, x); });
+            m.inner, MLP, number, {m.lost}, [&](int, int at, float4 x) { keep(s, at, x); });
         sync<THREADS>();
         products<MLP>(s, place, hidden.count, grow(m.x, number));
     }
-    take_scaled(s, scales, m.x, LAYERS);
+    take_scaled(s, scales, m.x, LAYERS, {m.lost});
+    const bool lost = ask4(m.lost);
     products<HIDDEN>(s, place, vocabulary.count, [&](int first, int count, auto total) {
         const float by = root(s, m.eps);
-        if (thread < count) m.logits[vocabulary.first + first + thread] = rounded(total(thread) * by);
+        if (thread < count) m.logits[vocabulary.first + first + thread] = lost ? 0x7fff : rounded(total(thread) * by);
     });
 }
 

@@ -19,12 +19,12 @@ from danlu.infer.cache import Cache
 from danlu.model.decoder import Block, Decoder
 
 SOURCE = Path(__file__).with_suffix(".cu")
-INCLUDED = ("hopper.cuh", "attention_row.cuh")
+INCLUDED = ("hopper.cuh", "words.cuh", "attention_row.cuh")
 THREADS = 9 * 32
 PIECES = 8  # as in step_cuda.cu
 _ROWS = 190  # of a weight that a program has at most; of gate and up together
 _HIDDEN = 1024  # at most: starts of kernels weigh less where layers are wider, and there it is not measured
-_WORDS = ("qkv", "pieces", "shares", "middle", "inner", "x")
+_WORDS = ("qkv", "pieces", "shares", "middle", "inner", "x", "lost")
 
 
 class Model(ctypes.Structure):
@@ -62,7 +62,7 @@ class RowStep:
         blocks: list[Any] = list(decoder.blocks)
         own, heads, width = shape.heads * shape.head_size, shape.kv_heads, shape.hidden_size
         qkv, pieces = own + 2 * heads * shape.head_size, PIECES * own
-        sizes = (qkv, pieces, 2 * PIECES * shape.heads, width, shape.mlp_size, width)
+        sizes = (qkv, pieces, 2 * PIECES * shape.heads, width, shape.mlp_size, width, 1)
         words = [torch.zeros(size, dtype=torch.int32, device=weight.device) for size in sizes]
         held = list(chain.from_iterable(map(_read, blocks, cache.layers)))
         table = torch.tensor([0 if part is None else part.data_ptr() for part in held]).to(weight.device)
@@ -120,6 +120,12 @@ class RowStep:
         self._model.inputs = inputs_21.data_ptr()
         self._kernel(self._model)
         return self._logits
+
+    def lost(self) -> bool:
+        """Whether programs have waited for one another in vain, as where something else holds multiprocessors for long:
+        logits are NaN since then. Waits for the GPU.
+        """
+        return bool(self._kept[-1].item())
 
 
 def _read(block: Block, cached: tuple[Tensor, Tensor]) -> tuple[Tensor | None, ...]:
