@@ -45,7 +45,7 @@ class Emulated:
         library = self._folder / f"{'-'.join(map(str, names.values()))}.so"
         here = Path(__file__).parent
         rows = max(2 * names["MLP"], names["HIDDEN"], names["HEAD"] * (names["QUERIES"] + 2) * names["KV_HEADS"])
-        names = {"PROGRAMS": -(-rows // 190), "MEMORY": MEMORY, "PATIENCE": 4_096, **names}
+        names = {"PROGRAMS": -(-rows // step_cuda.ROWS), "MEMORY": MEMORY, **names, "PATIENCE": 4_096}
         defined = [f"-D{name}={size}" for name, size in names.items()]
         places = [f"-I{here}", f"-I{SOURCE.parent}"]
         command = [str(COMPILER), "-std=c++17", "-O1", "-w", "-shared", "-fPIC", *places, *defined]
@@ -178,7 +178,16 @@ def test_programs_that_wait_in_vain_give_up_and_say_so(built: Emulated) -> None:
 
 def test_compiles_for_hopper() -> None:
     pytest.importorskip("cuda.bindings")
-    names = {"LAYERS": 48, "HIDDEN": 1024, "MLP": 4864, "VOCAB": 151_936, "KV_HEADS": 4, "QUERIES": 4, "HEAD": 64}
+    names = {
+        **step_cuda.TUNED,
+        "LAYERS": 48,
+        "HIDDEN": 1024,
+        "MLP": 4864,
+        "VOCAB": 151_936,
+        "KV_HEADS": 4,
+        "QUERIES": 4,
+        "HEAD": 64,
+    }
     options = {"PROGRAMS": 132, "MEMORY": 232_448, **names, "BIASED": 1, "QK_NORM": 0}
     assert step_cuda.compiled("sm_90", options).startswith(b"\x7fELF")
     with pytest.raises(RuntimeError, match="too many rows for a program"):
@@ -198,7 +207,7 @@ def test_several_kernels_go_on_where_the_one_gave_up() -> None:
     graphs = DecodingGraphs(decoder.cuda(), cache)
     logits, (tokens, _) = graphs.logits([300], [5]), graphs.likeliest([300], [5], begun=False, goes_on=True)
     assert graphs._alone is not None
-    graphs._alone._kept[-1].fill_(1)
+    graphs._alone._lost.fill_(1)
     with pytest.warns(UserWarning, match="several kernels go on"):
         assert graphs.likeliest([300], [5], begun=False, goes_on=False)[0] == tokens
     assert graphs._alone is None

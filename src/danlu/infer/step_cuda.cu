@@ -2,18 +2,18 @@
 // weight. One warp fetches weights into a ring in shared memory, as fast as memory gives them and far ahead of their
 // use, so that memory works on while programs wait for one another; the other warps multiply.
 //
-// Set by step_cuda.py: PROGRAMS, MEMORY (of a program, in bytes), LAYERS, HIDDEN, MLP, VOCAB, KV_HEADS, QUERIES (heads
-// that share a key), HEAD (its size), BIASED, QK_NORM.
+// Set by step_cuda.py: PROGRAMS, MEMORY (of a program, in bytes), WARPS (of a program, that multiply), GROUP (rows whose
+// sums it puts together at once), PIECES (of the keys, at most), PATIENCE (how often a word is asked for); of the model
+// LAYERS, HIDDEN, MLP, VOCAB, KV_HEADS, QUERIES (heads that share a key), HEAD (its size), BIASED, QK_NORM.
 
 #include "hopper.cuh"
 
-constexpr int WARPS = 8, THREADS = 32 * WARPS;  // that multiply
+constexpr int THREADS = 32 * WARPS;              // that multiply
 constexpr int SLICE = 1024, TILE = 8;            // elements and rows of a tile
 constexpr int PITCH = 2 * SLICE + 64;            // bytes from row to row: two rows lie in other banks
 constexpr int CHUNKS = SLICE / WARPS / 32;       // of 32 elements, a warp's share of a slice
 constexpr int FLIGHT = 3;                        // tiles on their way at once: more would hold words up
-constexpr int GROUP = 192;                       // rows whose sums are put together at once
-constexpr int PIECES = 8, KEYS = 8 * WARPS;      // of a row's keys at most; keys that a program sees at once
+constexpr int KEYS = 8 * WARPS;                  // that a program sees at once
 constexpr int PIECE = 64;                        // keys of a piece, unless there are more than so many pieces
 constexpr int HEADS = KV_HEADS * QUERIES, OWN = HEADS * HEAD, QKV = OWN + 2 * KV_HEADS * HEAD;
 constexpr int SPANS = (HIDDEN + 4 * THREADS - 1) / (4 * THREADS);

@@ -20,9 +20,11 @@ from danlu.model.decoder import Block, Decoder
 
 SOURCE = Path(__file__).with_suffix(".cu")
 INCLUDED = ("hopper.cuh", "words.cuh", "attention_row.cuh")
-THREADS = 9 * 32
-PIECES = 8  # as in step_cuda.cu
-_ROWS = 190  # of a weight that a program has at most; of gate and up together
+TUNED = {"WARPS": 8, "GROUP": 192, "PIECES": 8, "PATIENCE": 2**20}
+"""Names that step_cuda.cu takes beside the model's. So often a word is asked for in half a second, where a step takes a
+thousandth of one.
+"""
+ROWS = TUNED["GROUP"] - 2  # of a weight that a program has at most, of gate and up together: shares differ by one
 _HIDDEN = 1024  # at most: starts of kernels weigh less where layers are wider, and there it is not measured
 _WORDS = ("qkv", "pieces", "shares", "middle", "inner", "x", "lost")
 
@@ -61,8 +63,8 @@ class RowStep:
         shape, weight = decoder.settings, decoder.embed.weight
         blocks: list[Any] = list(decoder.blocks)
         own, heads, width = shape.heads * shape.head_size, shape.kv_heads, shape.hidden_size
-        qkv, pieces = own + 2 * heads * shape.head_size, PIECES * own
-        sizes = (qkv, pieces, 2 * PIECES * shape.heads, width, shape.mlp_size, width, 1)
+        qkv, pieces = own + 2 * heads * shape.head_size, TUNED["PIECES"]
+        sizes = (qkv, pieces * own, 2 * pieces * shape.heads, width, shape.mlp_size, width, 1)
         words = [torch.zeros(size, dtype=torch.int32, device=weight.device) for size in sizes]
         held = list(chain.from_iterable(map(_read, blocks, cache.layers)))
         table = torch.tensor([0 if part is None else part.data_ptr() for part in held]).to(weight.device)
@@ -70,13 +72,14 @@ class RowStep:
         self.tickets_1K = torch.zeros(1, heads, dtype=torch.int32, device=weight.device)
         """For `take_likeliest`."""
         ends = (weight, decoder.norm.weight, decoder.head.weight, *turns)
+        self._lost = words[-1]
         self._kept = (table, *ends, *words)  # what the addresses below are of
         self._model = Model(
             *(part.data_ptr() for part in (table, *ends)), None, *(part.data_ptr() for part in (*words, self._logits)),
             decoder.norm.eps, blocks[0].q_norm.eps if shape.qk_norm else 0.0, cache.window or 2**30,
         )  # fmt: skip
         names = {
-            "LAYERS": shape.layers, "HIDDEN": width, "MLP": shape.mlp_size, "VOCAB": shape.vocab_size,
+            **TUNED, "LAYERS": shape.layers, "HIDDEN": width, "MLP": shape.mlp_size, "VOCAB": shape.vocab_size,
             "KV_HEADS": heads, "QUERIES": shape.heads // heads, "HEAD": shape.head_size,
             "BIASED": int(shape.qkv_bias), "QK_NORM": int(shape.qk_norm),
         }  # fmt: skip
@@ -105,7 +108,7 @@ class RowStep:
             and shape.kv_heads <= programs
             and 1 < shape.layers <= 128
             and programs <= min(shape.hidden_size, shape.mlp_size)
-            and max(rows) <= _ROWS * programs
+            and max(rows) <= ROWS * programs
             and shape.hidden_size <= _HIDDEN
             and all(size % 8 == 0 for size in (shape.hidden_size, shape.mlp_size))
         )
@@ -125,7 +128,7 @@ class RowStep:
         """Whether programs have waited for one another in vain, as where something else holds multiprocessors for long:
         logits are NaN since then. Waits for the GPU.
         """
-        return bool(self._kept[-1].item())
+        return bool(self._lost.item())
 
 
 def _read(block: Block, cached: tuple[Tensor, Tensor]) -> tuple[Tensor | None, ...]:
@@ -143,11 +146,12 @@ def on_gpu(device: torch.device, names: Mapping[str, int]) -> Kernel:
 
     about = torch.cuda.get_device_properties(device)
     programs, memory = about.multi_processor_count, about.shared_memory_per_block_optin  # type: ignore[attr-defined]
+    threads = 32 * (names["WARPS"] + 1)  # one more fetches
     function = _compiled(device, tuple({"PROGRAMS": programs, "MEMORY": memory, **names}.items()))
 
     def kernel(model: Model) -> None:
         given = (ctypes.c_void_p * 1)(ctypes.addressof(model))
-        sizes = (programs, 1, 1, THREADS, 1, 1, memory)
+        sizes = (programs, 1, 1, threads, 1, 1, memory)
         with torch.cuda.device(device):
             stream = torch.cuda.current_stream().cuda_stream
             _done(driver.cuLaunchCooperativeKernel(function, *sizes, stream, ctypes.addressof(given)))

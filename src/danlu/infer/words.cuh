@@ -15,10 +15,7 @@ bool told(uint2 v, u32 number) { return (((v.x ^ number) | (v.y ^ number)) & 0xf
 float value(u32 word) { return __uint_as_float(word & ~0xffu); }
 float4 values(uint4 v) { return make_float4(value(v.x), value(v.y), value(v.z), value(v.w)); }
 
-#ifndef PATIENCE
-#define PATIENCE (1 << 20)  // times a word is asked for: half a second, where a step takes a thousandth of one
-#endif
-
+// Asking ends after PATIENCE times, and once one has given up, soon for all.
 struct Patience {
     u32* lost;
     u32 asked = 0;
