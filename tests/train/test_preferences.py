@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,19 @@ def test_the_reference_of_an_adapter_is_the_base(tmp_path: Path, settings: Prefe
     assert seen == sum(map(len, held.values()))
     steps = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
     assert steps[-1]["rewards_margin"] != steps[0]["rewards_margin"], "the adapter has moved"
+
+
+def test_long_answers_lose_no_nats(tmp_path: Path) -> None:
+    """A thousand nats in float32 have steps of 6e-5: more than the margins that training begins with."""
+    stream = tiny.stream(tmp_path, "pair")
+    batch = stream.step(0, 8, rows=4).micro[0].torch()
+    logp_N = -100 * torch.rand(len(batch.targets), generator=torch.Generator().manual_seed(1))
+    logp_D, length_D = document_logp(lambda *_, **__: {"logp": logp_N}, batch)
+    slot_N, learned_N = batch.document[batch.targets], batch.target_weights != 0
+    for slot in range(len(batch.cu) - 1):
+        own_N = logp_N[learned_N & (slot_N == slot)].tolist()
+        assert logp_D[slot].item() == pytest.approx(math.fsum(own_N), rel=1e-14)
+        assert length_D[slot].item() == len(own_N)
 
 
 @pytest.mark.parametrize("kind", [KTOTrainSettings, ORPOTrainSettings, SimPOTrainSettings])

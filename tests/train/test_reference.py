@@ -36,7 +36,7 @@ def require_equal(found: Path, usual: Path, tolerance: float) -> None:
     assert kept(found).keys() == kept(usual).keys()
     for name, columns in kept(usual).items():
         for source, values in columns.items():
-            assert (values < 0).all() and values.dtype == np.float32
+            assert (values < 0).all() and values.dtype == np.float64
             np.testing.assert_allclose(kept(found)[name][source], values, rtol=tolerance)
 
 

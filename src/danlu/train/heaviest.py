@@ -138,7 +138,7 @@ def _full(stream: Stream, rows: int, vocabulary: int, count: int) -> Step:
         )
         for row in range(rows - rows % 2 if pairs else rows)
     ]
-    columns = {"reference": [np.full(rows, -float(length), np.float32)]} if pairs or labelled else {}
+    columns = {"reference": [np.full(rows, -float(length), np.float64)]} if pairs or labelled else {}
     shape = stream.shape(rows)
     batch = make_batch([[text] for text in texts], shape, None, columns)
     aside = [make_batch([[replace(text, chosen=-1)] for text in texts], shape, None, columns)] if labelled else []

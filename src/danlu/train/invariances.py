@@ -212,7 +212,7 @@ def _step(sample: Sample, way: Way, world: parallel.World) -> Step:
 def _batches(examples: list[list[Placed]], texts: list[Placed], way: Way, vocabulary: int) -> list[Batch[np.ndarray]]:
     groups = [_runs(some, way.packed) for some in _chunks(examples, way.together)]
     rows = max(sum(-(-sum(map(len, run)) // TOKENS) for run in runs) for runs in groups)
-    reference = np.zeros(len(texts), np.float32)
+    reference = np.zeros(len(texts), np.float64)
     for text in texts:  # what a decoder that knows nothing would say
         reference[text.index] = -math.log(vocabulary) * np.count_nonzero(text.encoded.weights[1:])
     shape = Shape(rows, TOKENS, TOKENS)

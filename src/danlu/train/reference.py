@@ -45,7 +45,7 @@ def weights_fingerprint(decoder: Decoder) -> str:
 def with_reference(
     stream: Stream, network: Network, weights: str, rows: int, world: World, cache: Path, stop: Stop
 ) -> Stream:
-    """`stream` with the column "reference" [documents of each source], float32, in nats.
+    """`stream` with the column "reference" [documents of each source], float64, in nats.
 
     `weights` is the fingerprint of the network's weights. What `cache` holds for the same weights, number format and
     data is read from there; else all processes compute it and the main one writes it. Where memory runs out it goes on
@@ -60,7 +60,7 @@ def with_reference(
     if found:
         return stream.with_columns({COLUMN: [found[str(number)] for number in range(len(stream.sets))]})
     whole = _compute(part, stream.once(), network, rows, world, stop)
-    columns = [np.array(world.total(column.tolist())).astype(np.float32) for column in part.columns]
+    columns = [np.array(world.total(column.tolist()), np.float64) for column in part.columns]
     if world.main:
         content = {str(number): values for number, values in enumerate(columns)}
         with atomic_file(path if whole else begun, "wb") as handle:
@@ -87,7 +87,7 @@ class _Part:
         saved = load_file(begun) if begun.is_file() else {}
         blank = [np.zeros(token_set.documents, np.float64) for token_set in stream.sets]
         held = saved if world.main else {}
-        columns = [held.get(str(number), column).astype(np.float64) for number, column in enumerate(blank)]
+        columns = [held.get(str(number), column) for number, column in enumerate(blank)]
         return cls(columns, int(saved.get(CONSUMED, 0)))
 
 
@@ -115,7 +115,7 @@ def _go_on(part: _Part, stream: Stream, network: Network, rows: int, world: Worl
                 real_D = micro.doc["index"] >= 0
                 for number, column in enumerate(part.columns):
                     here_D = real_D & (micro.source == number)
-                    column[micro.doc["index"][here_D]] = logp_D.double().cpu().numpy()[here_D]
+                    column[micro.doc["index"][here_D]] = logp_D.cpu().numpy()[here_D]
             part.consumed = step.consumed
         return True
     except torch.OutOfMemoryError:

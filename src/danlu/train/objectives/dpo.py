@@ -33,7 +33,7 @@ class DPO(OverPairs):
     def of_pairs(self, network: Forward, batch: Batch[Tensor]) -> dict[str, Tensor]:
         logp_D, length_D = document_logp(network, batch)
         chosen_P, rejected_P = pair_slots(batch)
-        gain_D = logp_D - batch.doc["reference"].to(logp_D.dtype)
+        gain_D = logp_D - batch.doc["reference"]
         return {
             "loss": self.losses(gain_D, length_D, chosen_P, rejected_P),
             **rewards_of(self._beta * gain_D[chosen_P], self._beta * gain_D[rejected_P]),

@@ -60,7 +60,7 @@ class KTO:
         for batch in aside:
             logp_D, _ = document_logp(network, batch)
             other_D = batch.doc["chosen"] < 0
-            gains += float((logp_D - batch.doc["reference"].to(logp_D.dtype))[other_D].double().sum())
+            gains += float((logp_D - batch.doc["reference"])[other_D].sum())
             count += int(other_D.sum())
         gains, counted = total([gains, float(count)])
         made = copy(self)
@@ -69,7 +69,7 @@ class KTO:
 
     def compute(self, network: Forward, batch: Batch[Tensor], factor: float = 1.0) -> tuple[Tensor, list[Tensor]]:
         logp_D, _ = document_logp(network, batch)
-        gain_D = logp_D - batch.doc["reference"].to(logp_D.dtype)
+        gain_D = logp_D - batch.doc["reference"]
         answer_D = batch.doc["pair"] >= 0
         good_D, bad_D = ((answer_D & (batch.doc["chosen"] == label)).to(gain_D.dtype) for label in (1, 0))
         weight_D = self._good_weight * good_D + self._bad_weight * bad_D

@@ -74,8 +74,11 @@ def rewards_of(chosen_P: Tensor, rejected_P: Tensor) -> dict[str, Tensor]:
 
 
 def document_logp(network: Forward, batch: Batch[Tensor]) -> tuple[Tensor, Tensor]:
-    """Each document's summed log-probability of its targets [D] and their number [D]."""
-    logp_N = network(batch, needs="logp")["logp"]
+    """Each document's summed log-probability of its targets [D] and their number [D], float64.
+
+    Summed in float32, a long answer's some -1,000 nats would have steps of 6e-5, which is more than a small margin.
+    """
+    logp_N = network(batch, needs="logp")["logp"].double()
     slot_N = batch.document[batch.targets].long()
     counted_N = (batch.target_weights != 0).to(logp_N.dtype)
     zeros_D = logp_N.new_zeros(len(batch.cu) - 1)
