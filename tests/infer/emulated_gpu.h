@@ -171,8 +171,9 @@ inline void promise(Barrier& barrier, u32 bytes) {
     ((Opening&)barrier).bytes += (int)bytes;
     arrive(barrier);
 }
+inline bool open(const Barrier& barrier, u32 phase) { return ((const Opening&)barrier).phase != phase; }
 inline void wait(const Barrier& barrier, u32 phase) {
-    while (((const Opening&)barrier).phase == phase) yield();
+    while (!open(barrier, phase)) yield();
 }
 inline void copy(void* to, const void* from, u32 bytes, Barrier& barrier) {
     if (((uintptr_t)to | (uintptr_t)from | bytes) % 16) std::fprintf(stderr, "a copy is not aligned\n"), std::abort();

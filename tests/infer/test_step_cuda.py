@@ -4,6 +4,7 @@ threads, copies and words come."""
 import ctypes
 import shutil
 import subprocess
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -70,10 +71,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Emulated:
 def decoder_of(shape: dict[str, object]) -> Decoder:
     decoder = Decoder(ModelSettings.model_validate({"vocab_size": 301, "layers": 2, **shape}))
     initialise(decoder, 0)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, value in decoder.named_parameters():
-            if value.ndim == 1:
-                value.uniform_(0.5, 1.5) if "norm" in name else value.normal_()
+            if value.ndim == 1 and "norm" in name:
+                value.uniform_(0.5, 1.5, generator=generator)
+            elif value.ndim == 1:
+                value.normal_(generator=generator)
             else:
                 value.mul_(4)  # so that who is attended matters
     return decoder.to(torch.bfloat16)
@@ -92,7 +96,9 @@ def filled(decoder: Decoder, length: int, window: int | None) -> Cache:
 
 
 def expected(decoder: Decoder, cache: Cache, token: int, place: int) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    """Logits [V] in float64, and each layer's new key and value."""
+    """Logits [V] in float64, and each layer's new key and value; attends to those that the step has put into the cache,
+    as a key rounded the other way is another question, not an error.
+    """
     exact = Decoder(decoder.settings).double()
     exact.load_state_dict({name: value.double() for name, value in decoder.state_dict().items()})
     fresh: list[tuple[Tensor, Tensor]] = []
@@ -100,11 +106,7 @@ def expected(decoder: Decoder, cache: Cache, token: int, place: int) -> tuple[Te
     def attend(layer: int, q_11HD: Tensor, k_11KD: Tensor, v_11KD: Tensor) -> Tensor:
         fresh.append((k_11KD[0, 0], v_11KD[0, 0]))
         first = 0 if cache.window is None else max(0, place + 1 - cache.window)
-        held = (part[:, first:place].double() for part in cache.layers[layer])
-        keys, values = (
-            torch.cat([old, new.bfloat16().double()], 1).transpose(1, 2)
-            for old, new in zip(held, (k_11KD, v_11KD), strict=True)
-        )
+        keys, values = (part[:, first : place + 1].cpu().double().transpose(1, 2) for part in cache.layers[layer])
         return F.scaled_dot_product_attention(q_11HD.transpose(1, 2), keys, values, enable_gqa=True).transpose(1, 2)
 
     with torch.no_grad():
@@ -133,11 +135,11 @@ def test_gives_what_the_decoder_gives_in_whatever_order_its_threads_run(
 ) -> None:
     decoder = decoder_of(SHAPES[name])
     cache = filled(decoder, 320, window)
-    logits, fresh = expected(decoder, cache, 300, place)
     step, found = RowStep(decoder, cache, turns_of(decoder, cache), built), []
     for seed in range(2):
         built.seed = seed
         found.append(step.logits(torch.tensor([[300], [place]])).clone())
+        logits, fresh = expected(decoder, cache, 300, place)
         for (keys, values), (key, value) in zip(cache.layers, fresh, strict=True):
             torch.testing.assert_close(keys[0, place].double(), key, rtol=2**-8, atol=2e-3)
             torch.testing.assert_close(values[0, place].double(), value, rtol=2**-8, atol=2e-3)
@@ -191,7 +193,7 @@ def test_compiles_for_hopper() -> None:
     options = {"PROGRAMS": 132, "MEMORY": 232_448, **names, "BIASED": 1, "QK_NORM": 0}
     assert step_cuda.compiled("sm_90", options).startswith(b"\x7fELF")
     with pytest.raises(RuntimeError, match="too many rows for a program"):
-        step_cuda.compiled("sm_90", {**options, "MLP": 16_384})
+        step_cuda.compiled("sm_90", {**options, "MLP": 20_000})
 
 
 on_hopper = pytest.mark.skipif(
@@ -216,17 +218,17 @@ def test_several_kernels_go_on_where_the_one_gave_up() -> None:
 
 @pytest.mark.prove
 @on_hopper
-@pytest.mark.parametrize("name", ["biases", "norms of heads"])
+@pytest.mark.parametrize("name", SHAPES)
 def test_the_same_on_a_gpu_and_every_time(name: str) -> None:
     decoder = decoder_of(SHAPES[name])
     cache = filled(decoder, 640, None)
-    logits, _ = expected(decoder, cache, 300, 600)
     turns = [part.cuda() for part in turns_of(decoder, cache)]
     cache.layers = [(keys.cuda(), values.cuda()) for keys, values in cache.layers]
     decoder.cuda()
     assert RowStep.fit(decoder)
     step, inputs = RowStep(decoder, cache, (turns[0], turns[1])), torch.tensor([[300], [600]], device="cuda")
     first = step.logits(inputs).clone()
+    logits, _ = expected(deepcopy(decoder).cpu(), cache, 300, 600)
     torch.testing.assert_close(first[0].double().cpu(), logits, rtol=2**-8, atol=float(logits.abs().max()) / 300)
     for _ in range(200):
         for _ in range(500):

@@ -1,22 +1,23 @@
 // Attention of the one new token, its keys in pieces, one a program; included by step_cuda.cu.
 
-struct Attended {  // pieces of a row's keys, one a program
+struct Attended {  // pieces of a row's keys, the new one too, one a program
     int place, pieces, head, piece, start, stop;
     Attended(int place, int window) : place(place) {
-        const int low = max(place + 1 - window, 0), keys = place - low;
-        pieces = max(1, min(min(PIECES, PROGRAMS / KV_HEADS), (keys + PIECE - 1) / PIECE));
+        const int low = max(place + 1 - window, 0), keys = place + 1 - low;
+        pieces = min(min(PIECES, PROGRAMS / KV_HEADS), (keys + PIECE - 1) / PIECE);
         head = blockIdx.x % KV_HEADS, piece = blockIdx.x / KV_HEADS;
         const int share = (keys + pieces - 1) / pieces;
-        start = low + piece * share, stop = here() ? min(start + share, place) : start;
+        start = low + piece * share, stop = here() ? min(start + share, place + 1) : start;
     }
     bool here() const { return piece < pieces; }
+    bool last() const { return piece == pieces - 1; }
 };
 
 struct Held {  // eight keys and values: of key lane / 4 what `multiply` takes, of each value the lane's pairs
     uint4 key[HEAD / 32];
     u32 value[8][PAIRS];
     void fetch(const Layer& layer, const Attended& a, int first) {
-        const int lane = threadIdx.x % 32, stop = a.stop;
+        const int lane = threadIdx.x % 32, stop = min(a.stop, a.place);
         const size_t from = ((size_t)first * KV_HEADS + a.head) * HEAD;
 #pragma unroll
         for (int chunk = 0; chunk < HEAD / 32; ++chunk) {
@@ -33,14 +34,16 @@ struct Held {  // eight keys and values: of key lane / 4 what `multiply` takes, 
                     value[i][pair] = fetch4(layer.values + from + i * KV_HEADS * HEAD + 2 * (pair * 32 + lane));
             }
     }
-    void take(const bf16 (&fresh)[2][HEAD]) {
+    void take(const bf16 (&fresh)[2][HEAD], int slot) {
         const int lane = threadIdx.x % 32;
 #pragma unroll
-        for (int chunk = 0; chunk < HEAD / 32; ++chunk) key[chunk] = ((const uint4*)fresh[0])[chunk * 4 + lane % 4];
+        for (int chunk = 0; chunk < HEAD / 32; ++chunk)
+            if (lane / 4 == slot) key[chunk] = ((const uint4*)fresh[0])[chunk * 4 + lane % 4];
 #pragma unroll
         for (int i = 0; i < 8; ++i)
 #pragma unroll
-            for (int pair = 0; pair < PAIRS; ++pair) value[i][pair] = i ? 0 : ((const u32*)fresh[1])[pair * 32 + lane];
+            for (int pair = 0; pair < PAIRS; ++pair)
+                if (i == slot) value[i][pair] = ((const u32*)fresh[1])[pair * 32 + lane];
     }
 };
 
@@ -96,7 +99,7 @@ void turn(Attention& s, const Model& m, const Layer& layer, const Attended& a, c
         }
     }
     sync<THREADS>();
-    if (a.piece == 0 && threadIdx.x < HEAD) {
+    if (a.last() && threadIdx.x < HEAD) {
         const size_t to = ((size_t)a.place * KV_HEADS + a.head) * HEAD + threadIdx.x;
         layer.keys[to] = s.fresh[0][threadIdx.x], layer.values[to] = s.fresh[1][threadIdx.x];
     }
@@ -162,18 +165,18 @@ struct Seen {
 void attend(
     Attention& s, const Model& m, const Layer& layer, const Attended& a, const Turn& by, const Held& ahead, u32 number
 ) {
-    const int warp = threadIdx.x / 32;
+    int at = a.start + threadIdx.x / 32 * 8;
+    Held held = ahead, next;
+    next.fetch(layer, a, at + KEYS);
     turn(s, m, layer, a, by, number);
     Seen seen;
-    Held held = ahead;
-    bool fresh = a.piece == 0 && warp == 0;
 #pragma unroll 1
-    for (int at = a.start + 8 * warp; fresh || at < a.stop;) {
+    for (; at < a.stop; at += KEYS) {
         Held now = held;
-        int count = min(8, a.stop - at);
-        if (fresh) now.take(s.fresh), count = 1, fresh = false;
-        else at += KEYS, held.fetch(layer, a, at);
-        seen.see(s, now, count);
+        held = next;
+        next.fetch(layer, a, at + 2 * KEYS);
+        if (a.place - at < 8) now.take(s.fresh, a.place - at);
+        seen.see(s, now, min(8, a.stop - at));
     }
     seen.give(s);
     sync<THREADS>();

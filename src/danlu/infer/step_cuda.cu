@@ -12,7 +12,8 @@ constexpr int THREADS = 32 * WARPS;              // that multiply
 constexpr int SLICE = 1024, TILE = 8;            // elements and rows of a tile
 constexpr int PITCH = 2 * SLICE + 64;            // bytes from row to row: two rows lie in other banks
 constexpr int CHUNKS = SLICE / WARPS / 32;       // of 32 elements, a warp's share of a slice
-constexpr int FLIGHT = 3;                        // tiles on their way at once: more would hold words up
+// Tiles on their way at once. More would hold words up, which is what narrow layers wait for; the head waits for none.
+constexpr int FLIGHT = HIDDEN > 1024 ? 3 : 2, LAST_FLIGHT = 3;
 constexpr int KEYS = 8 * WARPS;                  // that a program sees at once
 constexpr int PIECE = 64;                        // keys of a piece, unless there are more than so many pieces
 constexpr int HEADS = KV_HEADS * QUERIES, OWN = HEADS * HEAD, QKV = OWN + 2 * KV_HEADS * HEAD;
@@ -50,7 +51,7 @@ struct Attention {
 };
 
 struct Work {
-    uint4 x[WIDEST / 4];  // see `keep`
+    alignas(16) u32 x[2][WIDEST / 2];  // in two parts, that together have 16 bits
     Attention attention;
     alignas(16) float parts[2][GROUP][WARPS];
     alignas(16) float squares[WARPS];
@@ -80,9 +81,10 @@ struct Place {  // of a tile in the ring, the same way for those that fetch and 
 
 struct Ahead : Place {
     Place landed;
-    int flying = 0;
+    int flying = 0, most = FLIGHT;  // on their way
+
     void wait_for_room(Shared& s) {
-        if (flying == FLIGHT) wait(s.full[landed.stage], landed.phase), landed.next();
+        if (flying == most) wait(s.full[landed.stage], landed.phase), landed.next();
         else ++flying;
         wait(s.empty[stage], phase ^ 1);
     }
@@ -109,81 +111,110 @@ void fetch(Shared& s, Ahead& place, const bf16* weight, int first, int rows, int
 
 // ---- Products
 
-// A warp's share of a slice of x: lanes of row 0 hold it in two parts, as rows 0 and 8.
+// A warp's share of a slice of x, in columns as `multiply` takes them: pairs of even places, in their two parts, and
+// pairs of odd places, as 16 bytes of a weight are two pieces of 16 elements to it, in rows 0 … 7 and 8 … 15.
 template <int DEPTH>
 struct Taken {
-    uint4 x[CHUNKS][2];
+    u32 x[CHUNKS][2];
     static int eight(int slice, int chunk) {
         return slice * (SLICE / 8) + (threadIdx.x / 32 * CHUNKS + chunk) * 4 + threadIdx.x % 4;
     }
-    static bool there(int slice, int chunk) { return DEPTH % SLICE == 0 || eight(slice, chunk) < DEPTH / 8; }
+    static bool there(int slice, int chunk) { return slice < DEPTH / SLICE || eight(slice, chunk) < DEPTH / 8; }
     void take(const Shared& s, int slice) {
+        const int column = threadIdx.x % 32 / 4;
+        const u32* from = s.x[column % 2] + column / 2;
 #pragma unroll
         for (int chunk = 0; chunk < CHUNKS; ++chunk)
 #pragma unroll
-            for (int half = 0; half < 2; ++half)
-                x[chunk][half] = threadIdx.x % 32 < 4 && there(slice, chunk) ? s.x[2 * eight(slice, chunk) + half]
-                                                                             : make_uint4(0, 0, 0, 0);
-    }
-    void load(Shared& s, Place& place, int slice, uint4 (&weights)[CHUNKS]) const {
-        const int lane = threadIdx.x % 32;
-        wait(s.full[place.stage], place.phase);
-        const uint4* row = (const uint4*)s.ring[place.stage][lane / 4] + threadIdx.x / 32 * CHUNKS * 4 + lane % 4;
-#pragma unroll
-        for (int chunk = 0; chunk < CHUNKS; ++chunk)
-            weights[chunk] = there(slice, chunk) ? row[chunk * 4] : make_uint4(0, 0, 0, 0);
-        __syncwarp();
-        if (lane == 0) arrive(s.empty[place.stage]);
-        place.next();
+            for (int i = 0; i < 2; ++i)
+                x[chunk][i] = column < 4 && there(slice, chunk) ? from[4 * eight(slice, chunk) + 2 * i] : 0;
     }
     void add(const uint4 (&weights)[CHUNKS], float (&sums)[2][4]) const {
 #pragma unroll
-        for (int chunk = 0; chunk < CHUNKS; ++chunk) {
-            multiply(sums[0], x[chunk][0], weights[chunk].x, weights[chunk].y);
-            multiply(sums[1], x[chunk][1], weights[chunk].z, weights[chunk].w);
-        }
+        for (int chunk = 0; chunk < CHUNKS; ++chunk) multiply(sums[chunk % 2], weights[chunk], x[chunk][0], x[chunk][1]);
     }
 };
 
+// A warp's share of the next N tiles, of the same slice of N times eight rows or of N slices: asks for all of them
+// before it waits for one.
+template <int DEPTH, int N>
+void load(Shared& s, Place& place, int slice, uint4 (&weights)[N][CHUNKS]) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    bool landed[N];
+    Place asked = place, left = place;
+#pragma unroll
+    for (int i = 0; i < N; ++i, asked.next()) landed[i] = open(s.full[asked.stage], asked.phase);
+#pragma unroll
+    for (int i = 0; i < N; ++i, place.next()) {
+        const int own = slices(DEPTH) > 1 ? slice + i : slice;
+        const uint4* row = (const uint4*)s.ring[place.stage][lane / 4] + warp * CHUNKS * 4 + lane % 4;
+        if (!landed[i]) wait(s.full[place.stage], place.phase);
+#pragma unroll
+        for (int chunk = 0; chunk < CHUNKS; ++chunk)
+            weights[i][chunk] = Taken<DEPTH>::there(own, chunk) ? row[chunk * 4] : make_uint4(0, 0, 0, 0);
+    }
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < N; ++i, left.next())
+        if (lane == 0) arrive(s.empty[left.stage]);
+}
+
+// A row's part of this warp.
+void put(float (*parts)[WARPS], const float (&sums)[2][4]) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const float(&one)[4] = sums[0], (&two)[4] = sums[1];
+    float own = lane % 4 ? one[2] + one[3] + (two[2] + two[3]) : one[0] + one[1] + (two[0] + two[1]);
+    own += __shfl_xor_sync(~0u, own, 1);
+    if (lane % 4 == 0) parts[lane / 4][warp] = own;
+}
+
+template <int DEPTH, int N>
+void multiply_rows(Shared& s, Place& place, const Taken<DEPTH>& taken, float (*parts)[WARPS]) {
+    uint4 weights[N][CHUNKS];
+    float sums[N][2][4] = {};
+    load<DEPTH>(s, place, 0, weights);
+#pragma unroll
+    for (int i = 0; i < N; ++i) taken.add(weights[i], sums[i]);
+#pragma unroll
+    for (int i = 0; i < N; ++i) put(parts + i * TILE, sums[i]);
+}
+
+template <int DEPTH, int N>
+void multiply_slices(Shared& s, Place& place, int slice, float (&sums)[2][4]) {
+    uint4 weights[N][CHUNKS];
+    Taken<DEPTH> taken[N];
+#pragma unroll
+    for (int i = 0; i < N; ++i) taken[i].take(s, slice + i);
+    load<DEPTH>(s, place, slice, weights);
+#pragma unroll
+    for (int i = 0; i < N; ++i) taken[i].add(weights[i], sums);
+}
+
 // The products of x with `rows` rows of a weight, as they come: use(first, count, total), total(i) that of row
-// first + i. A warp has the same share of all rows of a tile, and takes several tiles at once: it would wait for each.
+// first + i. A warp has the same share of all rows of a tile.
 template <int DEPTH, class Use>
 void products(Shared& s, Place& place, int rows, Use use) {
-    constexpr int SLICES = slices(DEPTH), ONCE = SLICES > 1 ? 1 : 3;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    constexpr int SLICES = slices(DEPTH);
     Taken<DEPTH> taken;
     if (SLICES == 1) taken.take(s, 0);
 #pragma unroll 1
     for (int first = 0, turn = 0; first < rows; first += GROUP, turn ^= 1) {
         const int count = min(GROUP, rows - first);
         float(*parts)[WARPS] = s.parts[turn];
+        int at = 0;
+        if (SLICES == 1) {
 #pragma unroll 1
-        for (int at = 0; at < count; at += ONCE * TILE) {
-            float sums[ONCE][2][4] = {};
-            if (SLICES == 1) {
-                uint4 weights[ONCE][CHUNKS];
-#pragma unroll
-                for (int i = 0; i < ONCE; ++i)
-                    if (at + i * TILE < count) taken.load(s, place, 0, weights[i]);
-#pragma unroll
-                for (int i = 0; i < ONCE; ++i)
-                    if (at + i * TILE < count) taken.add(weights[i], sums[i]);
-            } else {
-#pragma unroll 5
-                for (int slice = 0; slice < SLICES; ++slice) {
-                    uint4 weights[CHUNKS];
-                    taken.take(s, slice);
-                    taken.load(s, place, slice, weights);
-                    taken.add(weights, sums[0]);
-                }
+            for (; at + TILE < count; at += 2 * TILE) multiply_rows<DEPTH, 2>(s, place, taken, parts + at);
+            if (at < count) multiply_rows<DEPTH, 1>(s, place, taken, parts + at);
+        } else {
+#pragma unroll 1
+            for (; at < count; at += TILE) {
+                float sums[2][4] = {};
+#pragma unroll 3
+                for (int slice = 0; slice < SLICES - 1; slice += 2) multiply_slices<DEPTH, 2>(s, place, slice, sums);
+                if (SLICES % 2) multiply_slices<DEPTH, 1>(s, place, SLICES - 1, sums);
+                put(parts + at, sums);
             }
-#pragma unroll
-            for (int i = 0; i < ONCE; ++i)
-#pragma unroll
-                for (int half = 0; half < 2; ++half)
-                    if (at + i * TILE < count && lane < 4)
-                        parts[at + i * TILE + 2 * lane + half][warp] =
-                            sums[i][0][half] + sums[i][0][half + 2] + (sums[i][1][half] + sums[i][1][half + 2]);
         }
         sync<THREADS>();
         use(first, count, [&](int row) {
@@ -195,10 +226,11 @@ void products(Shared& s, Place& place, int rows, Use use) {
 
 // ---- What products take in
 
-// Four elements of x as `multiply` takes them: the two parts of a pair beside each other.
+// Four elements of x, in two parts each.
 void keep(Shared& s, int at, float4 x) {
     const u32 one = packed(x.x, x.y), two = packed(x.z, x.w);
-    s.x[at / 4] = make_uint4(one, packed(x.x - low(one), x.y - high(one)), two, packed(x.z - low(two), x.w - high(two)));
+    *(uint2*)(s.x[0] + at / 2) = make_uint2(one, two);
+    *(uint2*)(s.x[1] + at / 2) = make_uint2(packed(x.x - low(one), x.y - high(one)), packed(x.z - low(two), x.w - high(two)));
 }
 
 struct Scales {  // of a norm, for the elements that this thread takes
@@ -276,6 +308,7 @@ void fetch_all(Shared& s, const Model& m) {
         fetch<HIDDEN>(s, place, of.gate_up, mlp.first, 2 * mlp.count, mlp.count, MLP - mlp.count);
         fetch<MLP>(s, place, of.down, hidden.first, hidden.count);
     }
+    place.most = LAST_FLIGHT;
     fetch<HIDDEN>(s, place, m.head, vocabulary.first, vocabulary.count);
 }
 
@@ -287,7 +320,7 @@ void bring_all(const Layer& layer, const Attended& a, const Rows& qkv) {
     if (BIASED && thread < 2) bring(layer.bias + qkv.first + thread * (qkv.count - 1));
     if (!a.here()) return;
     if (QK_NORM && thread < HEAD / 64) bring(layer.q_norm + 64 * thread), bring(layer.k_norm + 64 * thread);
-    for (int i = thread; i < min(KEYS, a.stop - a.start) * (HEAD / 64); i += THREADS) {
+    for (int i = thread; i < min(2 * KEYS, a.stop - a.start) * (HEAD / 64); i += THREADS) {
         const size_t at = ((size_t)(a.start + i / (HEAD / 64)) * KV_HEADS + a.head) * HEAD + i % (HEAD / 64) * 64;
         bring(layer.keys + at), bring(layer.values + at);
     }

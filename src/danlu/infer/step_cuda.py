@@ -20,12 +20,12 @@ from danlu.model.decoder import Block, Decoder
 
 SOURCE = Path(__file__).with_suffix(".cu")
 INCLUDED = ("hopper.cuh", "words.cuh", "attention_row.cuh")
-TUNED = {"WARPS": 8, "GROUP": 192, "PIECES": 8, "PATIENCE": 2**20}
+TUNED = {"WARPS": 8, "GROUP": 256, "PIECES": 8, "PATIENCE": 2**20}
 """Names that step_cuda.cu takes beside the model's. So often a word is asked for in half a second, where a step takes a
 thousandth of one.
 """
 ROWS = TUNED["GROUP"] - 2  # of a weight that a program has at most, of gate and up together: shares differ by one
-_HIDDEN = 1024  # at most: starts of kernels weigh less where layers are wider, and there it is not measured
+_WIDEST = 2**14  # elements that a product takes in, at most: they lie in shared memory beside the ring
 _WORDS = ("qkv", "pieces", "shares", "middle", "inner", "x", "lost")
 
 
@@ -109,7 +109,7 @@ class RowStep:
             and 1 < shape.layers <= 128
             and programs <= min(shape.hidden_size, shape.mlp_size)
             and max(rows) <= ROWS * programs
-            and shape.hidden_size <= _HIDDEN
+            and max(own, shape.hidden_size, shape.mlp_size) <= _WIDEST
             and all(size % 8 == 0 for size in (shape.hidden_size, shape.mlp_size))
         )
 
