@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from danlu.infer.cache import Cache
 from danlu.infer.graphs import DecodingGraphs
 from danlu.infer.step_cuda import SOURCE, Model, RowStep
 from danlu.model.decoder import Decoder
+from danlu.model.integers import quantise_ends, to_int8
 from danlu.model.parts import initialise
 from danlu.model.settings import ModelSettings
 
@@ -176,6 +178,23 @@ def test_programs_that_wait_in_vain_give_up_and_say_so(built: Emulated) -> None:
         again = RowStep(decoder, cache, turns_of(decoder, cache), built)
         assert again.logits(inputs).isnan().any() and again.lost()
     built.lose = 0
+
+
+def test_fits_what_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    about = SimpleNamespace(major=9, multi_processor_count=132)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: about)
+    monkeypatch.setattr(step_cuda, "find_spec", lambda _: about)
+    made = decoder_of(SHAPES["biases"])
+    assert RowStep.fit(made)
+    assert not RowStep.fit(decoder_of(SHAPES["biases"]).half())
+    quantise_ends(made)
+    assert not RowStep.fit(made)
+    quantised = decoder_of(SHAPES["biases"])
+    quantised.blocks[1].down.quantise(to_int8(quantised.blocks[1].down.weight.data))
+    assert not RowStep.fit(quantised)
+    assert not RowStep.fit(decoder_of({**SHAPES["biases"], "mlp_size": 16_896})), "too many rows for a program"
+    about.major = 8
+    assert not RowStep.fit(decoder_of(SHAPES["biases"]))
 
 
 def test_compiles_for_hopper() -> None:

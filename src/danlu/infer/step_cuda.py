@@ -88,7 +88,7 @@ class RowStep:
     @staticmethod
     def fit(decoder: Decoder) -> bool:
         """Whether it computes this one, of those that decoding graphs fit: bf16 weights on Hopper, SwiGLU."""
-        shape, weight = decoder.settings, decoder.embed.weight
+        shape, weight = decoder.settings, decoder.norm.weight  # the embedding may be one of bytes
         about = torch.cuda.get_device_properties(weight.device)
         blocks: list[Any] = list(decoder.blocks)
         parts = [part for block in blocks for part in (block.qkv, block.o, block.gate_up, block.down)]
