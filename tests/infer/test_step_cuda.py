@@ -235,6 +235,28 @@ def test_several_kernels_go_on_where_the_one_gave_up() -> None:
     torch.testing.assert_close(graphs.logits([300], [5]), logits, rtol=2**-6, atol=float(logits.abs().max()) / 50)
 
 
+def no_compiler(*_: object) -> None:
+    raise RuntimeError("no compiler")
+
+
+def test_says_that_it_could_not_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    about = SimpleNamespace(multi_processor_count=132, shared_memory_per_block_optin=232_448)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: about)
+    monkeypatch.setattr(step_cuda, "_compiled", no_compiler)
+    with pytest.raises(step_cuda.NotBuilt, match=r"no compiler|cuda"):
+        step_cuda.on_gpu(torch.device("cuda"), step_cuda.TUNED)
+
+
+@on_hopper
+def test_several_kernels_compute_where_the_one_cannot_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_cuda, "_compiled", no_compiler)
+    decoder = decoder_of(SHAPES["biases"])
+    cache = filled(decoder, 64, None)
+    cache.layers = [(keys.cuda(), values.cuda()) for keys, values in cache.layers]
+    with pytest.warns(UserWarning, match="several kernels go on"):
+        assert DecodingGraphs(decoder.cuda(), cache).logits([300], [5]).isfinite().all()
+
+
 @pytest.mark.prove
 @on_hopper
 @pytest.mark.parametrize("name", SHAPES)

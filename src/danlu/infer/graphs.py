@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from danlu.infer.cache import Cache
-from danlu.infer.step_cuda import RowStep
+from danlu.infer.step_cuda import NotBuilt, RowStep
 from danlu.model.adapters import Several
 from danlu.model.attention import HALF
 from danlu.model.decoder import Block, Decoder
@@ -106,6 +106,16 @@ class DecodingGraphs:
             return self.likeliest(tokens, positions, pick_BN, begun=False, goes_on=goes_on)
         return found
 
+    def _row_step(self) -> RowStep | None:
+        if not self._one_kernel:
+            return None
+        try:
+            return RowStep(self._decoder, self._cache, self._turns)
+        except NotBuilt as error:
+            warnings.warn(f"no kernel of its own for one sequence ({error}): several kernels go on", stacklevel=2)
+            self._one_kernel = False
+            return None
+
     def _gave_up(self) -> bool:
         """Whether the one kernel was of no use; it is not taken again then."""
         if self._alone is None or not self._alone.lost():
@@ -124,7 +134,7 @@ class DecodingGraphs:
             self._captured.clear()
             self._pool = torch.cuda.graph_pool_handle()
             self._turns = turns_of(self._decoder, self._cache)
-            self._alone = RowStep(self._decoder, self._cache, self._turns) if self._one_kernel else None
+            self._alone = self._row_step()
             self._moves = self._cache.moves
         rows = min(1 << (len(tokens) - 1).bit_length(), self._cache.rows)
         adapters = 0 if pick_BN is None else pick_BN.shape[1]

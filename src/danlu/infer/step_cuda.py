@@ -42,6 +42,10 @@ Kernel = Callable[[Model], None]
 """Asks for one step."""
 
 
+class NotBuilt(RuntimeError):
+    """step_cuda.cu can't be compiled or loaded here."""
+
+
 class RowStep:
     """The logits of the next token of row 0 of the cache, for decoders that `fit`.
 
@@ -141,13 +145,16 @@ def _read(block: Block, cached: tuple[Tensor, Tensor]) -> tuple[Tensor | None, .
 
 
 def on_gpu(device: torch.device, names: Mapping[str, int]) -> Kernel:
-    """step_cuda.cu for a GPU: a program a multiprocessor, all of them at once."""
-    from cuda.bindings import driver
-
+    """step_cuda.cu for a GPU: a program a multiprocessor, all of them at once. Raises NotBuilt."""
     about = torch.cuda.get_device_properties(device)
     programs, memory = about.multi_processor_count, about.shared_memory_per_block_optin  # type: ignore[attr-defined]
     threads = 32 * (names["WARPS"] + 1)  # one more fetches
-    function = _compiled(device, tuple({"PROGRAMS": programs, "MEMORY": memory, **names}.items()))
+    try:
+        from cuda.bindings import driver
+
+        function = _compiled(device, tuple({"PROGRAMS": programs, "MEMORY": memory, **names}.items()))
+    except (ImportError, RuntimeError) as error:  # no compiler beside the driver, or one that doesn't know the GPU
+        raise NotBuilt(str(error)) from error
 
     def kernel(model: Model) -> None:
         given = (ctypes.c_void_p * 1)(ctypes.addressof(model))
