@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -21,9 +22,32 @@ def installed() -> str | None:
     return f"{PACKAGE} {version(PACKAGE.replace('-', '_'))}" if find_spec("llama_cpp") else None
 
 
+@contextmanager
+def _weights_as_they_lie() -> Iterator[None]:
+    """Models opened within keep weights as they are in the file. Put in another order for AMX, those of 8 bits end the
+    whole process (llama-cpp-python 0.3.36), and its `Llama` takes no such setting.
+    """
+    from llama_cpp import llama_cpp as library
+
+    usual = library.llama_model_default_params
+
+    def params() -> Any:
+        found = usual()
+        found.use_extra_bufts = False
+        return found
+
+    library.llama_model_default_params = params
+    try:
+        yield
+    finally:
+        library.llama_model_default_params = usual
+
+
 @dataclass(frozen=True)
 class InLlamaCpp:
-    """A `Form` (see `danlu.evaluate.agreement`) on the CPU, as llama.cpp computes by default."""
+    """A `Form` (see `danlu.evaluate.agreement`) on the CPU, as llama.cpp computes by default, with weights as they are
+    in the file.
+    """
 
     llama: Any
 
@@ -33,17 +57,18 @@ class InLlamaCpp:
         from llama_cpp import Llama
 
         room = -(-tokens // 256) * 256
-        return cls(
-            Llama(
-                str(path),
-                n_ctx=room,
-                n_batch=room,
-                logits_all=True,
-                n_gpu_layers=0,
-                n_threads=torch.get_num_threads(),
-                verbose=False,
+        with _weights_as_they_lie():
+            return cls(
+                Llama(
+                    str(path),
+                    n_ctx=room,
+                    n_batch=room,
+                    logits_all=True,
+                    n_gpu_layers=0,
+                    n_threads=torch.get_num_threads(),
+                    verbose=False,
+                )
             )
-        )
 
     def encode(self, text: str, markup: bool = False) -> list[int]:
         """Token ids without a start token; `markup`: the text of a special token is that token."""
