@@ -16,6 +16,7 @@ from rich.console import Console
 from danlu.config import check
 from danlu.ledger.errors import UserError
 from danlu.recipe.clean_plan import print_bill
+from danlu.recipe.plan_words import CLEANING
 from danlu.text.clean import clean
 from danlu.text.cleaning import dry_run as dry
 from danlu.text.cleaning import sampling
@@ -99,11 +100,15 @@ def test_a_limit_is_the_whole_of_a_source(raw: Path, tmp_path: Path) -> None:
     assert (sample.rows, sample.share) == (100, 0.1)
 
 
-def test_the_bill_is_printed(bill: dry.Bill) -> None:
-    console = Console(width=80, record=True, highlight=False)
-    print_bill(bill, console)
-    text = console.export_text()
-    assert "slowest step" in text and "exact_dedup" in text and "MB, " in text and "tasks" in text
+def test_the_bill_is_printed_in_both_languages(bill: dry.Bill) -> None:
+    assert CLEANING["en"].keys() == CLEANING["zh"].keys()
+    for words, said in ((CLEANING["en"], ("slowest step", "MB, ")), (CLEANING["zh"], ("最慢的步骤", "每个进程"))):
+        console = Console(width=80, record=True, highlight=False)
+        print_bill(bill, console, words)
+        text = console.export_text()
+        assert "exact_dedup" in text and words["tasks"] in text and words["how"][:9] in text
+        assert all(part in text for part in said), text
+        assert words is CLEANING["en"] or not any(word in text for word in ("step", "kept", "memory", "workers"))
 
 
 def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:

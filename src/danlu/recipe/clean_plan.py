@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.table import Table
 
@@ -9,6 +11,7 @@ from danlu.config import check
 from danlu.ledger.errors import UserError
 from danlu.ledger.progress import brief, duration
 from danlu.recipe.build import build_stages
+from danlu.recipe.plan_words import CLEANING
 from danlu.recipe.scorers import scorers_of
 from danlu.recipe.settings import Recipe
 from danlu.text.cleaning.dry_run import Bill, dry_run
@@ -21,19 +24,29 @@ def print_clean_plan(recipe: Recipe) -> None:
     if stage is None:
         raise UserError("this recipe cleans nothing", where=recipe.name, do="add a `clean:` section with sources")
     settings = check(CleanSettings, stage.settings)
-    print_bill(dry_run(settings, scorers_of(settings)), Console(highlight=False))
+    print_bill(dry_run(settings, scorers_of(settings)), Console(highlight=False), CLEANING[recipe.language])
 
 
-def print_bill(bill: Bill, console: Console) -> None:
+def print_bill(bill: Bill, console: Console, words: Mapping[str, str]) -> None:
     """Two tables: each step, and the whole."""
-    steps = Table("step", "rows", "dropped", "characters", "kept", "MB/s", "time")
-    for column in steps.columns[1:]:
+    console.print(_steps(bill, words))
+    whole = Table("", "", show_header=False)
+    for name, said in _whole(bill, words).items():
+        whole.add_row(words[name], said)
+    console.print(whole)
+    console.print(words["how"])
+
+
+def _steps(bill: Bill, words: Mapping[str, str]) -> Table:
+    names = [words[name] for name in ("step", "rows", "dropped", "characters", "kept")]
+    table = Table(*names, "MB/s", words["time"])
+    for column in table.columns[1:]:
         column.justify = "right"
-    for column in steps.columns:
+    for column in table.columns:
         column.no_wrap = True
     for step in bill.steps:
         speed = bill.mb_per_second(step)
-        steps.add_row(
+        table.add_row(
             step.step,
             brief(step.rows),
             brief(step.dropped),
@@ -42,16 +55,20 @@ def print_bill(bill: Bill, console: Console) -> None:
             f"{speed:.3g}" if speed else "",
             duration(step.seconds),
         )
-    console.print(steps)
-    whole = Table("", "about", show_header=False)
-    stages = ", ".join(f"{name} {duration(seconds)}" for name, seconds in bill.core_seconds.items() if seconds >= 1)
-    folders = ", ".join(f"{name} {size:.0f}" for name, size in bill.disk_mb.items() if size >= 1)
-    whole.add_row("read for this", f"{bill.share:.1%} of {bill.text_mb:.0f} MB of text, {brief(bill.rows)} records")
-    whole.add_row("time", f"{duration(bill.seconds)} with {bill.workers} workers (cores: {stages or '0s'})")
-    if bill.slowest.seconds:
-        whole.add_row("slowest step", f"{bill.slowest.step}, {bill.mb_per_second(bill.slowest):.3g} MB/s on one core")
-    whole.add_row("memory", f"{bill.memory_mb:.0f} MB, {bill.worker_mb:.0f} a worker")
-    whole.add_row("disk", f"{sum(bill.disk_mb.values()):.0f} MB ({folders or 'next to nothing'})")
-    whole.add_row("tasks", f"{bill.tasks} over {bill.parts} parts of the text")
-    console.print(whole)
-    console.print("MB/s and time: of one core. Duplicates: those within the sample; the whole has more.")
+    return table
+
+
+def _whole(bill: Bill, words: Mapping[str, str]) -> dict[str, str]:
+    comma = words["comma"]
+    stages = comma.join(f"{name} {duration(seconds)}" for name, seconds in bill.core_seconds.items() if seconds >= 1)
+    folders = comma.join(f"{name} {size:.0f}" for name, size in bill.disk_mb.items() if size >= 1)
+    slowest, speed = bill.slowest, bill.mb_per_second(bill.slowest)
+    found = {
+        "read": words["of text"].format(share=bill.share, megabytes=bill.text_mb, rows=brief(bill.rows)),
+        "time": words["in all"].format(time=duration(bill.seconds), workers=bill.workers, stages=stages or "0s"),
+        "slowest": words["speed"].format(step=slowest.step, speed=speed or 0),
+        "memory": words["each"].format(all=bill.memory_mb, each=bill.worker_mb),
+        "disk": words["folders"].format(all=sum(bill.disk_mb.values()), folders=folders or words["nothing"]),
+        "tasks": words["parts"].format(tasks=bill.tasks, parts=bill.parts),
+    }
+    return found if speed else {name: said for name, said in found.items() if name != "slowest"}
