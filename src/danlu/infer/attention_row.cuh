@@ -166,7 +166,7 @@ void attend(
     Attention& s, const Model& m, const Layer& layer, const Attended& a, const Turn& by, const Held& ahead, u32 number
 ) {
     int at = a.start + threadIdx.x / 32 * 8;
-    Held held = ahead, next;
+    Held held = ahead, next;  // on its way while the queries come
     next.fetch(layer, a, at + KEYS);
     turn(s, m, layer, a, by, number);
     Seen seen;

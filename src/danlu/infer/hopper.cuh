@@ -100,7 +100,7 @@ void arrive(Barrier& barrier) {
 void promise(Barrier& barrier, u32 bytes) {  // and arrive
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address(&barrier)), "r"(bytes) : "memory");
 }
-bool open(const Barrier& barrier, u32 phase) {
+bool open(const Barrier& barrier, u32 phase) {  // by now; `wait` waits for it
     u32 done;
     asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
                  : "=r"(done) : "r"(address(&barrier)), "r"(phase) : "memory");

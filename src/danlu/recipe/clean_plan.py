@@ -14,7 +14,7 @@ from danlu.recipe.build import build_stages
 from danlu.recipe.plan_words import CLEANING
 from danlu.recipe.scorers import scorers_of
 from danlu.recipe.settings import Recipe
-from danlu.text.cleaning.dry_run import Bill, dry_run
+from danlu.text.cleaning.dry_run import Bill, StepBill, dry_run
 from danlu.text.settings import CleanSettings
 
 
@@ -47,7 +47,7 @@ def _steps(bill: Bill, words: Mapping[str, str]) -> Table:
     for step in bill.steps:
         speed = bill.mb_per_second(step)
         table.add_row(
-            step.step,
+            _name(step, words),
             brief(step.rows),
             brief(step.dropped),
             brief(step.characters_in),
@@ -58,6 +58,10 @@ def _steps(bill: Bill, words: Mapping[str, str]) -> Table:
     return table
 
 
+def _name(step: StepBill, words: Mapping[str, str]) -> str:
+    return words["edit"].format(step=step.step) if step.edits else step.step
+
+
 def _whole(bill: Bill, words: Mapping[str, str]) -> dict[str, str]:
     comma = words["comma"]
     stages = comma.join(f"{name} {duration(seconds)}" for name, seconds in bill.core_seconds.items() if seconds >= 1)
@@ -66,7 +70,7 @@ def _whole(bill: Bill, words: Mapping[str, str]) -> dict[str, str]:
     found = {
         "read": words["of text"].format(share=bill.share, megabytes=bill.text_mb, rows=brief(bill.rows)),
         "time": words["in all"].format(time=duration(bill.seconds), workers=bill.workers, stages=stages or "0s"),
-        "slowest": words["speed"].format(step=slowest.step, speed=speed or 0),
+        "slowest": words["speed"].format(step=_name(slowest, words), speed=speed or 0),
         "memory": words["each"].format(all=bill.memory_mb, each=bill.worker_mb),
         "disk": words["folders"].format(all=sum(bill.disk_mb.values()), folders=folders or words["nothing"]),
         "tasks": words["parts"].format(tasks=bill.tasks, parts=bill.parts),

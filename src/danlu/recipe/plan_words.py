@@ -65,6 +65,7 @@ WORDS: dict[Literal["en", "zh"], dict[str, str]] = {
 CLEANING: dict[Literal["en", "zh"], dict[str, str]] = {
     "en": {
         "step": "step",
+        "edit": "{step} (edit)",
         "rows": "rows",
         "dropped": "dropped",
         "characters": "characters",
@@ -87,6 +88,7 @@ CLEANING: dict[Literal["en", "zh"], dict[str, str]] = {
     },
     "zh": {
         "step": "步骤",
+        "edit": "{step}（改写）",
         "rows": "行数",
         "dropped": "丢弃",
         "characters": "字符",

@@ -35,6 +35,8 @@ class StepBill:
     """What a step is expected to do with the whole corpus; seconds are of one core."""
 
     step: str
+    edits: bool = False
+    """Whether it is the step's second turn, in which it changes the texts that it has compared."""
     rows: float = 0.0
     dropped: float = 0.0
     characters_in: float = 0.0
@@ -150,8 +152,7 @@ def _bill(
     for name, done in by_source.items():
         scale = 1 / samples[name].share
         for step in done:
-            label = f"{step['step']} (edit)" if step["edits"] else step["step"]
-            bill = steps.setdefault((step["number"], label), StepBill(label))
+            bill = steps.setdefault((step["number"], step["edits"]), StepBill(step["step"], step["edits"]))
             bill.rows += scale * step["rows"]
             bill.dropped += scale * sum(entry["count"] for entry in step["dropped"].values())
             bill.characters_in += scale * step["characters_in"]
