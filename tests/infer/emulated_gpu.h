@@ -27,8 +27,10 @@ typedef uint32_t u32;
 typedef uint16_t bf16;
 
 struct alignas(8) uint2 { u32 x, y; };
+struct alignas(8) float2 { float x, y; };
 struct alignas(16) uint4 { u32 x, y, z, w; };
 struct alignas(16) float4 { float x, y, z, w; };
+inline float2 make_float2(float x, float y) { return {x, y}; }
 inline uint2 make_uint2(u32 x, u32 y) { return {x, y}; }
 inline uint4 make_uint4(u32 x, u32 y, u32 z, u32 w) { return {x, y, z, w}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
@@ -62,7 +64,7 @@ struct Meeting {  // of so many threads
 
 struct Warp {
     Meeting meeting{32};
-    float shuffled[32];
+    u32 shuffled[32];
     uint4 x[32];
     u32 w[32][2];
 };
@@ -101,6 +103,7 @@ inline void meet(Meeting& meeting) {
     while (meeting.times == time) yield();
 }
 inline Warp& warp() { return now->program->warps[threadIdx.x / 32]; }
+inline int thread_here() { return (int)threadIdx.x; }
 inline void __syncwarp() { meet(warp().meeting); }
 inline void __syncthreads() { meet(now->program->all); }
 template <int COUNT>
@@ -108,12 +111,13 @@ void sync() {
     now->program->some.size = COUNT;
     meet(now->program->some);
 }
-inline float __shfl_xor_sync(u32, float value, int step) {
-    warp().shuffled[threadIdx.x % 32] = value;
+template <class Value>
+Value __shfl_xor_sync(u32, Value value, int step) {
+    warp().shuffled[threadIdx.x % 32] = same_bits<u32>(value);
     __syncwarp();
-    const float found = warp().shuffled[threadIdx.x % 32 ^ step];
+    const u32 found = warp().shuffled[threadIdx.x % 32 ^ step];
     __syncwarp();
-    return found;
+    return same_bits<Value>(found);
 }
 // As PTX has it: of x (16 rows) a lane holds rows lane / 4 and 8 more, of w (8 rows) row lane / 4, of the sums those of
 // x's rows with w's rows 2 (lane % 4) and one more.
@@ -129,6 +133,26 @@ inline void multiply(float (&sums)[4], uint4 x, u32 w0, u32 w1) {
             const u32 first = i < 2 ? of.x : of.y, second = i < 2 ? of.z : of.w;
             sums[i] += low(first) * low(by[0]) + high(first) * high(by[0]);
             sums[i] += low(second) * low(by[1]) + high(second) * high(by[1]);
+        }
+    }
+    __syncwarp();
+}
+
+inline void multiply(int (&sums)[4], uint4 x, u32 w0, u32 w1) {
+    const int lane = threadIdx.x % 32;
+    Warp& all = warp();
+    all.x[lane] = x, all.w[lane][0] = w0, all.w[lane][1] = w1;
+    __syncwarp();
+    auto four = [](u32 x, u32 w) {
+        int sum = 0;
+        for (int shift = 0; shift < 32; shift += 8) sum += (int8_t)(x >> shift) * (int8_t)(w >> shift);
+        return sum;
+    };
+    for (int i = 0; i < 4; ++i) {
+        for (int j = 0; j < 4; ++j) {
+            const uint4& of = all.x[lane / 4 * 4 + j];
+            const u32* by = all.w[(lane % 4 * 2 + i % 2) * 4 + j];
+            sums[i] += four(i < 2 ? of.x : of.y, by[0]) + four(i < 2 ? of.z : of.w, by[1]);
         }
     }
     __syncwarp();

@@ -20,6 +20,7 @@ from danlu.infer.step_cuda import SOURCE, Model, RowStep
 from danlu.model.decoder import Decoder
 from danlu.model.integers import quantise_ends, to_int8
 from danlu.model.parts import initialise
+from danlu.model.projection import Quantised
 from danlu.model.settings import ModelSettings
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
@@ -85,6 +86,51 @@ def decoder_of(shape: dict[str, object]) -> Decoder:
     return decoder.to(torch.bfloat16)
 
 
+class Int4(Quantised):
+    """4 bits as `Int4OnGPU` has them, which is there with a GPU only."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.group = 64
+        groups = weight.double().unflatten(1, (-1, 64))
+        low, high = groups.amin(-1), groups.amax(-1)
+        scales = ((high - low) / 15).bfloat16()
+        middles = (low + 8 * scales.double()).bfloat16()
+        levels = ((groups - middles.double()[..., None]) / scales.double()[..., None] + 8).round().clamp(0, 15)
+        self.exact = ((levels - 8) * scales.double()[..., None] + middles.double()[..., None]).flatten(1)
+        shifts = 4 * torch.arange(8)[:, None]
+        words = (levels.long().unflatten(2, (8, 8)) << shifts).sum(2).flatten(1)
+        self.register_buffer("words", torch.where(words >= 2**31, words - 2**32, words).int())
+        self.register_buffer("scales", torch.stack((scales, middles), -1).view(torch.int32)[..., 0].contiguous())
+
+    def dequantised(self, dtype: torch.dtype) -> Tensor:
+        return self.exact.to(dtype)
+
+
+def in_fewer_bits(decoder: Decoder, bits: int) -> Decoder:
+    """Quantises it as `danlu.load` does; what it stands for then, in float64."""
+    for block in decoder.blocks:
+        for part in (block.qkv, block.o, block.gate_up, block.down):
+            part.quantise(Int4(part.weight.data) if bits == 4 else to_int8(part.weight.data))
+    quantise_ends(decoder)
+    exact = Decoder(decoder.settings.model_copy(update={"tie_embeddings": False})).double()
+    for mine, other in zip(exact.blocks, decoder.blocks, strict=True):
+        for part in ("qkv", "o", "gate_up", "down"):
+            getattr(mine, part).weight.data = getattr(other, part).quantised.dequantised(torch.float64)
+            getattr(other, part).weight = None
+    exact.load_state_dict(
+        {
+            name: value.double()
+            for name, value in decoder.state_dict().items()
+            if value.is_floating_point() and "quantised" not in name and "rows" not in name
+        },
+        strict=False,
+    )
+    exact.embed.weight.data = decoder.embed(torch.arange(decoder.settings.vocab_size)).double()
+    exact.head.linear.weight.data = decoder.head.quantised.dequantised(torch.float64)
+    return exact
+
+
 def filled(decoder: Decoder, length: int, window: int | None) -> Cache:
     shape, cache = decoder.settings, Cache(1, 10_000, window)
     cache.reserve(1, length)
@@ -97,12 +143,15 @@ def filled(decoder: Decoder, length: int, window: int | None) -> Cache:
     return cache
 
 
-def expected(decoder: Decoder, cache: Cache, token: int, place: int) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+def expected(
+    decoder: Decoder, cache: Cache, token: int, place: int, exact: Decoder | None = None
+) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
     """Logits [V] in float64 after a step, and each layer's new key and value. Attends to those that the step has put
     into the cache: a key between two bf16 numbers may be rounded either way, and is `require_cached`'s to judge.
     """
-    exact = Decoder(decoder.settings).double()
-    exact.load_state_dict({name: value.double() for name, value in decoder.state_dict().items()})
+    if exact is None:
+        exact = Decoder(decoder.settings).double()
+        exact.load_state_dict({name: value.double() for name, value in decoder.state_dict().items()})
     fresh: list[tuple[Tensor, Tensor]] = []
 
     def attend(layer: int, q_11HD: Tensor, k_11KD: Tensor, v_11KD: Tensor) -> Tensor:
@@ -123,7 +172,8 @@ def require_cached(cache: Cache, place: int, fresh: list[tuple[Tensor, Tensor]])
 
 
 def turns_of(decoder: Decoder, cache: Cache) -> tuple[Tensor, Tensor]:
-    cos, sin = decoder.places(torch.arange(cache.length)[:, None], torch.bfloat16)
+    places = torch.arange(cache.length, device=decoder.norm.weight.device)
+    cos, sin = decoder.places(places[:, None], torch.bfloat16)
     return cos.flatten(1), sin.flatten(1)
 
 
@@ -150,6 +200,29 @@ def test_gives_what_the_decoder_gives_in_whatever_order_its_threads_run(
         logits, fresh = expected(decoder, cache, 300, place)
         require_cached(cache, place, fresh)
     assert torch.equal(*found)
+    torch.testing.assert_close(found[0][0].double(), logits, rtol=2**-8, atol=float(logits.abs().max()) / 300)
+
+
+@pytest.mark.parametrize(
+    ("bits", "shape"),
+    [
+        (8, {"hidden_size": 256, "heads": 4, "kv_heads": 1, "mlp_size": 2_176}),
+        (8, {"family": "llama", "hidden_size": 2_304, "heads": 2, "kv_heads": 2, "head_dim": 64, "mlp_size": 384}),
+        (4, {"hidden_size": 256, "heads": 4, "kv_heads": 1, "mlp_size": 4_352}),
+        (4, {"family": "qwen3", "hidden_size": 512, "heads": 6, "kv_heads": 2, "head_dim": 128, "mlp_size": 768}),
+    ],
+)
+def test_weights_in_fewer_bits(bits: int, shape: dict[str, object], built: Emulated) -> None:
+    decoder = decoder_of(shape)
+    exact = in_fewer_bits(decoder, bits)
+    cache = filled(decoder, 320, None)
+    step, found = RowStep(decoder, cache, turns_of(decoder, cache), built), []
+    for seed in range(2):
+        built.seed = seed
+        found.append(step.logits(torch.tensor([[300], [200]])).clone())
+    assert torch.equal(*found)
+    logits, fresh = expected(decoder, cache, 300, 200, exact)
+    require_cached(cache, 200, fresh)
     torch.testing.assert_close(found[0][0].double(), logits, rtol=2**-8, atol=float(logits.abs().max()) / 300)
 
 
@@ -189,17 +262,24 @@ def test_fits_what_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     about = SimpleNamespace(major=9, multi_processor_count=132)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: about)
     monkeypatch.setattr(step_cuda, "find_spec", lambda _: about)
-    made = decoder_of(SHAPES["biases"])
+    shape = {**SHAPES["biases"], "mlp_size": 512}
+    made = decoder_of(shape)
     assert RowStep.fit(made)
-    assert not RowStep.fit(decoder_of(SHAPES["biases"]).half())
-    quantise_ends(made)
-    assert not RowStep.fit(made)
-    quantised = decoder_of(SHAPES["biases"])
-    quantised.blocks[1].down.quantise(to_int8(quantised.blocks[1].down.weight.data))
-    assert not RowStep.fit(quantised)
-    assert not RowStep.fit(decoder_of({**SHAPES["biases"], "mlp_size": 16_896})), "too many rows for a program"
+    assert not RowStep.fit(decoder_of(shape).half())
+    made.blocks[1].down.quantise(to_int8(made.blocks[1].down.weight.data))
+    assert not RowStep.fit(made), "of more than one kind"
+    for bits in (8, 4):
+        made = decoder_of(shape)
+        in_fewer_bits(made, bits)
+        assert RowStep.fit(made)
+    made = decoder_of(SHAPES["biases"])
+    for block in made.blocks:
+        for part in (block.qkv, block.o, block.gate_up, block.down):
+            part.quantise(to_int8(part.weight.data))
+    assert not RowStep.fit(made), "264 are no whole number of 16 bytes' shares"
+    assert not RowStep.fit(decoder_of({**shape, "mlp_size": 16_896})), "too many rows for a program"
     about.major = 8
-    assert not RowStep.fit(decoder_of(SHAPES["biases"]))
+    assert not RowStep.fit(decoder_of(shape))
 
 
 def test_compiles_for_hopper() -> None:
@@ -214,7 +294,7 @@ def test_compiles_for_hopper() -> None:
         "QUERIES": 4,
         "HEAD": 64,
     }
-    options = {"PROGRAMS": 132, "MEMORY": 232_448, **names, "BIASED": 1, "QK_NORM": 0}
+    options = {"PROGRAMS": 132, "MEMORY": 232_448, **names, "BIASED": 1, "QK_NORM": 0, "BLOCK_BITS": 16, "END_BITS": 16}
     assert step_cuda.compiled("sm_90", options).startswith(b"\x7fELF")
     with pytest.raises(RuntimeError, match="too many rows for a program"):
         step_cuda.compiled("sm_90", {**options, "MLP": 20_000})
@@ -277,6 +357,25 @@ def test_the_same_on_a_gpu_and_every_time(name: str) -> None:
     logits, _ = expected(deepcopy(decoder).cpu(), cache, 300, 600)
     torch.testing.assert_close(first[0].double().cpu(), logits, rtol=2**-8, atol=float(logits.abs().max()) / 300)
     for _ in range(200):
+        for _ in range(500):
+            step.logits(inputs)
+        assert torch.equal(step.logits(inputs), first)
+
+
+@pytest.mark.prove
+@on_hopper
+@pytest.mark.parametrize("bits", [8, 4])
+def test_weights_in_fewer_bits_on_a_gpu_and_every_time(bits: int) -> None:
+    decoder = decoder_of({"vocab_size": 1_003, "hidden_size": 512, "heads": 8, "kv_heads": 2, "mlp_size": 4_352})
+    exact, cache = in_fewer_bits(decoder, bits), filled(decoder, 640, None)
+    turns = [part.cuda() for part in turns_of(decoder, cache)]
+    cache.layers = [(keys.cuda(), values.cuda()) for keys, values in cache.layers]
+    assert RowStep.fit(decoder.cuda())
+    step, inputs = RowStep(decoder, cache, (turns[0], turns[1])), torch.tensor([[300], [600]], device="cuda")
+    first = step.logits(inputs).clone()
+    logits, _ = expected(decoder, cache, 300, 600, exact)
+    torch.testing.assert_close(first[0].double().cpu(), logits, rtol=2**-8, atol=float(logits.abs().max()) / 300)
+    for _ in range(100):
         for _ in range(500):
             step.logits(inputs)
         assert torch.equal(step.logits(inputs), first)

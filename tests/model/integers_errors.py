@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from danlu.model import integers_cuda
-from danlu.model.integers_cuda import int8_gated, int8_product, pack
+from danlu.model.integers_cuda import int8_dequantised, int8_gated, int8_product, pack
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FEW, SOME, MANY = (1024, 1024), (1024, 1), (1, 1)
@@ -92,7 +92,8 @@ def errors_of_8_bits(width: int, count: int, programs: tuple[int, int]) -> dict[
     scales, bias = torch.rand(count, device=DEVICE) / width, torch.randn(count, device=DEVICE)
     exact = values * scales.double()[:, None]
     x = torch.randn(5, width, device=DEVICE)
-    found = {"5 rows": far(int8_product(x, values, scales, bias), F.linear(x.double(), exact, bias.double()))}
+    found = {"given back": far(int8_dequantised(values, scales, torch.float32), exact)}
+    found |= {"5 rows": far(int8_product(x, values, scales, bias), F.linear(x.double(), exact, bias.double()))}
     # Far from 0 on the whole, where values raised by a constant would lose most.
     x, bias = (3 + torch.randn(1, width, device=DEVICE)).half(), bias.half()
     y = F.linear(x.double(), exact)

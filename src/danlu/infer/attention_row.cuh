@@ -1,10 +1,12 @@
 // Attention of the one new token, its keys in pieces, one a program; included by step_cuda.cu.
 
+constexpr int MOST_PIECES = smaller(PIECES, PROGRAMS / KV_HEADS);
+
 struct Attended {  // pieces of a row's keys, the new one too, one a program
     int place, pieces, head, piece, start, stop;
     Attended(int place, int window) : place(place) {
         const int low = max(place + 1 - window, 0), keys = place + 1 - low;
-        pieces = min(min(PIECES, PROGRAMS / KV_HEADS), (keys + PIECE - 1) / PIECE);
+        pieces = min(MOST_PIECES, (keys + PIECE - 1) / PIECE);
         head = blockIdx.x % KV_HEADS, piece = blockIdx.x / KV_HEADS;
         const int share = (keys + pieces - 1) / pieces;
         start = low + piece * share, stop = here() ? min(start + share, place + 1) : start;
@@ -19,19 +21,19 @@ struct Held {  // eight keys and values: of key lane / 4 what `multiply` takes, 
     void fetch(const Layer& layer, const Attended& a, int first) {
         const int lane = threadIdx.x % 32, stop = min(a.stop, a.place);
         const size_t from = ((size_t)first * KV_HEADS + a.head) * HEAD;
+        const bf16* keys = layer.keys + from + lane / 4 * KV_HEADS * HEAD + lane % 4 * 8;
+        const bf16* values = layer.values + from + 2 * lane;
 #pragma unroll
         for (int chunk = 0; chunk < HEAD / 32; ++chunk) {
             key[chunk] = make_uint4(0, 0, 0, 0);
-            if (first + lane / 4 < stop)
-                key[chunk] = fetch16(layer.keys + from + lane / 4 * KV_HEADS * HEAD + chunk * 32 + lane % 4 * 8);
+            if (first + lane / 4 < stop) key[chunk] = fetch16(keys + chunk * 32);
         }
 #pragma unroll
         for (int i = 0; i < 8; ++i)
 #pragma unroll
             for (int pair = 0; pair < PAIRS; ++pair) {
                 value[i][pair] = 0;
-                if (first + i < stop)
-                    value[i][pair] = fetch4(layer.values + from + i * KV_HEADS * HEAD + 2 * (pair * 32 + lane));
+                if (first + i < stop) value[i][pair] = fetch4(values + i * KV_HEADS * HEAD + pair * 64);
             }
     }
     void take(const bf16 (&fresh)[2][HEAD], int slot) {
@@ -163,18 +165,17 @@ struct Seen {
 };
 
 void attend(
-    Attention& s, const Model& m, const Layer& layer, const Attended& a, const Turn& by, const Held& ahead, u32 number
+    Attention& s, const Model& m, const Layer& layer, const Attended& a, const Turn& by, u32 number
 ) {
     int at = a.start + threadIdx.x / 32 * 8;
-    Held held = ahead, next;  // on its way while the queries come
-    next.fetch(layer, a, at + KEYS);
+    Held held;  // on their way while the queries come
+    held.fetch(layer, a, at);
     turn(s, m, layer, a, by, number);
     Seen seen;
 #pragma unroll 1
     for (; at < a.stop; at += KEYS) {
         Held now = held;
-        held = next;
-        next.fetch(layer, a, at + 2 * KEYS);
+        held.fetch(layer, a, at + KEYS);
         if (a.place - at < 8) now.take(s.fresh, a.place - at);
         seen.see(s, now, min(8, a.stop - at));
     }
@@ -199,35 +200,46 @@ void attend(
     }
 }
 
+// A head's mix of values, of the mixes of its pieces; of several heads asked for at once.
 void take_attended(Shared& s, const Model& m, int pieces, u32 number) {
+    constexpr int SPAN = 4 * THREADS, AT_ONCE = OWN > SPAN && MOST_PIECES <= 4 ? 2 : 1;
 #pragma unroll 1
-    for (int at = 4 * threadIdx.x; at < OWN; at += 4 * THREADS) {
-        float peak = -1e30f, total = 0;
-        float4 mixed = make_float4(0, 0, 0, 0);
-        const u32 *from = m.pieces + at, *share_from = m.shares + at / HEAD * 2;
+    for (int first = 4 * thread_here(); first < OWN; first += AT_ONCE * SPAN) {
         Patience patience{m.lost};
-        await(from, number, patience);
-        uint4 found[PIECES];
-        uint2 share[PIECES];
+        if (first < SPAN) await(m.pieces + first, number, patience);
+        uint4 found[AT_ONCE][MOST_PIECES];
+        uint2 share[AT_ONCE][MOST_PIECES];
 #pragma unroll
-        for (int i = 0; i < PIECES; ++i)
-            found[i] = i < pieces ? ask16(from + i * OWN) : make_uint4(0, 0, 0, 0),
-            share[i] = i < pieces ? ask8(share_from + i * 2 * HEADS) : make_uint2(0, 0);
+        for (int n = 0; n < AT_ONCE; ++n)
 #pragma unroll
-        for (int i = 0; i < PIECES; ++i) {
-            if (i >= pieces) break;
-            while (!told(found[i], number) && patience.lasts()) found[i] = ask16(from + i * OWN);
-            while (!told(share[i], number) && patience.lasts()) share[i] = ask8(share_from + i * 2 * HEADS);
-            const float whole = value(share[i].x) + value(share[i].y), higher = fmaxf(peak, whole);
-            const float shrink = power(peak - higher), by = power(whole - higher);
-            const float4 x = values(found[i]);
-            total = total * shrink + by, peak = higher;
-            mixed.x = mixed.x * shrink + x.x * by, mixed.y = mixed.y * shrink + x.y * by;
-            mixed.z = mixed.z * shrink + x.z * by, mixed.w = mixed.w * shrink + x.w * by;
+            for (int i = 0; i < MOST_PIECES; ++i) {
+                const int at = first + n * SPAN;
+                const bool is = at < OWN && i < pieces;
+                found[n][i] = is ? ask16(m.pieces + i * OWN + at) : make_uint4(0, 0, 0, 0);
+                share[n][i] = is ? ask8(m.shares + (i * HEADS + at / HEAD) * 2) : make_uint2(0, 0);
+            }
+#pragma unroll
+        for (int n = 0; n < AT_ONCE; ++n) {
+            const int at = first + n * SPAN;
+            if (at >= OWN) break;
+            const u32 *from = m.pieces + at, *share_from = m.shares + at / HEAD * 2;
+            float peak = -1e30f, total = 0;
+            float4 mixed = make_float4(0, 0, 0, 0);
+#pragma unroll
+            for (int i = 0; i < MOST_PIECES; ++i) {
+                if (i >= pieces) break;
+                while (!told(found[n][i], number) && patience.lasts()) found[n][i] = ask16(from + i * OWN);
+                while (!told(share[n][i], number) && patience.lasts()) share[n][i] = ask8(share_from + i * 2 * HEADS);
+                const float whole = value(share[n][i].x) + value(share[n][i].y), higher = fmaxf(peak, whole);
+                const float shrink = power(peak - higher), by = power(whole - higher);
+                const float4 x = values(found[n][i]);
+                total = total * shrink + by, peak = higher;
+                mixed.x = mixed.x * shrink + x.x * by, mixed.y = mixed.y * shrink + x.y * by;
+                mixed.z = mixed.z * shrink + x.z * by, mixed.w = mixed.w * shrink + x.w * by;
+            }
+            const float by = __fdividef(1.0f, total);
+            keep<BLOCK_BITS>(s, at, make_float4(mixed.x * by, mixed.y * by, mixed.z * by, mixed.w * by));
         }
-        const float by = __fdividef(1.0f, total);
-        keep(s, at, make_float4(mixed.x * by, mixed.y * by, mixed.z * by, mixed.w * by));
     }
     sync<THREADS>();
 }
-

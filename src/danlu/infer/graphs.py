@@ -20,7 +20,7 @@ from danlu.model.projection import Projection
 from danlu.model.rope import Rope
 
 HEAD_SIZES = (32, 64, 128, 256)
-SHORTEST, LONGEST = 64, 1024  # prompts for which there are graphs; longer ones keep the GPU busy by themselves
+SHORTEST, LONGEST = 16, 1024  # prompts for which there are graphs; longer ones keep the GPU busy by themselves
 
 Turns = tuple[Tensor, Tensor]
 """Cosines and sines of positions, float32 [L, D / 2]."""

@@ -33,6 +33,13 @@ void multiply(float (&sums)[4], uint4 x, u32 w0, u32 w1) {
         : "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w), "r"(w0), "r"(w1));
 }
 
+// The same of 32 whole numbers of 8 bits.
+void multiply(int (&sums)[4], uint4 x, u32 w0, u32 w1) {
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+        : "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w), "r"(w0), "r"(w1));
+}
+
 // ---- Memory. Loads in the order in which they are asked for: the compiler would put them off until they are used.
 
 uint4 fetch16(const void* from) {
@@ -83,6 +90,14 @@ unsigned char* shared_memory() {
     return memory;
 }
 u32 address(const void* shared) { return (u32)__cvta_generic_to_shared(shared); }
+
+// threadIdx.x, read where this stands: what follows from it would else be computed once and kept in memory for want of
+// registers.
+int thread_here() {
+    int thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return thread;
+}
 
 // The first `COUNT` threads wait for one another.
 template <int COUNT>

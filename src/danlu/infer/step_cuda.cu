@@ -4,38 +4,46 @@
 //
 // Set by step_cuda.py: PROGRAMS, MEMORY (of a program, in bytes), WARPS (of a program, that multiply), GROUP (rows whose
 // sums it puts together at once), PIECES (of the keys, at most), PATIENCE (how often a word is asked for); of the model
-// LAYERS, HIDDEN, MLP, VOCAB, KV_HEADS, QUERIES (heads that share a key), HEAD (its size), BIASED, QK_NORM.
+// LAYERS, HIDDEN, MLP, VOCAB, KV_HEADS, QUERIES (heads that share a key), HEAD (its size), BIASED, QK_NORM, BLOCK_BITS (of
+// the blocks' weights) and END_BITS (of embedding and head).
 
 #include "hopper.cuh"
 
 constexpr int THREADS = 32 * WARPS;              // that multiply
-constexpr int SLICE = 1024, TILE = 8;            // elements and rows of a tile
-constexpr int PITCH = 2 * SLICE + 64;            // bytes from row to row: two rows lie in other banks
-constexpr int CHUNKS = SLICE / WARPS / 32;       // of 32 elements, a warp's share of a slice
+constexpr int TILE = 8, ROW_BYTES = 2048;         // rows of a tile, bytes of weights in one of them
+constexpr int PITCH = ROW_BYTES + (BLOCK_BITS == 4 ? ROW_BYTES / 8 : 0) + 64;  // from row to row: two lie in other banks
+constexpr int CHUNKS = ROW_BYTES / WARPS / 64;   // of 64 bytes, a warp's share of a row
 // Tiles on their way at once. More would hold words up, which is what narrow layers wait for; the head waits for none.
-constexpr int FLIGHT = HIDDEN > 1024 ? 3 : 2, LAST_FLIGHT = 3;
+constexpr int FLIGHT = HIDDEN > 1024 && BLOCK_BITS > 4 ? 3 : 2, LAST_FLIGHT = 3;
 constexpr int KEYS = 8 * WARPS;                  // that a program sees at once
-constexpr int PIECE = 64;                        // keys of a piece, unless there are more than so many pieces
+constexpr int PIECE = HEAD > 64 ? 128 : 64;      // keys of a piece, unless there are more than so many pieces
 constexpr int HEADS = KV_HEADS * QUERIES, OWN = HEADS * HEAD, QKV = OWN + 2 * KV_HEADS * HEAD;
 constexpr int SPANS = (HIDDEN + 4 * THREADS - 1) / (4 * THREADS);
 constexpr int PAIRS = HEAD / 64;  // of elements of a value that a lane mixes
 
 constexpr int larger(int a, int b) { return a > b ? a : b; }
-constexpr int slices(int depth) { return (depth + SLICE - 1) / SLICE; }
+constexpr int smaller(int a, int b) { return a < b ? a : b; }
 
 constexpr int WIDEST = larger(HIDDEN, larger(OWN, MLP));
 static_assert(larger(QKV, larger(HIDDEN, 2 * MLP)) <= GROUP * PROGRAMS - 2 * PROGRAMS, "too many rows for a program");
 static_assert(HIDDEN >= PROGRAMS && MLP >= PROGRAMS && KV_HEADS <= PROGRAMS, "too few rows for all programs");
+static_assert(GROUP % (2 * TILE) == 0 && GROUP <= THREADS, "");
 static_assert(LAYERS > 1 && LAYERS < 256 && QUERIES <= 8 && HEAD % 64 == 0, "");
 
+struct Weight {  // of 16, 8 or 4 bits; scales float32 [rows], or of each group of 64 a scale and a middle in bf16
+    const void *values, *scales;
+};
+
 struct Layer {
-    const bf16 *attention_norm, *qkv, *bias, *q_norm, *k_norm, *o, *mlp_norm, *gate_up, *down;
+    const bf16 *attention_norm, *bias, *q_norm, *k_norm, *mlp_norm;
+    Weight qkv, o, gate_up, down;
     bf16 *keys, *values;  // [L, KV_HEADS, HEAD]
 };
 
 struct Model {
     const Layer* layers;
-    const bf16 *embed, *norm, *head;
+    Weight embed, head;
+    const bf16* norm;
     const float *cos, *sin;   // [L, HEAD / 2]
     const long long* inputs;  // the token, its position
     u32 *qkv, *pieces, *shares, *middle, *inner, *x;  // words
@@ -50,8 +58,19 @@ struct Attention {
     alignas(16) float shares[WARPS][9][8], mixed[WARPS][QUERIES][HEAD + 2];
 };
 
+constexpr int DIGITS = 3;
+constexpr float BASE = 254;  // of digits from -127 to 127
+
+union X {  // what products take in, as products_bf16.cuh and products_integers.cuh keep it
+    u32 parts[2][WIDEST / 2];
+    struct {
+        signed char digits[DIGITS][WIDEST];
+        float scales[WIDEST / 64 + 1];
+    };
+};
+
 struct Work {
-    alignas(16) u32 x[2][WIDEST / 2];  // in two parts, that together have 16 bits
+    alignas(16) X x;
     Attention attention;
     alignas(16) float parts[2][GROUP][WARPS];
     alignas(16) float squares[WARPS];
@@ -68,170 +87,9 @@ struct Shared : Work {
 static_assert(sizeof(Shared) <= MEMORY, "");
 
 #include "words.cuh"
-
-// ---- The ring
-
-struct Place {  // of a tile in the ring, the same way for those that fetch and those that multiply
-    int stage = 0;
-    u32 phase = 0;  // of the stage's barriers
-    void next() {
-        if (++stage == STAGES) stage = 0, phase ^= 1;
-    }
-};
-
-struct Ahead : Place {
-    Place landed;
-    int flying = 0, most = FLIGHT;  // on their way
-
-    void wait_for_room(Shared& s) {
-        if (flying == most) wait(s.full[landed.stage], landed.phase), landed.next();
-        else ++flying;
-        wait(s.empty[stage], phase ^ 1);
-    }
-};
-
-// Fetches rows `first` … `first + rows` - 1 of a weight; from row `turn` of these on, `jump` rows further.
-template <int DEPTH>
-void fetch(Shared& s, Ahead& place, const bf16* weight, int first, int rows, int turn = 0, int jump = 0) {
-    const int lane = threadIdx.x & 31;
-#pragma unroll 1
-    for (int at = 0; at < rows; at += TILE) {
-        const int count = min(TILE, rows - at), row = at + lane;
-        const bf16* from = weight + (size_t)(first + row + (row >= turn ? jump : 0)) * DEPTH;
-#pragma unroll 1
-        for (int slice = 0; slice < slices(DEPTH); ++slice, place.next()) {
-            const u32 bytes = 2 * min(SLICE, DEPTH - slice * SLICE);
-            place.wait_for_room(s);
-            if (lane == 0) promise(s.full[place.stage], bytes * count);
-            __syncwarp();
-            if (lane < count) copy(s.ring[place.stage][lane], from + slice * SLICE, bytes, s.full[place.stage]);
-        }
-    }
-}
-
-// ---- Products
-
-// A warp's share of a slice of x, in columns as `multiply` takes them: pairs of even places, in their two parts, and
-// pairs of odd places, as 16 bytes of a weight are two pieces of 16 elements to it, in rows 0 … 7 and 8 … 15.
-template <int DEPTH>
-struct Taken {
-    u32 x[CHUNKS][2];
-    static int eight(int slice, int chunk) {
-        return slice * (SLICE / 8) + (threadIdx.x / 32 * CHUNKS + chunk) * 4 + threadIdx.x % 4;
-    }
-    static bool there(int slice, int chunk) { return slice < DEPTH / SLICE || eight(slice, chunk) < DEPTH / 8; }
-    void take(const Shared& s, int slice) {
-        const int column = threadIdx.x % 32 / 4;
-        const u32* from = s.x[column % 2] + column / 2;
-#pragma unroll
-        for (int chunk = 0; chunk < CHUNKS; ++chunk)
-#pragma unroll
-            for (int i = 0; i < 2; ++i)
-                x[chunk][i] = column < 4 && there(slice, chunk) ? from[4 * eight(slice, chunk) + 2 * i] : 0;
-    }
-    void add(const uint4 (&weights)[CHUNKS], float (&sums)[2][4]) const {
-#pragma unroll
-        for (int chunk = 0; chunk < CHUNKS; ++chunk) multiply(sums[chunk % 2], weights[chunk], x[chunk][0], x[chunk][1]);
-    }
-};
-
-// A warp's share of the next N tiles, of the same slice of N times eight rows or of N slices: asks for all of them
-// before it waits for one.
-template <int DEPTH, int N>
-void load(Shared& s, Place& place, int slice, uint4 (&weights)[N][CHUNKS]) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    bool landed[N];
-    Place asked = place, left = place;
-#pragma unroll
-    for (int i = 0; i < N; ++i, asked.next()) landed[i] = open(s.full[asked.stage], asked.phase);
-#pragma unroll
-    for (int i = 0; i < N; ++i, place.next()) {
-        const int own = slices(DEPTH) > 1 ? slice + i : slice;
-        const uint4* row = (const uint4*)s.ring[place.stage][lane / 4] + warp * CHUNKS * 4 + lane % 4;
-        if (!landed[i]) wait(s.full[place.stage], place.phase);
-#pragma unroll
-        for (int chunk = 0; chunk < CHUNKS; ++chunk)
-            weights[i][chunk] = Taken<DEPTH>::there(own, chunk) ? row[chunk * 4] : make_uint4(0, 0, 0, 0);
-    }
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < N; ++i, left.next())
-        if (lane == 0) arrive(s.empty[left.stage]);
-}
-
-// A row's part of this warp.
-void put(float (*parts)[WARPS], const float (&sums)[2][4]) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const float(&one)[4] = sums[0], (&two)[4] = sums[1];
-    float own = lane % 4 ? one[2] + one[3] + (two[2] + two[3]) : one[0] + one[1] + (two[0] + two[1]);
-    own += __shfl_xor_sync(~0u, own, 1);
-    if (lane % 4 == 0) parts[lane / 4][warp] = own;
-}
-
-template <int DEPTH, int N>
-void multiply_rows(Shared& s, Place& place, const Taken<DEPTH>& taken, float (*parts)[WARPS]) {
-    uint4 weights[N][CHUNKS];
-    float sums[N][2][4] = {};
-    load<DEPTH>(s, place, 0, weights);
-#pragma unroll
-    for (int i = 0; i < N; ++i) taken.add(weights[i], sums[i]);
-#pragma unroll
-    for (int i = 0; i < N; ++i) put(parts + i * TILE, sums[i]);
-}
-
-template <int DEPTH, int N>
-void multiply_slices(Shared& s, Place& place, int slice, float (&sums)[2][4]) {
-    uint4 weights[N][CHUNKS];
-    Taken<DEPTH> taken[N];
-#pragma unroll
-    for (int i = 0; i < N; ++i) taken[i].take(s, slice + i);
-    load<DEPTH>(s, place, slice, weights);
-#pragma unroll
-    for (int i = 0; i < N; ++i) taken[i].add(weights[i], sums);
-}
-
-// The products of x with `rows` rows of a weight, as they come: use(first, count, total), total(i) that of row
-// first + i. A warp has the same share of all rows of a tile.
-template <int DEPTH, class Use>
-void products(Shared& s, Place& place, int rows, Use use) {
-    constexpr int SLICES = slices(DEPTH);
-    Taken<DEPTH> taken;
-    if (SLICES == 1) taken.take(s, 0);
-#pragma unroll 1
-    for (int first = 0, turn = 0; first < rows; first += GROUP, turn ^= 1) {
-        const int count = min(GROUP, rows - first);
-        float(*parts)[WARPS] = s.parts[turn];
-        int at = 0;
-        if (SLICES == 1) {
-#pragma unroll 1
-            for (; at + TILE < count; at += 2 * TILE) multiply_rows<DEPTH, 2>(s, place, taken, parts + at);
-            if (at < count) multiply_rows<DEPTH, 1>(s, place, taken, parts + at);
-        } else {
-#pragma unroll 1
-            for (; at < count; at += TILE) {
-                float sums[2][4] = {};
-#pragma unroll 3
-                for (int slice = 0; slice < SLICES - 1; slice += 2) multiply_slices<DEPTH, 2>(s, place, slice, sums);
-                if (SLICES % 2) multiply_slices<DEPTH, 1>(s, place, SLICES - 1, sums);
-                put(parts + at, sums);
-            }
-        }
-        sync<THREADS>();
-        use(first, count, [&](int row) {
-            const float4 *of = (const float4*)parts[row], one = of[0], two = of[1];
-            return one.x + one.y + (one.z + one.w) + (two.x + two.y + (two.z + two.w));
-        });
-    }
-}
+#include "products_row.cuh"
 
 // ---- What products take in
-
-// Four elements of x, in two parts each.
-void keep(Shared& s, int at, float4 x) {
-    const u32 one = packed(x.x, x.y), two = packed(x.z, x.w);
-    *(uint2*)(s.x[0] + at / 2) = make_uint2(one, two);
-    *(uint2*)(s.x[1] + at / 2) = make_uint2(packed(x.x - low(one), x.y - high(one)), packed(x.z - low(two), x.w - high(two)));
-}
 
 struct Scales {  // of a norm, for the elements that this thread takes
     uint2 held[SPANS];
@@ -245,6 +103,7 @@ struct Scales {  // of a norm, for the elements that this thread takes
 };
 
 // x times the norm's weight; what it is to be divided by, `root` tells.
+template <int BITS>
 struct Scaled {
     Shared& s;
     const Scales& scales;
@@ -252,7 +111,7 @@ struct Scaled {
     void take(int span, int at, float4 x) {
         const uint2 by = scales.held[span];
         square += x.x * x.x + x.y * x.y + (x.z * x.z + x.w * x.w);
-        keep(s, at, make_float4(x.x * low(by.x), x.y * high(by.x), x.z * low(by.y), x.w * high(by.y)));
+        keep<BITS>(s, at, make_float4(x.x * low(by.x), x.y * high(by.x), x.z * low(by.y), x.w * high(by.y)));
     }
     void done() {
         sync<THREADS>();  // the square is needed later than x
@@ -261,20 +120,35 @@ struct Scaled {
     }
 };
 
+template <int BITS>
 void take_scaled(Shared& s, const Scales& scales, const u32* words, u32 number, Patience patience) {
-    Scaled scaled{s, scales};
+    Scaled<BITS> scaled{s, scales};
     ask_all<SPANS>(words, HIDDEN, number, patience, [&](int span, int at, float4 x) { scaled.take(span, at, x); });
     scaled.done();
 }
 
-void take_embedded(Shared& s, const Scales& scales, const bf16* row) {
-    Scaled scaled{s, scales};
+// Four elements of a token's embedding.
+float4 embedding(const Model& m, size_t token, int at) {
+    const size_t from = token * HIDDEN + at;
+    if (END_BITS == 16) {
+        const uint2 x = fetch8((const bf16*)m.embed.values + from);
+        return make_float4(low(x.x), high(x.x), low(x.y), high(x.y));
+    }
+    const u32 bytes = fetch4((const char*)m.embed.values + from);
+    const float scale = __uint_as_float(fetch4((const float*)m.embed.scales + token));
+    float x[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) x[i] = single(rounded(scale * (signed char)(bytes >> 8 * i)));
+    return make_float4(x[0], x[1], x[2], x[3]);
+}
+
+void take_embedded(Shared& s, const Scales& scales, const Model& m) {
+    Scaled<BLOCK_BITS> scaled{s, scales};
 #pragma unroll
     for (int span = 0; span < SPANS; ++span) {
         const int at = 4 * (span * THREADS + threadIdx.x);
         if (at >= HIDDEN) break;
-        const uint2 x = fetch8(row + at);
-        scaled.take(span, at, make_float4(low(x.x), high(x.x), low(x.y), high(x.y)));
+        scaled.take(span, at, embedding(m, m.inputs[0], at));
     }
     scaled.done();
 }
@@ -303,13 +177,24 @@ void fetch_all(Shared& s, const Model& m) {
 #pragma unroll 1
     for (int layer = 0; layer < LAYERS; ++layer) {
         const Layer& of = s.layers[layer];
-        fetch<HIDDEN>(s, place, of.qkv, qkv.first, qkv.count);
-        fetch<OWN>(s, place, of.o, hidden.first, hidden.count);
-        fetch<HIDDEN>(s, place, of.gate_up, mlp.first, 2 * mlp.count, mlp.count, MLP - mlp.count);
-        fetch<MLP>(s, place, of.down, hidden.first, hidden.count);
+        fetch<BLOCK_BITS, HIDDEN>(s, place, of.qkv, qkv.first, qkv.count);
+        fetch<BLOCK_BITS, OWN>(s, place, of.o, hidden.first, hidden.count);
+        fetch<BLOCK_BITS, HIDDEN>(s, place, of.gate_up, mlp.first, 2 * mlp.count, mlp.count, MLP - mlp.count);
+        fetch<BLOCK_BITS, MLP>(s, place, of.down, hidden.first, hidden.count);
     }
     place.most = LAST_FLIGHT;
-    fetch<HIDDEN>(s, place, m.head, vocabulary.first, vocabulary.count);
+    fetch<END_BITS, HIDDEN>(s, place, m.head, vocabulary.first, vocabulary.count);
+}
+
+void bring_scales(const Layer& layer) {
+    const Rows qkv(QKV), hidden(HIDDEN), mlp(MLP);
+    auto lines = [](const void* scales, int first, int count) {  // of 32 scales
+        const int at = 32 * (int)threadIdx.x;
+        if (at < count + 31) bring((const float*)scales + first + min(at, count - 1));
+    };
+    lines(layer.qkv.scales, qkv.first, qkv.count), lines(layer.o.scales, hidden.first, hidden.count);
+    lines(layer.gate_up.scales, mlp.first, mlp.count), lines(layer.gate_up.scales, MLP + mlp.first, mlp.count);
+    lines(layer.down.scales, hidden.first, hidden.count);
 }
 
 // What a layer reads beside its weights: memory itself is busy with weights.
@@ -318,6 +203,7 @@ void bring_all(const Layer& layer, const Attended& a, const Rows& qkv) {
     if (blockIdx.x == PROGRAMS - 1 && thread < (HIDDEN + 63) / 64)
         bring(layer.attention_norm + 64 * thread), bring(layer.mlp_norm + 64 * thread);
     if (BIASED && thread < 2) bring(layer.bias + qkv.first + thread * (qkv.count - 1));
+    if (BLOCK_BITS == 8) bring_scales(layer);
     if (!a.here()) return;
     if (QK_NORM && thread < HEAD / 64) bring(layer.q_norm + 64 * thread), bring(layer.k_norm + 64 * thread);
     for (int i = thread; i < min(2 * KEYS, a.stop - a.start) * (HEAD / 64); i += THREADS) {
@@ -326,19 +212,35 @@ void bring_all(const Layer& layer, const Attended& a, const Rows& qkv) {
     }
 }
 
+// The scale of a row of a weight of 8 bits; asked for before the row's products are there.
+template <int BITS>
+float scale_of(Weight weight, int row, bool mine) {
+    return BITS == 8 && mine ? __uint_as_float(fetch4((const float*)weight.scales + row)) : 1.0f;
+}
+
 void multiply_all(Shared& s, const Model& m) {
     const Rows qkv(QKV), hidden(HIDDEN), mlp(MLP), vocabulary(VOCAB);
     const int thread = threadIdx.x;
-    const bf16* row = m.embed + m.inputs[0] * HIDDEN;
     const Attended a((int)m.inputs[1], m.window);
-    float residual = thread < hidden.count ? single(row[hidden.first + thread]) : 0.0f;
+    float residual = 0;
+    if (thread < hidden.count) {
+        const int at = hidden.first + thread;
+        const float4 four = embedding(m, m.inputs[0], at & ~3);
+        residual = at & 2 ? (at & 1 ? four.w : four.z) : at & 1 ? four.y : four.x;
+    }
     Place place;
     const Turn by(m, a.place);
     Scales scales;
     scales.fetch(s.layers[0].attention_norm);
+    auto own = [&](Weight weight, const Rows& rows) {
+        return [&, weight](int first, int count) {
+            return make_float2(scale_of<BLOCK_BITS>(weight, rows.first + first + thread, thread < count), 0.0f);
+        };
+    };
     auto grow = [&](u32* to, u32 number) {
-        return [&, to, number](int first, int count, auto total) {
-            if (thread < count) residual += total(thread), publish(to + hidden.first + thread, residual, number);
+        return [&, to, number](int first, int count, auto total, float2 given) {
+            if (thread >= count) return;
+            residual += total(thread) * given.x, publish(to + hidden.first + thread, residual, number);
         };
     };
 #pragma unroll 1
@@ -346,35 +248,44 @@ void multiply_all(Shared& s, const Model& m) {
         const Layer& of = s.layers[layer];
         const u32 number = layer + 1;
         if (layer + 1 < LAYERS) bring_all(s.layers[layer + 1], a, qkv);
-        Held ahead;
-        ahead.fetch(of, a, a.start + thread / 32 * 8);
         const float bias = BIASED && thread < qkv.count ? single(of.bias[qkv.first + thread]) : 0.0f;
-        if (layer) take_scaled(s, scales, m.x, layer, {m.lost});
-        else take_embedded(s, scales, row);
-        products<HIDDEN>(s, place, qkv.count, [&](int first, int count, auto total) {
-            if (thread < count) publish(m.qkv + qkv.first + thread, total(thread) * root(s, m.eps) + bias, number);
+        if (layer) take_scaled<BLOCK_BITS>(s, scales, m.x, layer, {m.lost});
+        else take_embedded(s, scales, m);
+        products<BLOCK_BITS, HIDDEN>(s, place, qkv.count, own(of.qkv, qkv), [&](int, int count, auto total, float2 given) {
+            if (thread >= count) return;
+            publish(m.qkv + qkv.first + thread, total(thread) * given.x * root(s, m.eps) + bias, number);
         });
-        if (a.here()) attend(s.attention, m, of, a, by, ahead, number);
+        if (a.here()) attend(s.attention, m, of, a, by, number);
         scales.fetch(of.mlp_norm);
         take_attended(s, m, a.pieces, number);
-        products<OWN>(s, place, hidden.count, grow(m.middle, number));
-        take_scaled(s, scales, m.middle, number, {m.lost});
-        products<HIDDEN>(s, place, 2 * mlp.count, [&](int first, int count, auto total) {
+        products<BLOCK_BITS, OWN>(s, place, hidden.count, own(of.o, hidden), grow(m.middle, number));
+        take_scaled<BLOCK_BITS>(s, scales, m.middle, number, {m.lost});
+        auto both = [&](int, int) {
+            const int at = mlp.first + thread;
+            const bool mine = thread < mlp.count;
+            return make_float2(scale_of<BLOCK_BITS>(of.gate_up, at, mine), scale_of<BLOCK_BITS>(of.gate_up, MLP + at, mine));
+        };
+        products<BLOCK_BITS, HIDDEN>(s, place, 2 * mlp.count, both, [&](int, int, auto total, float2 given) {
             if (thread >= mlp.count) return;
-            const float by = root(s, m.eps), gate = total(thread) * by, up = total(mlp.count + thread) * by;
+            const float by = root(s, m.eps);
+            const float gate = total(thread) * by * given.x, up = total(mlp.count + thread) * by * given.y;
             publish(m.inner + mlp.first + thread, __fdividef(gate, 1.0f + __expf(-gate)) * up, number);
         });
         scales.fetch(layer + 1 < LAYERS ? s.layers[layer + 1].attention_norm : m.norm);
         ask_all<(MLP + 4 * THREADS - 1) / (4 * THREADS)>(
-            m.inner, MLP, number, {m.lost}, [&](int, int at, float4 x) { keep(s, at, x); });
+            m.inner, MLP, number, {m.lost}, [&](int, int at, float4 x) { keep<BLOCK_BITS>(s, at, x); });
         sync<THREADS>();
-        products<MLP>(s, place, hidden.count, grow(m.x, number));
+        products<BLOCK_BITS, MLP>(s, place, hidden.count, own(of.down, hidden), grow(m.x, number));
     }
-    take_scaled(s, scales, m.x, LAYERS, {m.lost});
+    take_scaled<END_BITS>(s, scales, m.x, LAYERS, {m.lost});
     const bool lost = ask4(m.lost);
-    products<HIDDEN>(s, place, vocabulary.count, [&](int first, int count, auto total) {
-        const float by = root(s, m.eps);
-        if (thread < count) m.logits[vocabulary.first + first + thread] = lost ? 0x7fff : rounded(total(thread) * by);
+    auto begin = [&](int first, int count) {
+        return make_float2(scale_of<END_BITS>(m.head, vocabulary.first + first + thread, thread < count), 0.0f);
+    };
+    products<END_BITS, HIDDEN>(s, place, vocabulary.count, begin, [&](int first, int count, auto total, float2 given) {
+        if (thread >= count) return;
+        const float logit = total(thread) * given.x * root(s, m.eps);
+        m.logits[vocabulary.first + first + thread] = lost ? 0x7fff : rounded(logit);
     });
 }
 

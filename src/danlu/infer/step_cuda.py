@@ -5,7 +5,7 @@ memory would rest longer than it works.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from itertools import chain
@@ -17,9 +17,12 @@ from torch import Tensor, nn
 
 from danlu.infer.cache import Cache
 from danlu.model.decoder import Block, Decoder
+from danlu.model.integers import Int8, Int8Embedding
+from danlu.model.projection import Quantised
 
 SOURCE = Path(__file__).with_suffix(".cu")
-INCLUDED = ("hopper.cuh", "words.cuh", "attention_row.cuh")
+_PRODUCTS = ("products_row.cuh", "products_bf16.cuh", "products_integers.cuh")
+INCLUDED = ("hopper.cuh", "words.cuh", *_PRODUCTS, "attention_row.cuh")
 TUNED = {"WARPS": 8, "GROUP": 256, "PIECES": 8, "PATIENCE": 2**20}
 """Names that step_cuda.cu takes beside the model's. So often a word is asked for in half a second, where a step takes a
 thousandth of one.
@@ -31,7 +34,8 @@ _WORDS = ("qkv", "pieces", "shares", "middle", "inner", "x", "lost")
 
 class Model(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("layers", "embed", "norm", "head", "cos", "sin", "inputs")),
+        *((name, ctypes.c_void_p) for name in ("layers", "embed", "embed_scales", "head", "head_scales")),
+        *((name, ctypes.c_void_p) for name in ("norm", "cos", "sin", "inputs")),
         *((name, ctypes.c_void_p) for name in (*_WORDS, "logits")),
         *((name, ctypes.c_float) for name in ("eps", "head_eps")),
         ("window", ctypes.c_int),
@@ -64,48 +68,50 @@ class RowStep:
             turns: cosines and sines of all positions, float32 [L, D / 2].
             kernel_of: compiles step_cuda.cu for a shape (default: for the GPU).
         """
-        shape, weight = decoder.settings, decoder.embed.weight
+        shape, norm = decoder.settings, decoder.norm.weight
         blocks: list[Any] = list(decoder.blocks)
         own, heads, width = shape.heads * shape.head_size, shape.kv_heads, shape.hidden_size
         qkv, pieces = own + 2 * heads * shape.head_size, TUNED["PIECES"]
         sizes = (qkv, pieces * own, 2 * pieces * shape.heads, width, shape.mlp_size, width, 1)
-        words = [torch.zeros(size, dtype=torch.int32, device=weight.device) for size in sizes]
-        held = list(chain.from_iterable(map(_read, blocks, cache.layers)))
-        table = torch.tensor([0 if part is None else part.data_ptr() for part in held]).to(weight.device)
-        self._logits = weight.new_empty(1, shape.vocab_size)
-        self.tickets_1K = torch.zeros(1, heads, dtype=torch.int32, device=weight.device)
+        words = [torch.zeros(size, dtype=torch.int32, device=norm.device) for size in sizes]
+        table = torch.tensor(_addresses(chain.from_iterable(map(_read, blocks, cache.layers)))).to(norm.device)
+        self._logits = norm.new_empty(1, shape.vocab_size)
+        self.tickets_1K = torch.zeros(1, heads, dtype=torch.int32, device=norm.device)
         """For `take_likeliest`."""
-        ends = (weight, decoder.norm.weight, decoder.head.weight, *turns)
+        ends = (*_weight(_embedding(decoder)), *_weight(decoder.head), norm, *turns)
         self._lost = words[-1]
         self._kept = (table, *ends, *words)  # what the addresses below are of
         self._model = Model(
-            *(part.data_ptr() for part in (table, *ends)), None, *(part.data_ptr() for part in (*words, self._logits)),
-            decoder.norm.eps, blocks[0].q_norm.eps if shape.qk_norm else 0.0, cache.window or 2**30,
+            *_addresses((table, *ends)), None, *_addresses((*words, self._logits)), decoder.norm.eps,
+            blocks[0].q_norm.eps if shape.qk_norm else 0.0, cache.window or 2**30,
         )  # fmt: skip
         names = {
             **TUNED, "LAYERS": shape.layers, "HIDDEN": width, "MLP": shape.mlp_size, "VOCAB": shape.vocab_size,
             "KV_HEADS": heads, "QUERIES": shape.heads // heads, "HEAD": shape.head_size,
-            "BIASED": int(shape.qkv_bias), "QK_NORM": int(shape.qk_norm),
+            "BIASED": int(shape.qkv_bias), "QK_NORM": int(shape.qk_norm), "BLOCK_BITS": _bits(blocks[0].qkv),
+            "END_BITS": _bits(decoder.head),
         }  # fmt: skip
-        self._kernel = (kernel_of or on_gpu)(weight.device, names)
+        self._kernel = (kernel_of or on_gpu)(norm.device, names)
 
     @staticmethod
     def fit(decoder: Decoder) -> bool:
-        """Whether it computes this one, of those that decoding graphs fit: bf16 weights on Hopper, SwiGLU."""
-        shape, weight = decoder.settings, decoder.norm.weight  # the embedding may be one of bytes
-        about = torch.cuda.get_device_properties(weight.device)
+        """Whether it computes this one, of those that decoding graphs fit: weights of 16, 8 or 4 bits on Hopper."""
+        shape, device = decoder.settings, decoder.norm.weight.device
+        about = torch.cuda.get_device_properties(device)
         blocks: list[Any] = list(decoder.blocks)
         parts = [part for block in blocks for part in (block.qkv, block.o, block.gate_up, block.down)]
         programs, own = about.multi_processor_count, shape.heads * shape.head_size
         rows = (own + 2 * shape.kv_heads * shape.head_size, shape.hidden_size, 2 * shape.mlp_size)
+        depths, held = (own, shape.hidden_size, shape.mlp_size), {_bits(part) for part in parts}
+        ends = {_bits(decoder.head), _bits(_embedding(decoder))}
         return (
             about.major == 9
             and find_spec("cuda") is not None
             and find_spec("cuda.bindings") is not None  # torch for CUDA on Linux brings it
-            and type(decoder.embed) is nn.Embedding
-            and weight.dtype == torch.bfloat16
-            and decoder.head.quantised is None
-            and all(part.quantised is None and not part.float8 for part in parts)
+            and decoder.norm.weight.dtype == torch.bfloat16
+            and held in ({16}, {8}, {4})
+            and ends in ({16}, {8})
+            and not any(part.float8 for part in parts)
             and shape.activation == "silu"
             and shape.head_size in (64, 128)
             and shape.heads <= 8 * shape.kv_heads
@@ -113,8 +119,8 @@ class RowStep:
             and 1 < shape.layers <= 128
             and programs <= min(shape.hidden_size, shape.mlp_size)
             and max(rows) <= ROWS * programs
-            and max(own, shape.hidden_size, shape.mlp_size) <= _WIDEST
-            and all(size % 8 == 0 for size in (shape.hidden_size, shape.mlp_size))
+            and max(depths) <= _WIDEST
+            and all(depth % {16: 8, 8: 128, 4: 256}[min(held | ends)] == 0 for depth in depths)
         )
 
     def logits(self, inputs_21: Tensor) -> Tensor:
@@ -138,10 +144,41 @@ class RowStep:
 def _read(block: Block, cached: tuple[Tensor, Tensor]) -> tuple[Tensor | None, ...]:
     """What a layer reads, in the order of step_cuda.cu."""
     heads = [None if norm is None else norm.weight for norm in (block.q_norm, block.k_norm)]
-    return (
-        block.attention_norm.weight, block.qkv.weight, block.qkv.bias, *heads, block.o.weight, block.mlp_norm.weight,
-        block.gate_up.weight, block.down.weight, *cached,
-    )  # fmt: skip
+    weights = chain.from_iterable(map(_weight, (block.qkv, block.o, block.gate_up, block.down)))
+    return (block.attention_norm.weight, block.qkv.bias, *heads, block.mlp_norm.weight, *weights, *cached)
+
+
+def _embedding(decoder: Decoder) -> Any:
+    """What holds the embedding: a layer, or a weight of 8 bits."""
+    embed: nn.Module = decoder.embed
+    return embed.rows if isinstance(embed, Int8Embedding) else embed
+
+
+def _held(part: Any) -> Any:
+    """What has the weight of a projection, of the head, or of what holds the embedding."""
+    quantised = getattr(part, "quantised", None)
+    return part if quantised is None else quantised
+
+
+def _weight(part: Any) -> tuple[Tensor | None, ...]:
+    """A weight as it is held, and its scales."""
+    held = _held(part)
+    names = ("values", "scales") if isinstance(held, Int8) else ("words", "scales")
+    return tuple(getattr(held, name) for name in names) if isinstance(held, Quantised) else (held.weight, None)
+
+
+def _bits(part: Any) -> int:
+    """Of a value of the weight: 16, 8 or 4; 0 where the kernel does not take it."""
+    held = _held(part)
+    if isinstance(held, Int8):
+        return 8
+    if isinstance(held, Quantised):  # of 4 bits the form for GPUs
+        return 4 if hasattr(held, "words") and held.group == 64 else 0
+    return 16 if held.weight.dtype == torch.bfloat16 else 0
+
+
+def _addresses(parts: Iterable[Tensor | None]) -> list[int]:
+    return [0 if part is None else part.data_ptr() for part in parts]
 
 
 def on_gpu(device: torch.device, names: Mapping[str, int]) -> Kernel:

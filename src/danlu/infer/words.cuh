@@ -32,21 +32,27 @@ void await(const u32* words, u32 number, Patience patience) {
     __syncwarp();
 }
 
-// N times four words from `words` on, THREADS times four apart, as far as there are `count`: asked for all at once.
+// N times four words from `words` on, THREADS times four apart, as far as there are `count`: asked for all at once, or
+// some at a time where there are so many that a program would be long.
 template <int N, class Take>
 void ask_all(const u32* words, int count, u32 number, Patience patience, Take take) {
-    uint4 found[N];
-    if (N > 1 && 4 * (threadIdx.x & ~31) < count) await(words + 4 * threadIdx.x, number, patience);
+    constexpr int AT_ONCE = N > 6 ? 4 : N;
+    const int thread = thread_here();
+    if (N > 1 && 4 * (thread & ~31) < count) await(words + 4 * thread, number, patience);
+#pragma unroll 1
+    for (int first = 0; first < N; first += AT_ONCE) {
+        uint4 found[AT_ONCE];
 #pragma unroll
-    for (int i = 0; i < N; ++i) {
-        const int at = 4 * (i * THREADS + threadIdx.x);
-        found[i] = at < count ? ask16(words + at) : make_uint4(0, 0, 0, 0);
-    }
+        for (int i = 0; i < AT_ONCE; ++i) {
+            const int at = 4 * ((first + i) * THREADS + thread);
+            found[i] = at < count ? ask16(words + at) : make_uint4(0, 0, 0, 0);
+        }
 #pragma unroll
-    for (int i = 0; i < N; ++i) {
-        const int at = 4 * (i * THREADS + threadIdx.x);
-        if (at >= count) break;
-        while (!told(found[i], number) && patience.lasts()) found[i] = ask16(words + at);
-        take(i, at, values(found[i]));
+        for (int i = 0; i < AT_ONCE; ++i) {
+            const int at = 4 * ((first + i) * THREADS + thread);
+            if (at >= count) break;
+            while (!told(found[i], number) && patience.lasts()) found[i] = ask16(words + at);
+            take(first + i, at, values(found[i]));
+        }
     }
 }

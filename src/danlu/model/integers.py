@@ -47,7 +47,11 @@ class Int8(Quantised):
         return int8_gated(x_1D, self.values, self.scales)
 
     def dequantised(self, dtype: torch.dtype) -> Tensor:
-        return (self.values * self.scales[:, None]).to(dtype)
+        if not self.values.is_cuda or dtype not in HALF:
+            return (self.values * self.scales[:, None]).to(dtype)
+        from danlu.model.integers_cuda import int8_dequantised
+
+        return int8_dequantised(self.values, self.scales, dtype)
 
     def _on_gpu(self, x: Tensor, bias: Tensor | None) -> Tensor:
         from danlu.model.integers_cuda import SKINNY, int8_product

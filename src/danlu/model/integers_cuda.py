@@ -25,6 +25,8 @@ _FEW_ROWS = {"wide": 64, "tile": 8, "num_warps": 4}
 """Rows and groups of a tile, for several rows and 4 bits."""
 _BYTES = {"wide": 64, "deep": 128, "num_warps": 4, "num_stages": 4}
 """Rows and columns of a tile, 8 bits."""
+_GROUPS, _PLACES = 64, 2048
+"""Groups of 4 bits, and values of 8, that a program gives back."""
 _FLIPS = 0x4B008080, 0x4B404000
 """Bits of 2^23, and those that make a signed byte one from 0 up, for bytes at bits 0 and 8, and at 7 and 15."""
 _MANY, _SOME = 8192, 4096
@@ -81,10 +83,18 @@ class Int4OnGPU(Quantised):
     def dequantised(self, dtype: torch.dtype) -> Tensor:
         count, groups = self.scales.shape
         weight = torch.empty(count, groups * self.group, dtype=dtype, device=self.words.device)
-        _dequantise[(triton.cdiv(count, 4), triton.cdiv(groups, 32))](
-            self.words, self.scales, weight, count, groups, members=self.group // 8, wide=4, tile=32, num_warps=4
+        _dequantise[(triton.cdiv(count * groups, _GROUPS),)](
+            self.words, self.scales, weight, count * groups, members=self.group // 8, tile=_GROUPS
         )
         return weight
+
+
+def int8_dequantised(values_CD: Tensor, scales_C: Tensor, dtype: torch.dtype) -> Tensor:
+    """values · scales [C, D], computed in float32."""
+    rows, depth = values_CD.shape
+    weight_CD = torch.empty(rows, depth, dtype=dtype, device=values_CD.device)
+    _int8_dequantise[(rows, triton.cdiv(depth, _PLACES))](values_CD, scales_C, weight_CD, depth, tile=_PLACES)
+    return weight_CD
 
 
 def int8_product(x_BD: Tensor, values_CD: Tensor, scales_C: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -182,18 +192,23 @@ def _product(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _dequantise(words, scales, weight, columns, groups, members: tl.constexpr, wide: tl.constexpr, tile: tl.constexpr):  # type: ignore[no-untyped-def]
-    column, group = tl.program_id(0) * wide + tl.arange(0, wide), tl.program_id(1) * tile + tl.arange(0, tile)
-    member = tl.arange(0, members)
-    there = (column < columns)[:, None] & (group < groups)[None, :]
-    spot = column[:, None].to(tl.int64) * groups + group[None, :]
-    held = tl.load(words + spot[:, :, None] * members + member[None, None, :], mask=there[:, :, None], other=0)
-    scale, middle = scale_and_middle(tl.load(scales + spot, mask=there, other=0))
-    offset = middle - 8 * scale
-    place = weight + spot[:, :, None] * (8 * members) + member[None, None, :]
-    for value in tl.static_range(8):
-        level = ((held >> (4 * value)) & 15).to(tl.float32) * scale[:, :, None] + offset[:, :, None]
-        tl.store(place + value * members, level.to(weight.dtype.element_ty), mask=there[:, :, None])
+def _dequantise(words, scales, weight, groups, members: tl.constexpr, tile: tl.constexpr):  # type: ignore[no-untyped-def]
+    first = tl.program_id(0).to(tl.int64) * tile
+    place = tl.arange(0, tile * 8 * members)  # in their order, so that a warp's stores make whole lines
+    group, value, member = place // (8 * members), place // members % 8, place % members
+    there = group < groups - first
+    held = tl.load(words + first * members + (group * members + member), mask=there, other=0)
+    scale, middle = scale_and_middle(tl.load(scales + first + group, mask=there, other=0))
+    level = ((held >> (4 * value)) & 15).to(tl.float32) * scale + (middle - 8 * scale)
+    tl.store(weight + first * (8 * members) + place, level.to(weight.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def _int8_dequantise(values, scales, weight, depth, tile: tl.constexpr):  # type: ignore[no-untyped-def]
+    row, place = tl.program_id(0), tl.program_id(1) * tile + tl.arange(0, tile)
+    own, there = row.to(tl.int64) * depth, place < depth
+    value = tl.load(values + own + place, mask=there, other=0).to(tl.float32) * tl.load(scales + row)
+    tl.store(weight + own + place, value.to(weight.dtype.element_ty), mask=there)
 
 
 @triton.jit
