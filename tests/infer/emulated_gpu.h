@@ -120,8 +120,9 @@ Value __shfl_xor_sync(u32, Value value, int step) {
     return same_bits<Value>(found);
 }
 // As PTX has it: of x (16 rows) a lane holds rows lane / 4 and 8 more, of w (8 rows) row lane / 4, of the sums those of
-// x's rows with w's rows 2 (lane % 4) and one more.
-inline void multiply(float (&sums)[4], uint4 x, u32 w0, u32 w1) {
+// x's rows with w's rows 2 (lane % 4) and one more. `product` is that of 32 bits of each.
+template <class Sum, class Product>
+void multiply(Sum (&sums)[4], uint4 x, u32 w0, u32 w1, Product product) {
     const int lane = threadIdx.x % 32;
     Warp& all = warp();
     all.x[lane] = x, all.w[lane][0] = w0, all.w[lane][1] = w1;
@@ -130,32 +131,21 @@ inline void multiply(float (&sums)[4], uint4 x, u32 w0, u32 w1) {
         for (int j = 0; j < 4; ++j) {
             const uint4& of = all.x[lane / 4 * 4 + j];
             const u32* by = all.w[(lane % 4 * 2 + i % 2) * 4 + j];
-            const u32 first = i < 2 ? of.x : of.y, second = i < 2 ? of.z : of.w;
-            sums[i] += low(first) * low(by[0]) + high(first) * high(by[0]);
-            sums[i] += low(second) * low(by[1]) + high(second) * high(by[1]);
+            sums[i] += product(i < 2 ? of.x : of.y, by[0]);
+            sums[i] += product(i < 2 ? of.z : of.w, by[1]);
         }
     }
     __syncwarp();
 }
-
+inline void multiply(float (&sums)[4], uint4 x, u32 w0, u32 w1) {
+    multiply(sums, x, w0, w1, [](u32 x, u32 w) { return low(x) * low(w) + high(x) * high(w); });
+}
 inline void multiply(int (&sums)[4], uint4 x, u32 w0, u32 w1) {
-    const int lane = threadIdx.x % 32;
-    Warp& all = warp();
-    all.x[lane] = x, all.w[lane][0] = w0, all.w[lane][1] = w1;
-    __syncwarp();
-    auto four = [](u32 x, u32 w) {
+    multiply(sums, x, w0, w1, [](u32 x, u32 w) {
         int sum = 0;
         for (int shift = 0; shift < 32; shift += 8) sum += (int8_t)(x >> shift) * (int8_t)(w >> shift);
         return sum;
-    };
-    for (int i = 0; i < 4; ++i) {
-        for (int j = 0; j < 4; ++j) {
-            const uint4& of = all.x[lane / 4 * 4 + j];
-            const u32* by = all.w[(lane % 4 * 2 + i % 2) * 4 + j];
-            sums[i] += four(i < 2 ? of.x : of.y, by[0]) + four(i < 2 ? of.z : of.w, by[1]);
-        }
-    }
-    __syncwarp();
+    });
 }
 
 // ---- Memory

@@ -27,7 +27,7 @@ template <int BITS, int DEPTH>
 struct Form {
     static constexpr int PART = 128 / BITS, PARTS = DEPTH / PART, SLICE = ROW_BYTES * 8 / BITS;
     static constexpr int SLICES = (DEPTH + SLICE - 1) / SLICE;
-    static constexpr int TILES = BITS == 16 ? 1 : GROUP / TILE;
+    static constexpr int TILES = BITS == 16 ? 1 : GROUP / TILE;  // integers take a slice of x in once for all of them
     const int thread = thread_here();
 
     static bool any(int slice, int chunk) { return slice * (ROW_BYTES / 16) + chunk * WARPS * 4 < PARTS; }
