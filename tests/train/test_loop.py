@@ -139,7 +139,8 @@ def test_formats_below_float32_stay_near_it(tmp_path: Path, precision: str) -> N
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     assert {tensor.dtype for tensor in stored.values()} == {dtype}
     masters = load_file(last / "state" / "parameters.safetensors")
-    assert all(torch.equal(masters[name].to(dtype), tensor) for name, tensor in stored.items())
+    for name, tensor in stored.items():  # one of a master's two neighbours (test_rounding.py)
+        assert torch.allclose(masters[name], tensor.float(), rtol=torch.finfo(dtype).eps, atol=1e-7), name
     assert {tensor.dtype for tensor in masters.values()} == {torch.float32}
 
 

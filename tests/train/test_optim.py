@@ -106,7 +106,7 @@ def test_masters_keep_what_bf16_would_lose() -> None:
     assert layer.weight.dtype == torch.bfloat16
     for _ in range(16):  # each step alone is lost in bf16
         masters.parameters["weight"].sub_(2.0**-12)
-        masters.publish()
+        masters.publish(1)
     assert masters.parameters["weight"][0, 0].item() == 1.0 - 2.0**-8
     assert layer.weight[0, 0].item() == 1.0 - 2.0**-8
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ from danlu.train.memory import COPIED
 from danlu.train.optim import MOMENTS, Optimizer
 from danlu.train.parallel import World, share_of, whole
 from danlu.train.precision import DTYPES, Masters
+from danlu.train.rounding import rounded
 from danlu.train.settings import TrainSettings
 from danlu.train.staging import Staging
 from danlu.train.tune_settings import LoRA, trained_parameters
@@ -64,6 +65,15 @@ class Snapshot:
     moments: dict[str, dict[str, Tensor]]
     taken: torch.cuda.Event | None
     """When copies that lie on a GPU are there; None where they lie on the CPU."""
+    updates: int | None
+    """How many had been made where the network computes with parameters that are rounded at random; else None."""
+
+    def computed(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """What the network computes with, to the bit; of a copy on the CPU."""
+        if self.updates is None:
+            return {**self.frozen, **self.parameters}
+        made = {name: rounded(value, dtype, name, self.updates) for name, value in self.parameters.items()}
+        return {**self.frozen, **made}
 
     def to_host(self) -> Snapshot:
         """The same on the CPU; GPU memory is given back tensor by tensor, and training there goes on meanwhile."""
@@ -73,7 +83,7 @@ class Snapshot:
         for tensors in (self.parameters, self.frozen, *self.moments.values()):
             for name in tensors:
                 tensors[name] = staging.to_host(tensors[name])
-        return Snapshot(self.parameters, self.frozen, self.moments, None)
+        return replace(self, taken=None)
 
 
 def take_snapshot(masters: Masters, optimizer: Optimizer, world: World) -> Snapshot:
@@ -101,7 +111,8 @@ def take_snapshot(masters: Masters, optimizer: Optimizer, world: World) -> Snaps
     taken = torch.cuda.Event() if world.device.type == "cuda" and stay else None
     if taken is not None:
         taken.record()
-    return Snapshot(parameters, others, {name: held for name, held in gathered.items() if held}, taken)
+    held = {name: values for name, values in gathered.items() if values}
+    return Snapshot(parameters, others, held, taken, optimizer.updates if masters.rounds else None)
 
 
 def _room(masters: Masters, moments: Mapping[str, Mapping[str, Tensor]], world: World) -> bool:
@@ -143,7 +154,7 @@ def write_checkpoint(
     hashes: dict[str, str] = {}
     with atomic_folder(path, replace=True) as folder:
         if adapter is None:
-            weights = unfused_state(blank, everything)
+            weights = unfused_state(blank, snapshot.computed(dtype))
             save_decoder(blank, folder, tokenizer, dtype=dtype, stop_ids=stop_ids, state=weights)
         else:
             write_adapter(blank, folder, *adapter, everything)
@@ -213,7 +224,7 @@ def restore(path: Path, blank: Decoder, masters: Masters, optimizer: Optimizer, 
         for name, parameter in {**masters.frozen, **masters.parameters}.items():
             if name in full:
                 parameter.copy_(share_of(full[name], parameter))
-    masters.publish()
+    masters.publish(updates)
     saved: dict[str, dict[str, Tensor]] = {}
     for key, tensor in load_file(path / OPTIMIZER).items():
         moment, _, name = key.partition("/")

@@ -247,6 +247,8 @@ def _fixed(settings: TrainSettings, blank: Decoder, world_size: int, activations
     if world_size > 1 and settings.sharding not in (None, "none"):
         replicated = settings.sharding == "optimizer"  # gradients, and float32 weights that are computed with
         masters = masters if replicated and size == 4 else masters // world_size
+        if not replicated and size < 4:  # shards are gathered from float32, too
+            masters *= 2
         gradients, moments = gradients if replicated else gradients // world_size, moments // world_size
         if settings.sharding == "full" and not adapted:  # two layers and both ends at a time, and their gradients
             layer = block_parameters(blank.settings) // len(blank.blocks)

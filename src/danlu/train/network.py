@@ -102,7 +102,6 @@ def build(
     level = settings.sharding or "none"
     if world.size > 1 and level in ("gradients", "full"):
         parallel.shard(network, decoder.blocks, world, dtype, level)
-        return network, Masters(decoder, None)  # shards are masters, gathered as `dtype`
     return network, Masters(decoder, dtype, world, level)
 
 

@@ -108,6 +108,19 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def own_part(tensor: Tensor) -> Tensor:
+    """What this process has of it, in the same memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def first_of(shard: Tensor) -> int:
+    """The place, in the whole tensor as it lies in memory, of the first number that this process has of it."""
+    if not isinstance(shard, DTensor) or not shard.numel():
+        return 0
+    mesh, rows = shard.device_mesh, len(shard)
+    return min(mesh.get_local_rank() * -(-rows // mesh.size()), rows) * (shard.numel() // rows)
+
+
 def share_of(full: Tensor, like: Tensor) -> Tensor:
     """This process's share of `full`, with the device, format and sharding of `like`; always a new tensor."""
     made = full.to(device=like.device, dtype=like.dtype, copy=True)

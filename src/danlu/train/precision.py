@@ -8,12 +8,14 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from danlu.ledger.errors import UserError
 from danlu.model.head import Head
 from danlu.model.projection import Projection
 from danlu.train.keepers import Keepers
-from danlu.train.parallel import World, whole
+from danlu.train.parallel import World, first_of, own_part, whole
+from danlu.train.rounding import round_into, rounded
 from danlu.train.settings import Sharding
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "float8": torch.bfloat16}
@@ -43,7 +45,8 @@ class Masters:
 
     With `rounded_to` below float32 the module's parameters are rounded and each gets a float32 master: a
     micro-batch's gradient is added to the master's by the product that makes it (`gradient_sum`), or as soon as it is
-    made, and freed; `publish` rounds the masters back into the module. Otherwise the parameters are their own
+    made, and freed; `publish` rounds the masters back into the module. Shards stay float32 and hold rounded values, as
+    they are gathered in `rounded_to` and sum their gradients themselves. Otherwise the parameters are their own
     masters. What needs no gradient has no master and stays as it is, in `frozen`. `parameters` are the masters that
     this process updates: on several processes with `level` "optimizer" a part of them, with `keepers` to say which.
     """
@@ -55,6 +58,7 @@ class Masters:
         self._computed = trained
         self._holders: dict[str, Tensor] = dict(trained)  # of the gradients
         self._rounds = any(rounded_to and rounded_to.itemsize < one.dtype.itemsize for one in trained.values())
+        self._dtype, self._shards = rounded_to, any(isinstance(one, DTensor) for one in trained.values())
         self._sums: dict[str, Tensor] = {}  # gradients that their products add to
         self._heads = [slot for slot in module.modules() if isinstance(slot, Head)]
         self.frozen = {name: one for name, one in module.named_parameters() if name not in trained}
@@ -63,11 +67,14 @@ class Masters:
             sizes = {name: one.numel() for name, one in trained.items()} if level == "optimizer" else {}
             self.keepers = Keepers.shared_out(sizes, world)
         adding = {id(slot.weight): slot for slot in module.modules() if _adds_gradients(slot)}
-        for name, parameter in trained.items() if self._rounds else ():
+        if self._rounds and self._shards:
+            self._holders = {name: parameter.detach().clone() for name, parameter in trained.items()}
+        for name, parameter in trained.items() if self._rounds and not self._shards else ():
             # Of a master that is kept elsewhere there is only the shape, for the gradient.
             kept = self._keeps(name)
             master = parameter.detach().clone() if kept else parameter.detach().new_empty(1).expand(parameter.shape)
-            parameter.data = parameter.data.to(rounded_to)
+            assert rounded_to is not None
+            parameter.data = rounded(parameter.data, rounded_to, name, 0)
             self._holders[name] = master
             parameter.register_post_accumulate_grad_hook(_moves_gradient_to(master))
             if slot := adding.get(id(parameter)):
@@ -75,6 +82,8 @@ class Masters:
                 self._sums[name] = slot.gradient_sum
         self.parameters = {name: holder for name, holder in self._holders.items() if self._keeps(name)}
         self.clear_gradients()
+        if self._shards:
+            self.publish(0)
 
     @property
     def trained(self) -> Collection[str]:
@@ -95,19 +104,32 @@ class Masters:
             raise RuntimeError("an objective asked the network for `nll` and did not differentiate it: ask for `logp`")
         if self.keepers is not None:
             self.keepers.sum_gradients(self._holders)
+        for name, parameter in self._computed.items() if self._shards else ():
+            self._holders[name].grad = parameter.grad
 
     def gradients(self) -> list[Tensor]:
         """The gradients that exist; those that products sum up exist always."""
         return [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
 
-    @torch.no_grad()
-    def publish(self, exchanging: AbstractContextManager[None] | None = None) -> None:
-        """Rounds the masters into the module, everywhere; all must call it together after every change of a master.
+    @property
+    def rounds(self) -> bool:
+        """Whether the module computes with masters that `publish` rounds."""
+        return self._rounds
 
-        `exchanging` is around what processes exchange.
+    @torch.no_grad()
+    def publish(self, updates: int, exchanging: AbstractContextManager[None] | None = None) -> None:
+        """Rounds the masters into the module (`rounding.py`), everywhere; all must call it together after every change
+        of a master.
+
+        `updates` is how many the masters have had; `exchanging` is around what processes exchange.
         """
-        if self._rounds and self.parameters:
-            torch._foreach_copy_([self._computed[name] for name in self.parameters], list(self.parameters.values()))
+        if self._rounds and self._shards:
+            assert self._dtype is not None
+            for name, master in self.parameters.items():
+                made = rounded(own_part(master), self._dtype, name, updates, first_of(master))
+                own_part(self._computed[name]).copy_(made)
+        elif self._rounds:
+            round_into(self._computed, self.parameters, updates)
         if self.keepers is not None:
             with exchanging or nullcontext():
                 self.keepers.give(self._computed)
@@ -120,7 +142,7 @@ class Masters:
         for head in self._heads:
             head.owed = 0
         for name, holder in self._holders.items():
-            holder.grad = self._sums.get(name)
+            self._computed[name].grad, holder.grad = None, self._sums.get(name)
         if self._sums:
             torch._foreach_zero_(list(self._sums.values()))
 

@@ -83,7 +83,7 @@ class Stepper:
             self.scale.update(applied)
             if applied:
                 self.optimizer.step(rate)
-                self.masters.publish(self.meter.phase("communication"))
+                self.masters.publish(self.optimizer.updates, self.meter.phase("communication"))
             self.masters.clear_gradients()
         return Outcome(dict(zip(self.objective.sums, values, strict=True)), norm, applied, stops > 0)
 
