@@ -34,7 +34,7 @@ from danlu.train import loop
 from training import SHAPE
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "mini_qwen_1b"
-TINY = ModelSettings(family="qwen2", vocab_size=151_936, hidden_size=32, layers=2, heads=4, kv_heads=2, mlp_size=64)
+TINY = ModelSettings(family="qwen2", vocab_size=151_936, hidden_size=64, layers=8, heads=4, kv_heads=2, mlp_size=128)
 WARM = 2
 """Steps that are not timed: they pay for compilation and the first allocations."""
 

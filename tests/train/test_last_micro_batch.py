@@ -17,7 +17,7 @@ from danlu.model.parts import initialise
 from danlu.model.reward_head import reward_decoder
 from danlu.tokens.batch import Batch
 from danlu.tokens.stream import Step, Stream
-from danlu.train.network import Network, build, in_its_shapes
+from danlu.train.network import Network, build, in_its_form
 from danlu.train.objectives.table import objective_of
 from danlu.train.parallel import World
 from danlu.train.preference_settings import (
@@ -124,7 +124,7 @@ def test_a_block_is_compiled_once_for_each_of_three_shapes(how: dict[str, Any], 
     settings = TrainSettings(**how, compile=False)
     network, plain = (network_of(settings, {}) for _ in range(2))
     network.decoder.compile_blocks("aot_eager")
-    stream = in_its_shapes(tiny.stream(tmp_path), TrainSettings(compile=True), CPU)
+    stream = in_its_form(tiny.stream(tmp_path), TrainSettings(compile=True), tiny.SHAPE, CPU)
     steps = [stream.step(start, count, rows=ROWS) for start, count in ((0, 3), (20, 20)) * 2]
     batches = [batch for step in steps for batch in step.micro]
     assert {len(batch.tokens) for batch in batches} == {2, 4, 8}
@@ -141,6 +141,6 @@ def test_a_block_is_compiled_once_for_each_of_three_shapes(how: dict[str, Any], 
 
 def test_without_compilation_any_number_of_rows(tmp_path: Path) -> None:
     stream = tiny.stream(tmp_path)
-    few, least = (in_its_shapes(stream, TrainSettings(compile=compiled), CPU) for compiled in (True, None))
+    few, least = (in_its_form(stream, TrainSettings(compile=compiled), tiny.SHAPE, CPU) for compiled in (True, None))
     found = [{len(one.step(0, count, rows=ROWS).micro[-1].tokens) for count in range(2, 40)} for one in (few, least)]
     assert found == [{2, 4, 8}, set(range(1, 9))]

@@ -173,7 +173,7 @@ def test_noise_is_of_the_documents_length() -> None:
     settings = TrainSettings(neftune=5.0, compile=False)
     network, _ = build(tiny.decoder(), settings, parallel.World(0, 1, torch.device("cpu")))
     cu, document = torch.tensor([0, 4, 16]), torch.tensor([[0] * 4 + [1] * 12])
-    bound = network._noise(cu, document)[0]
+    bound = network._noise(cu.diff(), document)[0]
     assert bound[:4].tolist() == pytest.approx([5 / (4 * 16) ** 0.5] * 4)
     assert bound[4:].tolist() == pytest.approx([5 / (12 * 16) ** 0.5] * 12)
 

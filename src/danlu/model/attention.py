@@ -36,6 +36,8 @@ class Documents:
         window: a token sees this many tokens, itself included.
         dtype: of the queries that will come.
         documents: how many of D may be anything but empty, padding's too; they come first. None: all.
+        shared_D: int32 [D], how many of the first tokens of the document before it a document sees before its own;
+            where `least_shared` allows it.
     """
 
     def __init__(
@@ -46,16 +48,21 @@ class Documents:
         window: int | None = None,
         dtype: torch.dtype = torch.bfloat16,
         documents: int | None = None,
+        shared_D: Tensor | None = None,
     ) -> None:
         if document_BT.ndim != 2:
             raise ValueError(f"document ids come as [B, T], not {list(document_BT.shape)}: view them as the tokens are")
         self.cu, self.max_length, self.window = cu, max_length, window
         self.mask: Tensor | None = None
         self.lengths: list[int] | None = None
-        self.spans: tuple[Tensor, Tensor] | None = None
+        self.spans: tuple[Tensor, Tensor, Tensor] | None = None
         self.counts: Tensor | None = None
+        self.shared_D = shared_D
         if _has_varlen(document_BT.device, dtype):
             self._prepare_kernels(document_BT, len(cu) - 1 if documents is None else documents)
+            return
+        if shared_D is not None:
+            self.lengths = cu.diff().tolist()
             return
         self.mask = document_mask(document_BT, window)
         lengths = [length for length in cu.diff().tolist() if length]
@@ -73,8 +80,8 @@ class Documents:
 
         device = document_BT.device
         if torch.cuda.get_device_capability(device)[0] in CAPABILITIES:
-            self.spans = spans(self.cu, document_BT.numel(), self.window)
-        if cudnn_suits(device, self.window) and _cudnn_works(device):
+            self.spans = spans(self.cu, document_BT.numel(), self.window, self.shared_D)
+        if self.shared_D is None and cudnn_suits(device, self.window) and _cudnn_works(device):
             from danlu.model.attention_cudnn import counts
 
             self.counts = counts(documents, len(self.cu) - 1, document_BT.shape[1])
@@ -86,7 +93,8 @@ class Documents:
             return self(layer, q_BTHD.float(), k_BTKD.float(), v_BTKD.float()).to(q_BTHD.dtype)
         # A compiled graph that looked at lengths would be compiled again for each batch: it looks at the mask alone.
         if not torch.compiler.is_compiling() and self.lengths is not None:
-            return _each_document(q_BTHD, k_BTKD, v_BTKD, self.lengths, self.window)
+            shared = None if self.shared_D is None else self.shared_D.tolist()
+            return _each_document(q_BTHD, k_BTKD, v_BTKD, self.lengths, self.window, shared)
         if self.mask is not None:
             if self.mask.shape[-1] > k_BTKD.shape[1]:
                 k_BTKD, v_BTKD = (torch.cat([x.roll(1, 0), x], dim=1) for x in (k_BTKD, v_BTKD))
@@ -106,6 +114,20 @@ class Documents:
         if self.spans is not None and q_NHD.shape[-1] in TILES:
             return document_attention(q_NHD, k_NKD, v_NKD, *self.spans)[0]
         return _varlen(q_NHD, k_NKD, v_NKD, self.cu, self.max_length, self.window)
+
+
+def least_shared(device: torch.device, dtype: torch.dtype, head_size: int, compiled: bool) -> float:
+    """From which share of a document on `Documents` had better be told that it shares it (`shared_D`); 1: never.
+
+    On a CPU such a document is masked, which costs what is spared by a fifth of it (docs/log.md).
+    """
+    if device.type != "cuda":
+        return 1.0 if compiled else 0.3
+    if not _has_varlen(device, dtype):
+        return 1.0
+    from danlu.model.attention_cuda import CAPABILITIES, TILES
+
+    return 0.0 if torch.cuda.get_device_capability(device)[0] in CAPABILITIES and head_size in TILES else 1.0
 
 
 def cudnn_suits(device: torch.device, window: int | None) -> bool:
@@ -159,14 +181,20 @@ def _cheaper_apart(lengths: list[int], row: int) -> bool:
     return sum(length**2 + PAIRS_A_CALL for length in lengths) < sum(lengths) * row
 
 
-def _each_document(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, lengths: list[int], window: int | None) -> Tensor:
+def _each_document(
+    q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, lengths: list[int], window: int | None, shared: list[int] | None
+) -> Tensor:
     """SDPA [B, T, H, D] over documents that lie end to end in the flattened rows."""
     parts = (x.flatten(0, 1).split(lengths) for x in (q_BTHD, k_BTKD, v_BTKD))
-    attended = []
-    for q_NHD, k_NKD, v_NKD in zip(*parts, strict=True):
-        narrow = window is not None and window < len(q_NHD)
-        mask = document_mask(torch.zeros(1, len(q_NHD), device=q_NHD.device), window) if narrow else None
-        attended.append(masked_attention(q_NHD[None], k_NKD[None], v_NKD[None], mask)[0])
+    attended, before = [], (k_BTKD.flatten(0, 1)[:0], v_BTKD.flatten(0, 1)[:0])
+    for number, (q_NHD, *own) in enumerate(zip(*parts, strict=True)):
+        prompt = shared[number] if shared else 0
+        k_SKD, v_SKD = (torch.cat([x[:prompt], y]) for x, y in zip(before, own, strict=True)) if prompt else own
+        narrow = window is not None and window < len(k_SKD)
+        mask = document_mask(torch.zeros(1, len(k_SKD), device=q_NHD.device), window) if narrow or prompt else None
+        mask = mask if mask is None else mask[:, :, prompt:]
+        attended.append(masked_attention(q_NHD[None], k_SKD[None], v_SKD[None], mask)[0])
+        before = (own[0], own[1])
     return torch.cat(attended).view_as(q_BTHD)
 
 

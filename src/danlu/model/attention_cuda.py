@@ -1,10 +1,11 @@
 """Causal attention over documents that lie end to end, as Triton kernels. Imported where there is a GPU only.
 
 FlashAttention's scheme (Dao 2023, arXiv 2307.08691) with two changes. Where a token's view begins and where it stops
-being seen are given for each token (`spans`), so tiles are cut from the whole stream, whatever its documents, and a
-sliding window is only another `begin`. And the query heads that share a key-value head lie in one tile: keys and
-values are read once for all of them, their gradients are summed inside it, and tiles of few tokens waste little at the
-diagonal and at the edges of documents. Gradients are made without atomics, so their bits repeat.
+being seen are given for each token (`spans`), so tiles are cut from the whole stream, whatever its documents; a sliding
+window is only another `begin`, a prompt that two answers share only another `end`. And the query heads that share a
+key-value head lie in one tile: keys and values are read once for all of them, their gradients are summed inside it, and
+tiles of few tokens waste little at the diagonal and at the edges of documents. Gradients are made without atomics, so
+their bits repeat.
 """
 
 from __future__ import annotations
@@ -27,23 +28,34 @@ CAPABILITIES = (9, 10)
 """Generations of GPUs with the shared memory that these tiles need."""
 
 
-def spans(cu: Tensor, tokens: int, window: int | None) -> tuple[Tensor, Tensor]:
-    """int32 [N] each: the first token that a token sees, and the first token after it that does not see it.
+def spans(cu: Tensor, tokens: int, window: int | None, shared: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """int32 [N] each: the first token that a token sees, the first token after it that does not see it, and where what
+    it sees has a gap, the first token in the gap (2^31 - 1: none). The gap ends where the token's document begins.
+    Without `shared` there are no gaps, and the third is empty: the kernels' usual, quicker form.
 
     Args:
         cu: int32 [D + 1], where documents begin among `tokens` tokens; the last entry is `tokens`.
         window: a token sees this many tokens, itself included.
+        shared: int32 [D], how many of the first tokens of the document before it a document sees besides its own.
     """
     place = torch.arange(tokens, dtype=torch.int32, device=cu.device)
     after = torch.searchsorted(cu, place, right=True)
     begin, end = cu[after - 1], cu[after]
-    if window is None:
-        return begin, end
-    return torch.maximum(begin, place - (window - 1)), torch.minimum(end, place + window)
+    gap = place[:0]
+    if shared is not None:
+        before, own = cu[(after - 2).clamp(min=0)], shared[after - 1]
+        asked = torch.cat([shared[1:], shared.new_zeros(1)])[after - 1]  # by the document after it
+        end = torch.where(place - begin < asked, cu[(after + 1).clamp(max=len(cu) - 1)], end)
+        begin, gap = torch.where(own > 0, before, begin), torch.where(own > 0, before + own, 2**31 - 1)
+    if window is not None:
+        begin, end = torch.maximum(begin, place - (window - 1)), torch.minimum(end, place + window)
+    return begin, end, gap
 
 
 @custom_op("danlu::document_attention", mutates_args=())
-def document_attention(q: Tensor, k: Tensor, v: Tensor, begin: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+def document_attention(
+    q: Tensor, k: Tensor, v: Tensor, begin: Tensor, end: Tensor, gap: Tensor
+) -> tuple[Tensor, Tensor]:
     """Attention [N, H, D] of q [N, H, D] over k and v [N, K, D], and log2 of each softmax's sum, float32 [N, H].
 
     K divides H; D is in `TILES`; a head's D numbers lie side by side.
@@ -54,16 +66,16 @@ def document_attention(q: Tensor, k: Tensor, v: Tensor, begin: Tensor, end: Tens
     packed = _packed(heads // k.shape[1])
     rows, keys, warps, stages = TILES[size][0]
     _forward[(triton.cdiv(tokens, rows // packed), heads // packed)](
-        q, k, v, out, lse, begin, tokens, *_strides(q, k, v), heads, _scale(size),
+        q, k, v, out, lse, begin, end, gap, tokens, *_strides(q, k, v), heads, _scale(size),
         groups=heads // k.shape[1] // packed, packed=packed, rows=rows, keys=keys, size=size,
-        num_warps=warps, num_stages=stages,
+        gapped=int(len(gap) > 0), num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return out, lse
 
 
 @custom_op("danlu::document_attention_backward", mutates_args=())
 def document_attention_backward(
-    d_out: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, begin: Tensor, end: Tensor
+    d_out: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, begin: Tensor, end: Tensor, gap: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of q, k and v, contiguous."""
     tokens, heads, size = q.shape
@@ -74,13 +86,15 @@ def document_attention_backward(
     strides = _strides(q, k, v)
     rows, keys, warps, stages = TILES[size][1]
     _backward_queries[(triton.cdiv(tokens, rows // packed), heads // packed)](
-        q, k, v, out, d_out, dq, lse, delta, begin, tokens, *strides, heads, _scale(size),
-        groups=per_key // packed, packed=packed, rows=rows, keys=keys, size=size, num_warps=warps, num_stages=stages,
+        q, k, v, out, d_out, dq, lse, delta, begin, end, gap, tokens, *strides, heads, _scale(size),
+        groups=per_key // packed, packed=packed, rows=rows, keys=keys, size=size,
+        gapped=int(len(gap) > 0), num_warps=warps, num_stages=stages,
     )  # fmt: skip
     rows, keys, warps, stages = TILES[size][2]
     _backward_keys[(triton.cdiv(tokens, keys), k.shape[1])](
         q, k, v, d_out, dk, dv, lse, delta, begin, end, tokens, *strides, heads, _scale(size),
-        groups=per_key // packed, packed=packed, rows=rows, keys=keys, size=size, num_warps=warps, num_stages=stages,
+        groups=per_key // packed, packed=packed, rows=rows, keys=keys, size=size,
+        gapped=int(len(gap) > 0), num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return dq, dk, dv
 
@@ -102,45 +116,71 @@ def _scale(size: int) -> float:
 
 
 def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, begin, end = inputs
+    q, k, v, begin, end, gap = inputs
     ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(q, k, v, *output, begin, end)
+    ctx.save_for_backward(q, k, v, *output, begin, end, gap)
 
 
 def _differentiate(ctx: Any, d_out: Tensor, _d_lse: Tensor) -> tuple[Tensor | None, ...]:
-    return *document_attention_backward(d_out.contiguous(), *ctx.saved_tensors), None, None
+    return *document_attention_backward(d_out.contiguous(), *ctx.saved_tensors), None, None, None
 
 
 document_attention.register_autograd(_differentiate, setup_context=_save)
 
 
 @document_attention.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, begin: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+def _(q: Tensor, k: Tensor, v: Tensor, begin: Tensor, end: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
     return q.new_empty(q.shape), q.new_empty(q.shape[:2], dtype=torch.float32)
 
 
 @document_attention_backward.register_fake
 def _(
-    d_out: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, begin: Tensor, end: Tensor
+    d_out: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, begin: Tensor, end: Tensor, gap: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
 @triton.jit
-def _tiles(part: tl.constexpr, edge, whole, every):  # type: ignore[no-untyped-def]
-    """Tiles at the edge of documents, tiles seen whole, and tiles at the diagonal: the second part needs no mask."""
-    start, stop = edge, whole
-    if part == 0:
-        start, stop = 0 * edge, edge
+def _tiles(part: tl.constexpr, edge, near, beyond, far, every):  # type: ignore[no-untyped-def]
+    """Tiles at the edge of documents, tiles seen whole, tiles at the diagonal, and those where a gap begins: the second
+    part needs no mask.
+    """
+    start, stop = 0 * edge, edge
+    if part == 1:
+        start, stop = edge, near
     if part == 2:
-        start, stop = whole, every
+        start, stop = far, every
+    if part == 3:
+        start, stop = near, beyond
     return start, stop
 
 
 @triton.jit
+def _key_tiles(  # type: ignore[no-untyped-def]
+    begins, ends, gaps, first, last, keys: tl.constexpr, gapped: tl.constexpr
+):
+    """Where the view of the queries from `first` to before `last` begins, and after that its tiles: to the first number
+    those at the edge of documents, to the second tiles seen whole, to the third one where a gap begins, then from the
+    fourth to the fifth those after the gap and at the diagonal.
+    """
+    low = tl.load(begins + first)
+    edge = tl.cdiv(tl.load(begins + last - 1) - low, keys)  # every query sees the keys from here to `first`
+    near = tl.maximum(edge, (first + 1 - low) // keys)
+    beyond, far = near, near
+    if gapped:
+        gap = tl.load(gaps + first)
+        alike = gap == tl.load(gaps + last - 1)
+        near = tl.where(alike, tl.maximum(edge, tl.minimum(near, (tl.minimum(gap, first + 1) - low) // keys)), edge)
+        jumps = alike & (gap < first)
+        beyond = tl.where(jumps, near + 1, near)
+        far = tl.where(jumps, tl.maximum(beyond, (tl.load(ends + tl.minimum(gap, first)) - low) // keys), near)
+    return low, edge, near, beyond, far, tl.cdiv(last - low, keys)
+
+
+@triton.jit
 def _attend(  # type: ignore[no-untyped-def]
-    total, greatest, mixed, queries, k, v, k_token, v_token, place, begin, key, last, scale,
-    keys: tl.constexpr, size: tl.constexpr, masked: tl.constexpr,
+    total, greatest, mixed, queries, k, v, k_token, v_token, place, begin, ends, low, key, last, scale,
+    keys: tl.constexpr, size: tl.constexpr, masked: tl.constexpr, gapped: tl.constexpr,
 ):  # fmt: skip
     """One tile of keys into the running softmax."""
     lanes, dims = key + tl.arange(0, keys), tl.arange(0, size)
@@ -148,6 +188,9 @@ def _attend(  # type: ignore[no-untyped-def]
     scores = tl.dot(queries, tl.trans(keys_KD))
     if masked:
         seen = (lanes[None, :] >= begin[:, None]) & (lanes[None, :] <= place[:, None])
+        if gapped:
+            end = tl.load(ends + low + lanes, mask=lanes < last, other=0) - low
+            seen = seen & (place[:, None] < end[None, :])
         scores = tl.where(seen, scores, -float("inf"))
     higher = tl.maximum(greatest, tl.max(scores, 1) * scale)
     shares = tl.exp2(scores * scale - higher[:, None])
@@ -159,8 +202,9 @@ def _attend(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _forward(  # type: ignore[no-untyped-def]
-    q, k, v, out, lse, begins, tokens, q_token, q_head, k_token, k_head, v_token, v_head, heads, scale,
+    q, k, v, out, lse, begins, ends, gaps, tokens, q_token, q_head, k_token, k_head, v_token, v_head, heads, scale,
     groups: tl.constexpr, packed: tl.constexpr, rows: tl.constexpr, keys: tl.constexpr, size: tl.constexpr,
+    gapped: tl.constexpr,
 ):  # fmt: skip
     group = tl.program_id(1)
     length: tl.constexpr = rows // packed
@@ -173,25 +217,21 @@ def _forward(  # type: ignore[no-untyped-def]
     begin = tl.load(begins + place, mask=inside, other=2147483647)
     queries = q + place[:, None].to(tl.int64) * q_token + head[:, None] * q_head + dims[None, :]
     queries = tl.load(queries, mask=inside[:, None], other=0.0)
-    low = tl.load(begins + first)
-    shared = tl.load(begins + last - 1)  # every row sees the keys from here to `first`
+    low, edge, near, beyond, far, every = _key_tiles(begins, ends, gaps, first, last, keys, gapped)
     k += low.to(tl.int64) * k_token + (group // groups) * k_head
     v += low.to(tl.int64) * v_token + (group // groups) * v_head
     spot = place.to(tl.int64) * heads + head
     place -= low
     begin -= low
-    edge = tl.cdiv(shared - low, keys)
-    whole = tl.maximum(edge, (first + 1 - low) // keys)
-    every = tl.cdiv(last - low, keys)
     total = tl.zeros((rows,), tl.float32)
     greatest = tl.full((rows,), -1e30, tl.float32)
     mixed = tl.zeros((rows, size), tl.float32)
-    for part in tl.static_range(3):
-        start, stop = _tiles(part, edge, whole, every)
+    for part in tl.static_range(3 + gapped):
+        start, stop = _tiles(part, edge, near, beyond, far, every)
         for number in range(start, stop):
             total, greatest, mixed = _attend(
-                total, greatest, mixed, queries, k, v, k_token, v_token, place, begin,
-                number * keys, last - low, scale, keys, size, part != 1,
+                total, greatest, mixed, queries, k, v, k_token, v_token, place, begin, ends, low,
+                number * keys, last - low, scale, keys, size, part != 1, gapped,
             )  # fmt: skip
     total = tl.where(inside, total, 1.0)
     mixed = (mixed / total[:, None]).to(out.dtype.element_ty)
@@ -201,8 +241,8 @@ def _forward(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _query_gradient(  # type: ignore[no-untyped-def]
-    dq, queries, d_mixed, lse, delta, k, v, k_token, v_token, place, begin, key, last, scale,
-    keys: tl.constexpr, size: tl.constexpr, masked: tl.constexpr,
+    dq, queries, d_mixed, lse, delta, k, v, k_token, v_token, place, begin, ends, low, key, last, scale,
+    keys: tl.constexpr, size: tl.constexpr, masked: tl.constexpr, gapped: tl.constexpr,
 ):  # fmt: skip
     """What one tile of keys adds to the gradient of a tile of queries, before the scale."""
     lanes, dims = key + tl.arange(0, keys), tl.arange(0, size)
@@ -210,16 +250,21 @@ def _query_gradient(  # type: ignore[no-untyped-def]
     values_KD = tl.load(v + lanes[:, None] * v_token + dims[None, :], mask=(lanes < last)[:, None], other=0.0)
     shares = tl.exp2(tl.dot(queries, tl.trans(keys_KD)) * scale - lse[:, None])
     if masked:
-        shares = tl.where((lanes[None, :] >= begin[:, None]) & (lanes[None, :] <= place[:, None]), shares, 0.0)
+        seen = (lanes[None, :] >= begin[:, None]) & (lanes[None, :] <= place[:, None])
+        if gapped:
+            end = tl.load(ends + low + lanes, mask=lanes < last, other=0) - low
+            seen = seen & (place[:, None] < end[None, :])
+        shares = tl.where(seen, shares, 0.0)
     d_scores = shares * (tl.dot(d_mixed, tl.trans(values_KD)) - delta[:, None])
     return tl.dot(d_scores.to(keys_KD.dtype), keys_KD, dq)
 
 
 @triton.jit
 def _backward_queries(  # type: ignore[no-untyped-def]
-    q, k, v, out, d_out, d_q, lse, deltas, begins, tokens,
+    q, k, v, out, d_out, d_q, lse, deltas, begins, ends, gaps, tokens,
     q_token, q_head, k_token, k_head, v_token, v_head, heads, scale,
     groups: tl.constexpr, packed: tl.constexpr, rows: tl.constexpr, keys: tl.constexpr, size: tl.constexpr,
+    gapped: tl.constexpr,
 ):  # fmt: skip
     group = tl.program_id(1)
     length: tl.constexpr = rows // packed
@@ -238,22 +283,18 @@ def _backward_queries(  # type: ignore[no-untyped-def]
     delta = tl.sum(d_mixed.to(tl.float32) * mixed.to(tl.float32), 1)
     tl.store(deltas + spot, delta, mask=inside)
     sums = tl.load(lse + spot, mask=inside, other=0.0)
-    low = tl.load(begins + first)
-    shared = tl.load(begins + last - 1)
+    low, edge, near, beyond, far, every = _key_tiles(begins, ends, gaps, first, last, keys, gapped)
     k += low.to(tl.int64) * k_token + (group // groups) * k_head
     v += low.to(tl.int64) * v_token + (group // groups) * v_head
     place -= low
     begin -= low
-    edge = tl.cdiv(shared - low, keys)
-    whole = tl.maximum(edge, (first + 1 - low) // keys)
-    every = tl.cdiv(last - low, keys)
     dq = tl.zeros((rows, size), tl.float32)
-    for part in tl.static_range(3):
-        start, stop = _tiles(part, edge, whole, every)
+    for part in tl.static_range(3 + gapped):
+        start, stop = _tiles(part, edge, near, beyond, far, every)
         for number in range(start, stop):
             dq = _query_gradient(
-                dq, queries, d_mixed, sums, delta, k, v, k_token, v_token, place, begin,
-                number * keys, last - low, scale, keys, size, part != 1,
+                dq, queries, d_mixed, sums, delta, k, v, k_token, v_token, place, begin, ends, low,
+                number * keys, last - low, scale, keys, size, part != 1, gapped,
             )  # fmt: skip
     dq *= scale * 0.6931471805599453  # ln 2 takes log2(e) out of the scale again
     tl.store(d_q + spot[:, None] * size + dims[None, :], dq.to(d_q.dtype.element_ty), mask=inside[:, None])
@@ -261,8 +302,9 @@ def _backward_queries(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _key_gradient(  # type: ignore[no-untyped-def]
-    dk, dv, keys_KD, values_KD, q, d_out, lse, deltas, begins, q_token, q_head, heads, low, head, first, tokens, scale,
-    packed: tl.constexpr, rows: tl.constexpr, keys: tl.constexpr, size: tl.constexpr, masked: tl.constexpr,
+    dk, dv, keys_KD, values_KD, end, q, d_out, lse, deltas, begins, q_token, q_head, heads, low, head, first, tokens,
+    scale, packed: tl.constexpr, rows: tl.constexpr, keys: tl.constexpr, size: tl.constexpr, masked: tl.constexpr,
+    gapped: tl.constexpr,
 ):  # fmt: skip
     """What one tile of queries adds to the gradients of a tile of keys, before the scale."""
     row, dims = tl.arange(0, rows), tl.arange(0, size)
@@ -279,7 +321,10 @@ def _key_gradient(  # type: ignore[no-untyped-def]
     if masked:
         key = tl.arange(0, keys)[:, None]
         begin = tl.load(begins + place, mask=inside, other=2147483647) - low
-        shares = tl.where((key >= begin[None, :]) & (key <= place[None, :]), shares, 0.0)
+        seen = (key >= begin[None, :]) & (key <= place[None, :])
+        if gapped:
+            seen = seen & (place[None, :] < end[:, None])
+        shares = tl.where(seen, shares, 0.0)
     dv = tl.dot(shares.to(d_mixed.dtype), d_mixed, dv)
     d_scores = shares * (tl.dot(values_KD, tl.trans(d_mixed)) - delta[None, :])
     return tl.dot(d_scores.to(queries.dtype), queries, dk), dv
@@ -290,6 +335,7 @@ def _backward_keys(  # type: ignore[no-untyped-def]
     q, k, v, d_out, d_k, d_v, lse, deltas, begins, ends, tokens,
     q_token, q_head, k_token, k_head, v_token, v_head, heads, scale,
     groups: tl.constexpr, packed: tl.constexpr, rows: tl.constexpr, keys: tl.constexpr, size: tl.constexpr,
+    gapped: tl.constexpr,
 ):  # fmt: skip
     key_head = tl.program_id(1)
     length: tl.constexpr = rows // packed
@@ -309,19 +355,24 @@ def _backward_keys(  # type: ignore[no-untyped-def]
     begins += low
     final = tl.minimum(keys, tokens) - 1
     shared = tl.load(ends + low) - low  # every query from `final` to before this one sees all keys of the tile
+    beyond = tl.load(ends + low + final) - low
+    end = key
+    if gapped:
+        end = tl.load(ends + low + key, mask=inside, other=0) - low
+        shared, beyond = tl.min(tl.where(inside, end, tokens), 0), tl.max(end, 0)
     edge = tl.cdiv(final, length)
     whole = tl.maximum(edge, shared // length)
-    every = tl.cdiv(tl.load(ends + low + final) - low, length)
+    every = tl.cdiv(beyond, length)
     dk = tl.zeros((keys, size), tl.float32)
     dv = tl.zeros((keys, size), tl.float32)
     for group in range(groups):
         head = (key_head * groups + group) * packed
         for part in tl.static_range(3):
-            start, stop = _tiles(part, edge, whole, every)
+            start, stop = _tiles(part, edge, whole, whole, whole, every)
             for number in range(start, stop):
                 dk, dv = _key_gradient(
-                    dk, dv, keys_KD, values_KD, q, d_out, lse, deltas, begins, q_token, q_head, heads, low, head,
-                    number * length, tokens, scale, packed, rows, keys, size, part != 1,
+                    dk, dv, keys_KD, values_KD, end, q, d_out, lse, deltas, begins, q_token, q_head, heads, low, head,
+                    number * length, tokens, scale, packed, rows, keys, size, part != 1, gapped,
                 )  # fmt: skip
     dk *= scale * 0.6931471805599453
     key_heads = heads // (groups * packed)

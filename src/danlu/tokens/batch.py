@@ -48,7 +48,8 @@ class Batch(Generic[Array]):
     doc: dict[str, Array]
     """Named values [D] of documents: `index` int64, the document's number in its token set (-1: padding);
     `pair` int32, the pair's number in this micro-batch (-1: none); `chosen` int32, 1 for a chosen or good answer, 0
-    for others, -1 for one that was given to another prompt; and the stream's columns."""
+    for others, -1 for one that was given to another prompt; the stream's columns; and where prompts are shared `shared`
+    int32, how many tokens of the document before it come before a document's own."""
     tok: dict[str, Array]
     """Named values [B, T] of tokens."""
     max_length: int
@@ -90,9 +91,33 @@ class Placed:
     pair: int = -1
     """Any number that both documents of a preference pair share, -1 for none."""
     chosen: int = 0
+    shared: int = 0
+    """How many of its first tokens are those of the document before it in the run, and are not laid out again."""
 
     def __len__(self) -> int:
-        return len(self.encoded.tokens)
+        return len(self.encoded.tokens) - self.shared
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """Those that are laid out."""
+        return self.encoded.tokens[self.shared :]
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Of `tokens`."""
+        return self.encoded.weights[self.shared :]
+
+
+def sharing(pair: Sequence[Placed], least: float) -> list[Placed]:
+    """Both answers of a pair, the second without the tokens that both begin with before anything counts, if they are at
+    least the share `least` of it. Of these it keeps the last: it predicts the answer's first token.
+    """
+    first, second = pair
+    both = min(len(first), len(second))
+    same = first.tokens[:both] == second.tokens[:both]
+    asked = same & (first.weights[:both] == 0) & (second.weights[:both] == 0)
+    shared = max(0, (both if asked.all() else int(asked.argmin())) - 1)
+    return [first, replace(second, shared=shared if shared >= least * len(second) else 0)]
 
 
 Run = Sequence[Placed]
@@ -112,6 +137,8 @@ class Shape:
     isolate: bool = True
     """Whether documents of a run are apart; otherwise each run is one document for masks, positions and weights."""
     padding_id: int = 0
+    shares: bool = False
+    """Whether documents may share first tokens with the document before them."""
 
     @property
     def slots(self) -> int:
@@ -142,8 +169,8 @@ def make_batch(
     at = 0
     for run in runs:
         for placed in run:
-            tokens[at : at + len(placed)] = placed.encoded.tokens
-            weights[at : at + len(placed)] = placed.encoded.weights
+            tokens[at : at + len(placed)] = placed.tokens
+            weights[at : at + len(placed)] = placed.weights
             at += len(placed)
         at += -at % shape.length
     used = len(layout.lengths)
@@ -158,14 +185,14 @@ def make_batch(
     return Batch(
         tokens=tokens.reshape(block),
         weights=weights.reshape(block),
-        positions=(np.arange(size) - cu[document]).reshape(block),
+        positions=(np.arange(size) - cu[document] + layout.shared[document]).reshape(block),
         cu=cu,
         document=document,
         targets=targets,
         target_weights=target_weights,
         target_text=target_text,
         source=layout.source,
-        doc=layout.documents(columns or {}),
+        doc=layout.documents(columns or {}, shape.shares),
         tok={},
         max_length=min(shape.length, 1 << (max(layout.lengths) - 1).bit_length()),
         documents=used,
@@ -180,8 +207,8 @@ def totals(runs: Sequence[Run], isolate: bool, token_bytes: np.ndarray) -> tuple
     placed = [document for run in runs for document in run]
     if not placed:
         return 0.0, 0, 0
-    tokens = np.concatenate([document.encoded.tokens for document in placed])
-    weights = np.concatenate([document.encoded.weights for document in placed])
+    tokens = np.concatenate([document.tokens for document in placed])
+    weights = np.concatenate([document.weights for document in placed])
     parts = [len(document) for document in placed] if isolate else [sum(map(len, run)) for run in runs if run]
     weights[np.cumsum([0, *parts[:-1]])] = 0
     spelt = token_bytes[tokens[weights != 0]].sum(dtype=np.int64)
@@ -197,35 +224,39 @@ class _Layout:
     index: np.ndarray
     pair: np.ndarray
     chosen: np.ndarray
+    shared: np.ndarray
 
     @classmethod
     def of(cls, runs: Sequence[Run], shape: Shape) -> _Layout:
-        slots: list[tuple[int, int, int, int, int]] = []
+        slots: list[tuple[int, int, int, int, int, int]] = []
         filled = 0
         for run in runs:
             size = sum(len(placed) for placed in run)
             if shape.isolate:
-                slots += [(len(p), p.source, p.index, p.pair, p.chosen) for p in run]
+                slots += [(len(p), p.source, p.index, p.pair, p.chosen, p.shared) for p in run]
             elif run:
                 sources = {placed.source for placed in run}
-                slots.append((size, sources.pop() if len(sources) == 1 else -1, run[0].index, -1, 0))
+                slots.append((size, sources.pop() if len(sources) == 1 else -1, run[0].index, -1, 0, 0))
             if rest := -size % shape.length:
-                slots.append((rest, -1, -1, -1, 0))
+                slots.append((rest, -1, -1, -1, 0, 0))
             filled += size + rest
-        slots += [(shape.length, -1, -1, -1, 0)] * (shape.rows - filled // shape.length)
+        slots += [(shape.length, -1, -1, -1, 0, 0)] * (shape.rows - filled // shape.length)
         if filled > shape.rows * shape.length or len(slots) > shape.slots:
             raise ValueError(f"{len(slots)} documents in {filled} tokens do not fit {shape}")
         if (longest := max(slot[0] for slot in slots)) > shape.length:
             raise ValueError(f"a document of {longest} tokens does not fit {shape}")
-        empty = np.tile(np.array([0, -1, -1, -1, 0]), (shape.slots - len(slots), 1))
-        _, source, index, pair, chosen = np.concatenate([np.array(slots), empty]).T
+        empty = np.tile(np.array([0, -1, -1, -1, 0, 0]), (shape.slots - len(slots), 1))
+        _, source, index, pair, chosen, shared = np.concatenate([np.array(slots), empty]).T
         numbers = {number: local for local, number in enumerate(dict.fromkeys(pair[pair >= 0].tolist()))}
         local = np.array([numbers.get(number, -1) for number in pair.tolist()], np.int32)
         lengths = [slot[0] for slot in slots]
-        return cls(lengths, source.astype(np.int32), index.astype(np.int64), local, chosen.astype(np.int32))
+        found = (source.astype(np.int32), index.astype(np.int64), local, chosen.astype(np.int32))
+        return cls(lengths, *found, shared.astype(np.int32))
 
-    def documents(self, columns: Mapping[str, Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
+    def documents(self, columns: Mapping[str, Sequence[np.ndarray]], shares: bool) -> dict[str, np.ndarray]:
         named = {"index": self.index, "pair": self.pair, "chosen": self.chosen}
+        if shares:
+            named["shared"] = self.shared
         for name, of_sources in columns.items():
             values = np.zeros(len(self.source), of_sources[0].dtype)
             for number, of_source in enumerate(of_sources):

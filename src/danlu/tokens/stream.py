@@ -13,7 +13,7 @@ import numpy as np
 
 from danlu.ledger.errors import UserError
 from danlu.ledger.files import fingerprint
-from danlu.tokens.batch import Batch, Placed, Run, Shape, make_batch, totals
+from danlu.tokens.batch import Batch, Placed, Run, Shape, make_batch, sharing, totals
 from danlu.tokens.columns import Columns
 from danlu.tokens.curriculum import Curriculum
 from danlu.tokens.cut import Cut, OldestTurns, Overlong, cut
@@ -124,7 +124,7 @@ class Stream:
         self.oldest_turns: OldestTurns = oldest_turns
         self.answer_budget = length // 2 if answer_budget is None else answer_budget
         self._columns, self._padding_id = columns or {}, padding_id
-        self._few_shapes = True
+        self._few_shapes, self._least_shared = True, 1.0
         require_one_stream(self.sets, unit, pack, isolate)
         sizes = [[self._examples_in(entry) for entry in token_set.shards] for token_set in self.sets]
         self._curricula = list(curricula)
@@ -137,18 +137,11 @@ class Stream:
         self.fingerprint = fingerprint(
             [
                 [(of.fingerprint, weight) for of, weight in sources],
-                length,
-                unit,
-                pack == "concat",
-                isolate,
-                seed,
-                segments,
-                overlong,
-                answer_budget,
+                length, unit, pack == "concat", isolate, seed, segments, overlong, answer_budget,
                 *(curricula if any(curricula) else ()),
                 *(() if oldest_turns == "leave_out" else (oldest_turns,)),
             ]
-        )
+        )  # fmt: skip
         """Equal for streams that show the same examples in the same order, whatever the epochs and skipped ranges."""
         self.epoch = self._order.epoch
         """Positions in one epoch."""
@@ -158,17 +151,13 @@ class Stream:
 
     def once(self) -> Stream:
         """Every example of every source exactly once: one epoch of equal weights, cut as here, nothing skipped."""
-        return Stream(
+        made = Stream(
             [(token_set, 1.0) for token_set in self.sets],
-            length=self.length,
-            unit=self.unit,
-            pack=self.pack,
-            isolate=self.isolate,
-            overlong=self.overlong,
-            answer_budget=self.answer_budget,
-            oldest_turns=self.oldest_turns,
-            padding_id=self._padding_id,
-        )
+            length=self.length, unit=self.unit, pack=self.pack, isolate=self.isolate, overlong=self.overlong,
+            answer_budget=self.answer_budget, oldest_turns=self.oldest_turns, padding_id=self._padding_id,
+        )  # fmt: skip
+        made._least_shared = self._least_shared
+        return made
 
     def with_columns(self, columns: Mapping[str, Sequence[np.ndarray]]) -> Stream:
         """The same stream with further values of documents, as the argument `columns` gives them."""
@@ -189,9 +178,17 @@ class Stream:
         made._few_shapes = False
         return made
 
+    def with_shared_prompts(self, least: float) -> Stream:
+        """The same stream, where pairs lie end to end, with what both answers begin with computed once, if it is at
+        least that share of the second.
+        """
+        made = copy(self)
+        made._least_shared = least if self.unit == "pair" and self.pack == "best_fit" else 1.0
+        return made
+
     def shape(self, rows: int) -> Shape:
         """The shape of micro-batches of `rows` rows."""
-        return Shape(rows, self.length, self._documents_a_row, self.isolate, self._padding_id)
+        return Shape(rows, self.length, self._documents_a_row, self.isolate, self._padding_id, self._least_shared < 1)
 
     def examples(self, start: int, count: int) -> Iterator[Taken]:
         """The next `count` examples from position `start` on, skipped ranges passed over, fewer at the end."""
@@ -335,6 +332,8 @@ class Stream:
         documents = [
             Placed(part, place.source, first + number, paired, chosen[number - numbers.start]) for number, part in parts
         ]
+        if documents and self._least_shared < 1:
+            documents = sharing(documents, self._least_shared)
         return Taken(position, place, documents, reason)
 
     def _chosen(self, token_set: TokenSet, shard: Columns, numbers: range) -> Sequence[int]:

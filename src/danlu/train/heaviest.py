@@ -21,7 +21,7 @@ from danlu.tokens.stream import Step, Stream
 from danlu.train.fewer_rows import fewer_rows
 from danlu.train.memory import fitting_rows, most_rows, needs
 from danlu.train.meter import Meter
-from danlu.train.network import block_matrices, build, in_its_shapes
+from danlu.train.network import block_matrices, build, in_its_form
 from danlu.train.objectives.base import Objective
 from danlu.train.optim import Optimizer
 from danlu.train.parallel import World
@@ -84,7 +84,7 @@ def heaviest(settings: TrainSettings, objective: Objective, decoder: Decoder, st
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     world, shape, dtype = World(0, 1, device), decoder.settings, DTYPES[settings.precision]
-    rows = settings.rows or fitting_rows(settings, shape, in_its_shapes(stream, settings, device), world)
+    rows = settings.rows or fitting_rows(settings, shape, in_its_form(stream, settings, shape, device), world)
     blank = Decoder.empty(shape, device="meta")
     network, masters = build(decoder, settings, world)
     optimizer = Optimizer(settings, masters.parameters, block_matrices(blank))

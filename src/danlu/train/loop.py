@@ -30,7 +30,7 @@ from danlu.train.health import Health
 from danlu.train.journal import Journal
 from danlu.train.memory import fitting_rows, with_sharding
 from danlu.train.meter import Meter
-from danlu.train.network import block_matrices, build, in_its_shapes
+from danlu.train.network import block_matrices, build, in_its_form
 from danlu.train.next_setting import next_setting
 from danlu.train.objectives.base import Objective
 from danlu.train.optim import Optimizer
@@ -79,7 +79,9 @@ def train(
     Raises UserError for what the user can mend, and Stopped when asked to stop, after saving the last whole step.
     """
     world = parallel.join(device)
-    stream, *shaped = (in_its_shapes(one, settings, world.device) for one in (stream, *held_out.values()))
+    stream, *shaped = (
+        in_its_form(one, settings, decoder.settings, world.device) for one in (stream, *held_out.values())
+    )
     held_out = dict(zip(held_out, shaped, strict=True))
     task = Task(objective, decoder, tokenizer, template, stream, held_out, out, cache or out / "reference")
     with deterministic(settings.deterministic), graceful_stop() as stop:

@@ -54,13 +54,14 @@ SCHEMA = {
 @dataclass(frozen=True)
 class Work:
     """What a step computed: `computed` tokens on all ranks, of them `real` ones, from `examples`; and the lengths of
-    this rank's `documents`.
+    this rank's `documents`, with the `shared` tokens that some of them begin with and that were computed with another.
     """
 
     computed: int
     real: int
     examples: int
     documents: Sequence[int]
+    shared: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Meter:
             "computed": work.computed,
             "real": work.real,
             "causal": self._flops([self._length]) * work.computed / self._length / self._world_size,
-            "documents": self._flops(work.documents),
+            "documents": self._flops(work.documents) - self._flops(work.shared),
         }
         self._whole = {name: self._whole.get(name, 0.0) + value for name, value in step.items()}
         speed = self._speed(step)

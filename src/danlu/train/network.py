@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from danlu.model.attention import Documents
+from danlu.model.attention import Documents, least_shared
 from danlu.model.head import RECOMPUTED_CHUNKS
 from danlu.train import parallel
 from danlu.train.float8 import use_float8
@@ -19,6 +19,7 @@ from danlu.train.tuning import tune
 
 if TYPE_CHECKING:
     from danlu.model.decoder import Decoder
+    from danlu.model.settings import ModelSettings
     from danlu.tokens.batch import Batch
     from danlu.tokens.stream import Stream
 
@@ -62,13 +63,15 @@ class Network(nn.Module):
         length = batch.tokens.shape[1]  # few different bounds, as each is compiled by itself
         bound = max(batch.max_length, length // 4) if torch.is_grad_enabled() else length
         window = self.decoder.settings.sliding_window
-        attend = Documents(batch.cu, bound, document_BT, window, self.dtype, batch.documents)
-        noise_BT = self._noise(batch.cu, document_BT) if self.neftune and self.training else None
+        shared_D = batch.doc.get("shared")
+        attend = Documents(batch.cu, bound, document_BT, window, self.dtype, batch.documents, shared_D)
+        lengths_D = batch.cu.diff() if shared_D is None else batch.cu.diff() + shared_D
+        noise_BT = self._noise(lengths_D, document_BT) if self.neftune and self.training else None
         return self.decoder(batch.tokens, batch.positions, attend, noise_BT=noise_BT).flatten(0, 1)
 
-    def _noise(self, cu: Tensor, document_BT: Tensor) -> Tensor:
+    def _noise(self, lengths_D: Tensor, document_BT: Tensor) -> Tensor:
         """NEFTune's bound for each token: neftune / √(its document's length · width)."""
-        lengths_BT = cu.diff()[document_BT.long()].clamp(min=1)
+        lengths_BT = lengths_D[document_BT.long()].clamp(min=1)
         return self.neftune * (lengths_BT * self.decoder.settings.hidden_size).rsqrt().to(self.dtype)
 
 
@@ -105,9 +108,15 @@ def build(
     return network, Masters(decoder, dtype, world, level)
 
 
-def in_its_shapes(stream: Stream, settings: TrainSettings, device: torch.device) -> Stream:
-    """`stream` with micro-batches of few shapes where blocks are compiled, else with as many rows as they need."""
-    return stream if _compiles(settings, device) else stream.with_any_rows()
+def in_its_form(stream: Stream, settings: TrainSettings, shape: ModelSettings, device: torch.device) -> Stream:
+    """`stream` with micro-batches of few shapes where blocks are compiled, else with as many rows as they need; pairs
+    with their prompt once where that pays.
+    """
+    compiled, dtype = _compiles(settings, device), DTYPES[settings.precision]
+    stream = stream if compiled else stream.with_any_rows()
+    if shape.sliding_window is not None:
+        return stream
+    return stream.with_shared_prompts(least_shared(device, dtype, shape.head_size, compiled))
 
 
 def _compiles(settings: TrainSettings, device: torch.device) -> bool:

@@ -19,6 +19,7 @@ from danlu.train.parallel import World
 from danlu.train.precision import LossScale, Masters
 
 if TYPE_CHECKING:
+    from danlu.tokens.batch import Batch
     from danlu.tokens.stream import Step
 
 
@@ -51,8 +52,15 @@ class DoesNotFit(Exception):
 def work_of(step: Step) -> Work:
     """What a step computes."""
     computed = round(step.tokens / (1.0 - step.padding)) if step.padding < 1.0 else 0
-    lengths = [np.diff(micro.cu)[micro.doc["index"] >= 0] for micro in (*step.micro, *step.aside)]
-    return Work(computed, step.tokens, step.examples, np.concatenate(lengths).tolist())
+    documents = [_documents(micro) for micro in (*step.micro, *step.aside)]
+    lengths, shared = (np.concatenate(parts) for parts in zip(*documents, strict=True))
+    return Work(computed, step.tokens, step.examples, (lengths + shared).tolist(), shared[shared > 0].tolist())
+
+
+def _documents(micro: Batch[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths of the documents as they are laid out, and how much each shares with the one before it."""
+    own, real = np.diff(micro.cu), micro.doc["index"] >= 0
+    return own[real], micro.doc.get("shared", np.zeros_like(own))[real]
 
 
 @dataclass
